@@ -1,0 +1,112 @@
+"""The settings of an engine. Names follow vLLM's where the meaning is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from vllm_core.config.setting import setting
+
+
+@attrs.frozen(kw_only=True)
+class EngineSettings:
+    """What decides how a model is loaded and served. Every field is a flag, a key and an ``LLM`` argument."""
+
+    model: str = setting(
+        "",
+        group="model",
+        help="A folder or file with a checkpoint, the name of a bundled model, or a model id on the Hub.",
+    )
+    tokenizer: str | None = setting(
+        None, group="model", help="A folder or Hub id to take the tokenizer from, instead of the model's own."
+    )
+    tokenizer_mode: str = setting("auto", group="model", help="Which tokenizer implementation reads the files.")
+    skip_tokenizer_init: bool = setting(
+        False, group="model", help="Do without a tokenizer: prompts are token ids and outputs have no text."
+    )
+    revision: str | None = setting(None, group="model", help="Branch, tag or commit of a model on the Hub.")
+    download_dir: str | None = setting(
+        None, group="model", help="Folder for downloads from the Hub, instead of its cache."
+    )
+    load_format: str = setting(
+        "auto", group="model", help="How weights are stored: auto, dummy (random numbers), or a weight format's name."
+    )
+    dtype: str = setting(
+        "auto",
+        group="model",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        help="Number format of weights and activations. auto: the checkpoint's, where the device computes it well.",
+    )
+    quantization: str | None = setting(
+        None, group="model", help="Quantization method, instead of the one the checkpoint names."
+    )
+    hf_overrides: dict[str, Any] = setting({}, group="model", help="Fields that replace those of config.json.")
+    generation_config: str = setting(
+        "auto",
+        group="model",
+        choices=("auto", "none"),
+        help="Where default sampling parameters come from: auto reads generation_config.json, none ignores it.",
+    )
+    max_model_len: int | None = setting(
+        None,
+        group="model",
+        low=1,
+        unit="tokens",
+        help="Longest sequence, prompt and output together. Default: what the model was made for.",
+    )
+    seed: int = setting(0, group="model", help="Seed of requests that bring none, and of dummy weights.")
+
+    device: str = setting("auto", group="device", help="Platform to run on. auto: the best that is present.")
+    attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
+    tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
+    pipeline_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split the stack of layers.")
+    distributed_executor_backend: str | None = setting(
+        None, group="device", help="Executor that runs the model's processes. Default: this process for one device."
+    )
+
+    max_num_seqs: int = setting(
+        64,
+        group="scheduler",
+        low=1,
+        unit="requests",
+        help="Most requests that run at the same time.",
+        trade="Higher: better throughput. Lower: less memory for rows, faster answers under load.",
+    )
+    max_num_batched_tokens: int | None = setting(
+        None,
+        group="scheduler",
+        low=1,
+        unit="tokens per step",
+        help="Most prompt and output tokens computed in one step. Default: the platform's, for steps of about 0.2 s.",
+        trade="Higher: better prefill throughput. Lower: shorter worst gap between two output tokens.",
+    )
+    scheduling_policy: str = setting("fcfs", group="scheduler", help="Which waiting request runs first.")
+    async_scheduling: bool = setting(
+        True,
+        group="scheduler",
+        help="Launch a step before the last one's tokens have reached the host.",
+        trade="Off: the plain loop, one step at a time, easier to debug.",
+    )
+
+    block_size: int | None = setting(
+        None, group="cache", low=1, unit="tokens", help="Tokens a cache page. Default: what the backends agree on."
+    )
+    enable_prefix_caching: bool = setting(
+        True, group="cache", help="Reuse the cache of prompts that begin with the same tokens."
+    )
+    kv_cache_memory: int | None = setting(
+        None,
+        group="cache",
+        low=1,
+        unit="bytes",
+        help="Memory for the cache of one device. Default: the platform's choice.",
+    )
+    speculative_config: dict[str, Any] | None = setting(
+        None,
+        group="speculation",
+        help='Draft proposer: {"method": NAME, "num_speculative_tokens": K} and the method\'s own keys.',
+    )
+    prefer: dict[str, list[str]] = setting(
+        {}, group="plugins", help="Order among equally ranked offers, by hook: {attention_backend: [name, ...]}."
+    )

@@ -1,0 +1,84 @@
+"""The contract of attention backends: paged, ragged, prefill and decode in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@attrs.frozen(kw_only=True)
+class AttentionConfig:
+    """One group of attention layers that share a backend instance."""
+
+    num_heads: int  # of this rank
+    num_kv_heads: int  # of this rank
+    k_dim: int
+    v_dim: int
+    scale: float  # scores are q . k * scale
+    causal: bool = True
+    window: int | None = None  # tokens a query sees, itself included
+    soft_cap: float | None = None  # scores become cap * tanh(scores / cap)
+    sinks: bool = False  # a learned extra logit a head joins the softmax and adds no value
+    dtype: torch.dtype
+    kv_dtype: torch.dtype
+    device: torch.device
+    block_size: int  # tokens a page
+    page_layout: str  # "NHD": [page, token, head, dim]; "HND": [page, head, token, dim]; or a plugin's
+
+
+@attrs.define(slots=True, kw_only=True)
+class AttentionStep:
+    """One step as one cache group sees it: S sequences, T tokens in all, sequence after sequence.
+
+    Tensors are on the device; the host lists are exact for query lengths and upper bounds for
+    cache lengths (drafts may have been rejected), so a kernel must take lengths from ``kv_lens``.
+    """
+
+    num_tokens: int  # T
+    query_lens: Sequence[int]  # host, S entries, sum = T
+    kv_bounds: Sequence[int]  # host, S entries
+    query_starts: Tensor  # int32 [S + 1]
+    kv_lens: Tensor  # int32 [S], this step's tokens included
+    block_table: Tensor  # int32 [S, blocks], page of each block; NULL_PAGE where freed
+    slots: Tensor  # int64 [T], page * block_size + offset that token t is written to
+
+
+class AttentionBackend(Protocol):
+    """Made once a cache group of an engine. ``begin_step`` runs once a step, ``attend`` once a layer."""
+
+    def __init__(self, config: AttentionConfig) -> None: ...
+
+    def begin_step(self, step: AttentionStep) -> Any:
+        """Metadata for ``attend``: whatever saves work shared by the group's layers."""
+
+    def write(self, k: Tensor, v: Tensor, pages: tuple[Tensor, Tensor], step: AttentionStep) -> None:
+        """Store k [T, KV, k_dim] and v [T, KV, v_dim] at ``step.slots``."""
+
+    def attend(
+        self,
+        q: Tensor,
+        pages: tuple[Tensor, Tensor],
+        step: AttentionStep,
+        metadata: Any,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of q [T, H, k_dim] over the pages; returns [T, H, v_dim].
+
+        The i-th query of a sequence with L cached tokens and Q queries stands at position
+        L - Q + i. ``pages`` are views [P, ...] of keys and values in ``page_layout``.
+        """
+
+
+class BoundAttention(Protocol):
+    """What a layer keeps: its backend, its pages and its group, ready to call."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor | None, v: Tensor | None, batch: Any, sinks: Tensor | None = None
+    ) -> Tensor:
+        """Write k and v (None: another layer already did), attend; [T, H, v_dim]."""

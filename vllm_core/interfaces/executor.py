@@ -1,0 +1,39 @@
+"""Where steps run: in this process, in worker processes, on other hosts. No torch."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import attrs
+
+from vllm_core.interfaces.cache import CachePlan
+from vllm_core.interfaces.steps import Pending, StepPlan
+
+
+@attrs.frozen(kw_only=True)
+class Capacity:
+    """What the devices were found to hold once the model was loaded."""
+
+    caches: CachePlan
+    num_pages: int  # page 0 included, which nobody gets
+    max_rows: int
+    num_drafts: int  # drafts a step and row (0: no speculation)
+    vocab_size: int
+    memory: dict[str, int] = attrs.field(factory=dict)  # bytes by purpose: weights, kv_cache, rows, ...
+    timings: dict[str, float] = attrs.field(factory=dict)  # seconds by stage of the start
+
+
+class Executor(Protocol):
+    """Builds the model from resolved choices and runs steps strictly in the order launched."""
+
+    def __init__(self, build: Any) -> None:
+        """``build`` is what ``vllm_core.runner.build.Build`` resolved; plain data plus the lock."""
+
+    def start(self) -> Capacity:
+        """Load the model and make caches and rows. Returns when steps can be launched."""
+
+    def launch(self, plan: StepPlan) -> Pending:
+        """Queue a step and return at once, without waiting for the device."""
+
+    def stop(self) -> None:
+        """End all that ``start`` began. Safe to call twice and after a failure."""

@@ -1,0 +1,60 @@
+"""The contract of quantization methods: who makes, loads and multiplies a weight matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@attrs.frozen(kw_only=True)
+class LinearShape:
+    """y = x W^T + b with W [sum(out_sizes), in_size], already this rank's share."""
+
+    in_size: int
+    out_sizes: tuple[int, ...]  # several when matrices are fused: q, k, v or gate, up
+    slots: tuple[str, ...] = ("",)  # their names in weight rules, in order
+    bias: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ParamSpec:
+    """One parameter of a linear layer, before sharding is applied to what is read from disk.
+
+    ``out_dim`` is the axis along which fused slots lie and column-parallel ranks split;
+    ``in_dim`` that of row-parallel ranks; ``pack`` how many logical elements one stored
+    element holds along each of them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any  # torch.dtype
+    out_dim: int | None = 0
+    in_dim: int | None = 1
+    out_pack: int = 1
+    in_pack: int = 1
+
+
+class LinearMethod(Protocol):
+    """Bound to one layer. ``params`` are made once and may be refilled in place."""
+
+    def params(self, shape: LinearShape, dtype: Any) -> list[ParamSpec]:
+        """The parameters to make and to load."""
+
+    def loaded(self, layer: nn.Module) -> None:
+        """All parameters were filled: check, repack (keeping addresses on a second call)."""
+
+    def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """x [T, in_size] -> [T, sum(out_sizes)], bias included."""
+
+
+class Quantization(Protocol):
+    """One checkpoint's quantization."""
+
+    def __init__(self, config: dict[str, Any]) -> None: ...
+
+    def linear(self, checkpoint_name: str, shape: LinearShape) -> LinearMethod | None:
+        """The method for this matrix, or None: it is stored dense."""

@@ -1,0 +1,197 @@
+"""What the core asks plugins: one immutable query a hook. Plain data, no torch.
+
+dtypes are torch's names without the prefix ("bfloat16"); sizes are in elements unless said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from vllm_core.interfaces.device import Device
+
+
+@attrs.frozen(kw_only=True)
+class ModelQuery:
+    architectures: tuple[str, ...]  # config.json "architectures"
+    config: Mapping[str, Any]  # the whole config.json
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class WeightFormatQuery:
+    path: str  # a file or a folder
+    files: tuple[str, ...]  # relative names, sorted
+
+
+@attrs.frozen(kw_only=True)
+class QuantizationQuery:
+    method: str  # config.json "quantization_config"."quant_method", or the user's --quantization
+    config: Mapping[str, Any]
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class AttentionQuery:
+    """One distinct cache group. No block size: offers list theirs and the cache manager picks."""
+
+    kind: str  # "full", "sliding_window", "latent", "cross"
+    num_heads: int
+    num_kv_heads: int
+    k_dim: int
+    v_dim: int
+    window: int | None  # tokens a query sees, itself included; None: all
+    causal: bool
+    soft_cap: float | None
+    sinks: bool
+    dtype: str
+    kv_dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class CacheLayoutQuery:
+    kind: str
+    layout: str  # a name that some attention offer takes
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class RopeQuery:
+    rope_type: str  # "default", "linear", "yarn", ...
+    head_dim: int
+    params: Mapping[str, Any]  # rope_parameters of config.json
+    max_position: int
+
+
+@attrs.frozen(kw_only=True)
+class OpQuery:
+    """One op of the op table (``vllm_core.ops``) with the shapes that are fixed for this layer."""
+
+    op: str
+    dtype: str
+    device: Device
+    shape: Mapping[str, int | float | str | bool | None]
+
+
+@attrs.frozen(kw_only=True)
+class ExpertsQuery:
+    num_experts: int
+    top_k: int
+    hidden: int
+    intermediate: int
+    dtype: str
+    quantization: str
+    router: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class MixerQuery:
+    mixer: str  # "mamba2", "gated_delta_net", ...
+    shape: Mapping[str, int]
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class ProposerQuery:
+    method: str
+    num_drafts: int  # tokens a step
+    architecture: str  # of the target model
+    config: Mapping[str, Any]  # speculative_config, less method and num_speculative_tokens
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class SamplerQuery:
+    vocab_size: int
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class GrammarQuery:
+    kind: str  # "json_schema", "regex", "choice", "ebnf", "structural_tag"
+    vocab_size: int
+
+
+@attrs.frozen(kw_only=True)
+class ParserQuery:
+    """For tool and reasoning parsers."""
+
+    name: str  # what the user asked for, or "" to choose from the model
+    architectures: tuple[str, ...]
+    chat_template: str
+
+
+@attrs.frozen(kw_only=True)
+class MediaQuery:
+    modality: str  # "image", "audio", "video"
+    architecture: str
+    config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class ExecutorQuery:
+    name: str  # what the user asked for, or ""
+    world_size: int
+    nodes: int
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class ConnectorQuery:
+    name: str
+    role: str  # "producer", "consumer", "both"
+    config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class MetricsQuery:
+    model: str
+    config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class PlatformQuery:
+    name: str  # what the user asked for ("auto": the best that is present)
+
+
+@attrs.frozen(kw_only=True)
+class TokenizerQuery:
+    mode: str  # "auto" or a mode that a plugin names
+    path: str
+    files: tuple[str, ...]
+    architectures: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SchedulerQuery:
+    policy: str
+
+
+@attrs.frozen(kw_only=True)
+class PoolerQuery:
+    task: str  # "embed", "classify", "score", "reward"
+    architectures: tuple[str, ...]
+    config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class CollectiveQuery:
+    op: str  # "all_reduce", "all_gather", "all_to_all", ...
+    group: str  # "tp", "pp", "ep", ...
+    world_size: int
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class AdapterQuery:
+    kind: str  # "lora"
+    name: str
+    config: Mapping[str, Any]

@@ -1,0 +1,90 @@
+"""Messages between the engine and the devices: one plan down, one result up, each step. No torch.
+
+Fixed schemas (msgspec), because worker processes receive them over a wire.
+
+A row is a request's place on the device. Its token ids, its length and the number of tokens
+computed so far live there and advance there; the engine learns them a step later. So a plan
+never says positions: it says which rows run and how many tokens each, at most.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+NULL_PAGE = 0
+"""Page 0 belongs to nobody: tables point there where a page was freed or is not needed."""
+
+
+class RowSampling(msgspec.Struct, frozen=True):
+    """How a row's tokens are drawn. ``seed`` with a token's position decides its noise."""
+
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class RowInit(msgspec.Struct, frozen=True):
+    """A request takes a row: everything the row remembers is set, nothing is inherited."""
+
+    row: int
+    token_ids: list[int]  # all that the engine knows: prompt and outputs so far
+    num_computed: int  # tokens whose cache entries are already there (a prefix hit)
+    pages: list[list[int]]  # per cache group, in block order
+    sampling: RowSampling
+
+
+class PageGrowth(msgspec.Struct, frozen=True):
+    """Pages for blocks ``first_block`` and on of one row in one group."""
+
+    row: int
+    group: int
+    first_block: int
+    pages: list[int]
+
+
+class PageCopy(msgspec.Struct, frozen=True):
+    """Copy a page (all its tensors) before the step: copy on write, or a state checkpoint."""
+
+    group: int
+    source: int
+    target: int
+
+
+class StepPlan(msgspec.Struct, frozen=True):
+    """One step. The lists of the lower part run in parallel, one entry a scheduled row."""
+
+    step: int  # counts up by one
+    inits: list[RowInit]
+    growths: list[PageGrowth]
+    copies: list[PageCopy]
+
+    rows: list[int]
+    num_tokens: list[int]  # query tokens; for a decoding row 1 + its drafts
+    num_drafts: list[int]  # 0 while the prompt is computed
+    samples: list[bool]  # False for a prompt chunk that is not the last
+    kv_bounds: list[int]  # upper bound of the row's cache length after the step, tokens
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """What a step sampled. Row i of ``token_ids`` belongs to ``plan.rows[i]``."""
+
+    step: int
+    token_ids: np.ndarray  # int32 [S, 1 + K]; -1 where nothing was sampled or a draft was rejected
+
+    def tokens(self, i: int) -> list[int]:
+        row = self.token_ids[i]
+        return row[row >= 0].tolist()
+
+
+class Pending(Protocol):
+    """A launched step."""
+
+    def done(self) -> bool:
+        """Whether ``result`` would return at once."""
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        """Wait for the step. Raises ``TimeoutError``, or the step's own exception."""

@@ -1,0 +1,24 @@
+"""The contract of tokenizers and chat renderers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Made once; used from several threads."""
+
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str: ...
+
+
+class ChatRenderer(Protocol):
+    """Messages to prompt text."""
+
+    def render(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+        """Raises ``ValueError`` for messages the template refuses."""
