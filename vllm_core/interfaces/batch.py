@@ -22,3 +22,4 @@ class Batch:
     metadata: list[Any]  # one a cache group, from AttentionBackend.begin_step
     taps: dict[int, Tensor] = attrs.field(factory=dict)  # hidden states [T, H] before layer i, if asked for
     media: Any = None  # embeddings to merge; None for text
+    shared: dict[Any, Any] = attrs.field(factory=dict)  # what layers compute once a step, e.g. a rotary table's rows

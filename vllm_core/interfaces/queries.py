@@ -1,6 +1,7 @@
 """What the core asks plugins: one immutable query a hook. Plain data, no torch.
 
 dtypes are torch's names without the prefix ("bfloat16"); sizes are in elements unless said.
+Longer than other files, so that all questions stand in one place; nothing but records is here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,21 @@ class ModelQuery:
     architectures: tuple[str, ...]  # config.json "architectures"
     config: Mapping[str, Any]  # the whole config.json
     device: Device
+
+
+@attrs.frozen(kw_only=True)
+class ModelConfigQuery:
+    path: str  # a file or a folder
+    files: tuple[str, ...]  # relative names, sorted
+    model_type: str  # config.json "model_type", "" without a config.json
+
+
+@attrs.frozen(kw_only=True)
+class ModelProcessorQuery:
+    architecture: str
+    config: Mapping[str, Any]
+    modalities: tuple[str, ...]  # in use: "image", "audio", "video"
+    path: str  # of the checkpoint
 
 
 @attrs.frozen(kw_only=True)
@@ -79,8 +95,17 @@ class OpQuery:
 
 
 @attrs.frozen(kw_only=True)
+class RouterQuery:
+    router: str  # "softmax", "grouped_sigmoid", ...
+    num_experts: int  # of the layer, over all ranks
+    top_k: int
+    params: Mapping[str, int | float | str | bool | None]  # groups, renormalization, scale
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
 class ExpertsQuery:
-    num_experts: int
+    num_experts: int  # on this rank
     top_k: int
     hidden: int
     intermediate: int
@@ -114,8 +139,16 @@ class SamplerQuery:
 
 
 @attrs.frozen(kw_only=True)
+class LogitsProcessorQuery:
+    name: str
+    vocab_size: int
+    max_rows: int
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
 class GrammarQuery:
-    kind: str  # "json_schema", "regex", "choice", "ebnf", "structural_tag"
+    kind: str  # "json_schema", "json_object", "regex", "choice", "ebnf", "structural_tag"
     vocab_size: int
 
 
@@ -129,10 +162,16 @@ class ParserQuery:
 
 
 @attrs.frozen(kw_only=True)
+class MediaLoaderQuery:
+    modality: str  # "image", "audio", "video"
+    params: Mapping[str, Any]  # the user's settings for this modality
+
+
+@attrs.frozen(kw_only=True)
 class MediaQuery:
     modality: str  # "image", "audio", "video"
     architecture: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # preprocessor_config.json with the user's overrides
 
 
 @attrs.frozen(kw_only=True)
@@ -170,6 +209,13 @@ class TokenizerQuery:
 
 
 @attrs.frozen(kw_only=True)
+class ChatQuery:
+    mode: str  # "auto" or a mode that a plugin names
+    architectures: tuple[str, ...]
+    template: str  # the model's chat template, "" if it has none
+
+
+@attrs.frozen(kw_only=True)
 class SchedulerQuery:
     policy: str
 
@@ -191,7 +237,28 @@ class CollectiveQuery:
 
 
 @attrs.frozen(kw_only=True)
+class AllToAllQuery:
+    world_size: int  # ranks of the expert group
+    num_experts: int  # over all ranks
+    top_k: int
+    hidden: int
+    max_tokens: int  # a rank and step
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
 class AdapterQuery:
     kind: str  # "lora"
+    max_adapters: int  # in one batch
+    max_rank: int
+    config: Mapping[str, Any]  # an adapter's own configuration file; {} when the engine is built
+    dtype: str
+    device: Device
+
+
+@attrs.frozen(kw_only=True)
+class ResolverQuery:
     name: str
+    base_model: str
     config: Mapping[str, Any]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from vllm_core.interfaces.weights import TokenizerFiles
+
 
 class Tokenizer(Protocol):
     """Text to ids and back. Made once; used from several threads."""
@@ -15,6 +17,13 @@ class Tokenizer(Protocol):
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str: ...
+
+
+class TokenizerFactory(Protocol):
+    """A class or function that makes the tokenizer of a model."""
+
+    def __call__(self, files: TokenizerFiles) -> Tokenizer:
+        """Raises ``ValueError`` or ``OSError`` naming the file that is missing or wrong."""
 
 
 class ChatRenderer(Protocol):

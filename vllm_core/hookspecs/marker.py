@@ -1,0 +1,5 @@
+"""The marker of hook specifications."""
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("vllm_core")

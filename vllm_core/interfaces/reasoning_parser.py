@@ -1,0 +1,43 @@
+"""The contract of reasoning parsers: thinking apart from the answer. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from vllm_core.interfaces.tokenizer import Tokenizer
+
+
+@attrs.frozen(kw_only=True)
+class ReasoningParse:
+    """What belongs to the reasoning and what to the answer, markers removed from both."""
+
+    reasoning: str = ""
+    content: str = ""
+
+
+class ReasoningParser(Protocol):
+    """Made for each request: ``Target(tokenizer, options)``. Either ``parse``, or ``feed``... ``finish``."""
+
+    def __init__(self, tokenizer: Tokenizer, options: dict[str, Any]) -> None:
+        """``options``: the request's chat template arguments (``{"enable_thinking": False}``)."""
+
+    def starts_inside(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the prompt leaves the output inside the reasoning. Called first, once."""
+
+    def ended(self, output_ids: Sequence[int]) -> bool:
+        """Whether the reasoning is over; a grammar applies only from then on."""
+
+    def parse(self, text: str) -> ReasoningParse:
+        """The whole output of a request."""
+
+    def feed(self, text: str, ids: Sequence[int]) -> ReasoningParse:
+        """The next piece of output; cut anywhere, also inside a marker, which is then held back."""
+
+    def finish(self) -> ReasoningParse:
+        """The output has ended: give what was held back.
+
+        All pieces together equal ``parse`` of the whole text.
+        """
