@@ -6,6 +6,9 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from vllm_core.interfaces.device import Device
 
@@ -14,7 +17,9 @@ STEP_SECONDS = 0.2  # how long a full step may last, so that streams do not stut
 
 
 class CpuPlatform:
-    """The host's processor, with all cores this process may use."""
+    """The host's processor, with all cores this process may use. Contract: interfaces/platform.py."""
+
+    name = "cpu"
 
     def facts(self) -> Device:
         return Device(
@@ -24,70 +29,113 @@ class CpuPlatform:
             features=frozenset(_cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16"}),
         )
 
-    def torch_device(self, rank: int) -> str:
-        return "cpu"
+    def dtypes(self) -> tuple[str, ...]:
+        """bfloat16 only where the processor multiplies it; float16 is slow and narrow on a CPU."""
+        return ("bfloat16", "float32") if self._multiplies_bf16() else ("float32",)
 
-    def dtype(self, checkpoint_dtype: str) -> str:
-        """bfloat16 where the processor multiplies it, else float32; float16 is slow and narrow on a CPU."""
-        return "bfloat16" if checkpoint_dtype == "bfloat16" and self._multiplies_bf16() else "float32"
-
-    def default_step_tokens(self, parameters: int) -> int:
+    def token_budget(self, parameters: int) -> int:
         per_core = 150e9 if self._multiplies_bf16() else 50e9  # FLOP/s, a cautious guess
         tokens = STEP_SECONDS * per_core * _cores() / (2 * max(parameters, 1))
         return min(8192, max(64, 64 * round(tokens / 64)))
 
-    def default_cache_bytes(self, weight_bytes: int) -> int:
+    def cache_memory(self, weights: int) -> int:
         """A quarter of what is free, at most 4 GiB: pages that nobody writes cost no memory."""
-        return min(4 * GiB, _free_memory() // 4)
+        return min(4 * GiB, self.free_memory(0) // 4)
+
+    def world_limit(self) -> int:
+        return _cores()
+
+    def torch_device(self, rank: int) -> torch.device:
+        return torch.device("cpu")
+
+    def free_memory(self, rank: int) -> int:
+        return _free_host_memory()
+
+    def stream(self) -> Any | None:
+        return None
+
+    def event(self) -> Any | None:
+        return None
+
+    def pinned(self) -> bool:
+        return False
+
+    def synchronize(self) -> None:
+        """Work is done when a call returns."""
 
     def _multiplies_bf16(self) -> bool:
         return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 class CudaPlatform:
-    """NVIDIA devices. Facts come from the driver's own tool, so that no context is made here."""
+    """NVIDIA devices. Facts come from the driver's own tool, so that the parent makes no context."""
 
+    name = "cuda"
     memory_share = 0.9  # of a device, for weights, cache and activations
 
     def facts(self) -> Device:
-        query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
-        try:
-            rows = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-        except (OSError, subprocess.SubprocessError) as error:
-            raise RuntimeError(f"no CUDA device: nvidia-smi failed ({error})") from error
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if visible is not None:
-            rows = [rows[int(i)] for i in visible.split(",") if i.strip().isdigit() and int(i) < len(rows)]
-        if not rows:
-            raise RuntimeError("no CUDA device is visible (CUDA_VISIBLE_DEVICES)")
-        name, memory, capability = (cell.strip() for cell in rows[0].rsplit(",", 2))
-        major, minor = capability.split(".")
-        features = {"bf16"} if int(major) >= 8 else set()
+        rows = _visible_gpus()
+        if len(set(rows)) > 1:
+            raise RuntimeError(f"the visible CUDA devices differ: {sorted(set(rows))}; set CUDA_VISIBLE_DEVICES")
+        name, memory, capability = rows[0]
+        major, minor = (int(part) for part in capability.split("."))
         return Device(
             type="cuda",
             name=name,
             count=len(rows),
             memory=int(memory) * (1 << 20),
-            capability=(int(major), int(minor)),
-            features=frozenset(features),
+            capability=(major, minor),
+            features=frozenset({"bf16"} if major >= 8 else ()),
         )
 
-    def torch_device(self, rank: int) -> str:
-        return f"cuda:{rank}"
+    def dtypes(self) -> tuple[str, ...]:
+        return ("bfloat16", "float16", "float32") if "bf16" in self.facts().features else ("float16", "float32")
 
-    def dtype(self, checkpoint_dtype: str) -> str:
-        """As the checkpoint, float32 narrowed; float16 where the device has no bfloat16."""
-        if checkpoint_dtype == "float16":
-            return "float16"
-        return "bfloat16" if "bf16" in self.facts().features else "float16"
-
-    def default_step_tokens(self, parameters: int) -> int:
+    def token_budget(self, parameters: int) -> int:
         tokens = STEP_SECONDS * 300e12 / (2 * max(parameters, 1))
         return min(8192, max(512, 512 * round(tokens / 512)))
 
-    def default_cache_bytes(self, weight_bytes: int) -> int:
+    def cache_memory(self, weights: int) -> int:
         """What the share leaves beside the weights, less a tenth for activations."""
-        return max(0, int(self.facts().memory * self.memory_share * 0.9) - weight_bytes)
+        return max(0, int(self.facts().memory * self.memory_share * 0.9) - weights)
+
+    def world_limit(self) -> int:
+        return self.facts().count
+
+    def torch_device(self, rank: int) -> torch.device:
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
+
+    def free_memory(self, rank: int) -> int:
+        return torch.cuda.mem_get_info(rank)[0]
+
+    def stream(self) -> Any | None:
+        return torch.cuda.Stream()
+
+    def event(self) -> Any | None:
+        return torch.cuda.Event()
+
+    def pinned(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+
+def _visible_gpus() -> list[tuple[str, str, str]]:
+    """(name, memory in MiB, compute capability) of each; ``RuntimeError`` if there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"no CUDA device: nvidia-smi failed ({error})") from error
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        lines = [lines[int(i)] for i in visible.split(",") if i.strip().isdigit() and int(i) < len(lines)]
+    if not lines:
+        raise RuntimeError("no CUDA device is visible (CUDA_VISIBLE_DEVICES)")
+    cells = [[cell.strip() for cell in line.rsplit(",", 2)] for line in lines]
+    return [(name, memory, capability) for name, memory, capability in cells]
 
 
 def _cores() -> int:
@@ -104,7 +152,7 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
-def _free_memory() -> int:
+def _free_host_memory() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
