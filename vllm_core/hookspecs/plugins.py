@@ -15,7 +15,9 @@ def provides() -> list[Provides]:  # type: ignore[empty-body]
     query    none
     Returns  A list of ``plugin.Provides``: ``kind`` is the name of a hook of this package,
              ``name`` what users write in a flag or a configuration file, ``summary`` one
-             line without a full stop. Models need no line here: ``models`` lists them.
+             line without a full stop. Every ``Offer`` of the plugin must be listed: one that
+             is not is refused, since nobody could have blocked it. Models, bundled models,
+             commands and endpoints have listings of their own.
     Choice   None: all lists are shown. Two plugins may offer the same name; the hook named
              by ``kind`` decides between them when it is asked.
     Errors   An exception, or anything but a list of ``Provides``, quarantines the plugin.

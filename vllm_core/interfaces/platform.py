@@ -1,4 +1,4 @@
-"""The contract of platforms: facts about a kind of device, and the defaults that follow from them. No torch."""
+"""The contract of platforms: what one kind of device is and which defaults suit it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from vllm_core.interfaces.device import Device
 
 
 class Platform(Protocol):
-    """``Target()``, made in the parent and in each worker. No call makes a device context.
-
-    Streams and events are made by the runner, with torch, from the type of the device.
-    """
+    """Made once an engine, in the parent: ``Target()``. Imports torch, starts no context on a device."""
 
     def facts(self) -> Device:
-        """The devices visible to this process; ``RuntimeError`` if there is none, with the reason."""
+        """What is there. Raises ``RuntimeError`` with the reason when the device cannot be used."""
 
     def torch_device(self, rank: int) -> str:
-        """What ``torch.device`` takes for the local rank's device: ``"cuda:1"``."""
+        """What ``torch.device`` takes for the rank-th device of this host: ``"cpu"``, ``"cuda:0"``."""
 
     def dtype(self, checkpoint_dtype: str) -> str:
-        """The dtype to compute in for a checkpoint of this one, if the user named none."""
+        """The number format for ``dtype="auto"``, given that of the checkpoint (torch names)."""
 
     def default_step_tokens(self, parameters: int) -> int:
-        """Tokens a step, so that it lasts at most about 0.2 s for a model of so many parameters."""
+        """Token budget of a step for a model of so many parameters: steps of about 0.2 s."""
 
     def default_cache_bytes(self, weight_bytes: int) -> int:
-        """Bytes for the KV cache of one device, beside so many bytes of weights."""
+        """Memory for the KV cache when the user sets none, given the weights' size."""
