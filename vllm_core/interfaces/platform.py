@@ -1,26 +1,53 @@
-"""The contract of platforms: what one kind of device is and which defaults suit it."""
+"""The contract of platforms: facts about a kind of device, and what the core must do on it."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_core.interfaces.device import Device
 
+if TYPE_CHECKING:
+    import torch
+
 
 class Platform(Protocol):
-    """Made once an engine, in the parent: ``Target()``. Imports torch, starts no context on a device."""
+    """``Target()``; made in the parent for the facts, and in each worker for the rest.
+
+    The first group may be called in the parent: it makes no device context. The second is for
+    the process that owns the device.
+    """
+
+    name: str  # "cpu"
 
     def facts(self) -> Device:
-        """What is there. Raises ``RuntimeError`` with the reason when the device cannot be used."""
+        """The devices visible to this process; all alike, or ``RuntimeError`` says which differ."""
 
-    def torch_device(self, rank: int) -> str:
-        """What ``torch.device`` takes for the rank-th device of this host: ``"cpu"``, ``"cuda:0"``."""
+    def dtypes(self) -> tuple[str, ...]:
+        """dtypes that models can be computed in, fastest first."""
 
-    def dtype(self, checkpoint_dtype: str) -> str:
-        """The number format for ``dtype="auto"``, given that of the checkpoint (torch names)."""
+    def token_budget(self, parameters: int) -> int:
+        """Default tokens a step, so that it lasts at most about 0.2 s for so many parameters."""
 
-    def default_step_tokens(self, parameters: int) -> int:
-        """Token budget of a step for a model of so many parameters: steps of about 0.2 s."""
+    def cache_memory(self, weights: int) -> int:
+        """Default bytes for the KV cache of one device, beside so many bytes of weights."""
 
-    def default_cache_bytes(self, weight_bytes: int) -> int:
-        """Memory for the KV cache when the user sets none, given the weights' size."""
+    def world_limit(self) -> int:
+        """Most ranks that one host can run."""
+
+    def torch_device(self, rank: int) -> torch.device:
+        """The device of a local rank. Makes it the current one."""
+
+    def free_memory(self, rank: int) -> int:
+        """Bytes that can still be allocated."""
+
+    def stream(self) -> Any | None:
+        """A new stream (a context manager with ``synchronize``), or None: work is done when called."""
+
+    def event(self) -> Any | None:
+        """A new event (``record()``, ``query()``, ``synchronize()``), or None, as for streams."""
+
+    def pinned(self) -> bool:
+        """Whether copies from pinned host memory run beside computation."""
+
+    def synchronize(self) -> None:
+        """Wait for all work on the current device."""
