@@ -1,0 +1,135 @@
+"""Steps in this process: a worker thread on the CPU, the device's own queue elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
+from vllm_core.runner.runner import Runner
+
+T = TypeVar("T")
+
+POLL = 0.0005
+"""Seconds between looks at the device while a caller waits with a time limit."""
+
+
+class Build(Protocol):
+    """What the executor asks of the resolved build."""
+
+    def make_runner(self) -> tuple[Runner, Capacity]:
+        """Load the model, size and make caches and rows. Called once, in the thread of ``start``."""
+
+
+class StepError(RuntimeError):
+    """A step failed, and with it the engine: later steps would read what it left behind."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step}: {reason}")
+        self.step = step
+
+
+class InProcessExecutor:
+    """``interfaces.executor.Executor`` for one device and no other process."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._runner: Runner | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._failed: StepError | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> Capacity:
+        if self._runner is not None:
+            raise RuntimeError("this executor was started before; make a new one")
+        self._runner, capacity = self._build.make_runner()
+        if self._runner.device.type == "cpu":
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-core-step")
+        return capacity
+
+    def launch(self, plan: StepPlan) -> Pending:
+        runner = self._runner
+        if runner is None:
+            raise RuntimeError(f"step {plan.step} was launched, but the executor is not running")
+        if self._thread is not None:
+            return _OnThread(self._thread.submit(self._run, plan, lambda: _on_host(plan, runner.execute(plan))), plan)
+        try:
+            return self._run(plan, lambda: _OnDevice(plan, runner.execute(plan)))
+        except StepError as error:
+            failed: Future[StepResult] = Future()
+            failed.set_exception(error)
+            return _OnThread(failed, plan)
+
+    def _run(self, plan: StepPlan, work: Callable[[], T]) -> T:
+        """Do the work unless a step before it failed."""
+        if self._failed is not None:
+            raise StepError(plan.step, f"not run, because of {self._failed}") from self._failed
+        try:
+            return work()
+        except Exception as error:
+            self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
+            raise self._failed from error
+
+    def stop(self) -> None:
+        with self._lock:
+            thread, self._thread, runner, self._runner = self._thread, None, self._runner, None
+        if thread is not None:
+            thread.shutdown(wait=True, cancel_futures=True)
+        elif runner is not None:
+            torch.cuda.synchronize(runner.device)
+
+
+def _on_host(plan: StepPlan, token_ids: Tensor) -> StepResult:
+    return StepResult(step=plan.step, token_ids=token_ids.numpy())
+
+
+class _OnThread:
+    """A step in the worker thread, or one whose launch failed."""
+
+    def __init__(self, future: Future[StepResult], plan: StepPlan) -> None:
+        self._future, self._plan = future, plan
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        try:
+            return self._future.result(timeout)
+        except CancelledError:
+            raise StepError(self._plan.step, "not run, because the executor was stopped") from None
+        except TimeoutError:
+            raise TimeoutError(f"step {self._plan.step} has not finished after {timeout} s") from None
+
+
+class _OnDevice:
+    """A step in an accelerator's queue; its ids are copied to pinned memory behind it."""
+
+    def __init__(self, plan: StepPlan, token_ids: Tensor) -> None:
+        self._plan = plan
+        self._host = torch.empty(token_ids.shape, dtype=token_ids.dtype, pin_memory=True)
+        self._host.copy_(token_ids, non_blocking=True)
+        self._event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
+        self._event.record()
+
+    def done(self) -> bool:
+        return self._event.query()
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        try:
+            if timeout is None:
+                self._event.synchronize()
+            deadline = time.monotonic() + (timeout or 0)
+            while not self._event.query():
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"step {self._plan.step} has not finished after {timeout} s")
+                time.sleep(POLL)
+        except RuntimeError as error:
+            raise StepError(self._plan.step, f"{type(error).__name__}: {error}") from error
+        return _on_host(self._plan, self._host)

@@ -1,0 +1,130 @@
+"""This step's inputs, gathered on the device from the rows: the host knows counts, not positions."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.attention import AttentionStep
+from vllm_core.interfaces.batch import Batch
+from vllm_core.interfaces.steps import StepPlan
+from vllm_core.runner.rows import Rows
+from vllm_core.runner.staging import upload
+
+
+@attrs.define(slots=True, kw_only=True)
+class Inputs:
+    """T tokens of S rows; N of the rows sample, at M positions in all (1 + drafts each)."""
+
+    ids: Tensor  # int64 [T]; "no guess" drafts read token 0
+    batch: Batch
+    rows: Tensor  # int64 [S]
+    advance: Tensor  # int64 [S], tokens computed for certain: all but drafts
+    sampling_rows_host: np.ndarray  # int64 [N], rows that sample
+    sampling: Tensor  # int64 [N], which of the S they are
+    sampling_rows: Tensor  # int64 [N]
+    num_drafts: Tensor  # int64 [N]
+    max_drafts: int
+    logits_at: Tensor  # int64 [M], index of the token whose hidden state gives the logits
+    logits_first: Tensor  # int64 [N], each sampling row's first among the M
+    logits_rows: Tensor  # int64 [M]
+    logits_slots: Tensor  # int64 [M], n * (1 + max_drafts) + draft, for a matrix [N, 1 + max_drafts]
+
+
+def prepare(plan: StepPlan, rows: Rows) -> Inputs:
+    """Read nothing back from the device; run few ops, whatever the number of tokens."""
+    check(plan, rows)
+    row = np.array(plan.rows, dtype=np.int64)
+    lengths = np.array(plan.num_tokens, dtype=np.int64)
+    drafts = np.array(plan.num_drafts, dtype=np.int64)
+    starts = np.zeros(len(row) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    total = int(starts[-1])
+    row_of_token = np.repeat(row, lengths)
+
+    sampling = np.flatnonzero(plan.samples)
+    k = drafts[sampling]
+    max_drafts = int(k.max(initial=0))
+    ends = np.cumsum(1 + k)
+    draft = np.arange((1 + k).sum()) - np.repeat(ends - 1 - k, 1 + k)
+    host = {
+        "row": row,
+        "lengths": lengths,
+        "advance": lengths - drafts,
+        "starts": starts,
+        "sequence": np.repeat(np.arange(len(row)), lengths),
+        "offset": np.arange(total) - np.repeat(starts[:-1], lengths),
+        "token_base": row_of_token * rows.room,
+        "sampling": sampling,
+        "sampling_rows": row[sampling],
+        "num_drafts": k,
+        "logits_at": np.repeat(starts[sampling + 1] - 1 - k, 1 + k) + draft,
+        "logits_first": ends - 1 - k,
+        "logits_rows": np.repeat(row[sampling], 1 + k),
+        "logits_slots": np.repeat(np.arange(len(k)) * (1 + max_drafts), 1 + k) + draft,
+    }
+    for group, blocks in enumerate(rows.blocks):
+        host[f"block_base{group}"] = row_of_token * (blocks + 1)
+    dev = upload(host, rows.device)
+
+    computed = rows.num_computed.index_select(0, dev["row"])
+    positions = computed.index_select(0, dev["sequence"]) + dev["offset"]
+    ids = rows.token_ids.view(-1).index_select(0, positions + dev["token_base"]).clamp_min_(0)
+    starts32, kv_lens = dev["starts"].int(), (computed + dev["lengths"]).int()
+    attention = []
+    for group, block_size in enumerate(rows.block_sizes):
+        table, blocks = rows.block_tables[group], rows.blocks[group]
+        block = positions.div(block_size, rounding_mode="floor")
+        page = table.view(-1).index_select(0, block.clamp_max(blocks) + dev[f"block_base{group}"])
+        width = min(-(-max(plan.kv_bounds) // block_size), blocks)
+        attention.append(
+            AttentionStep(
+                num_tokens=total,
+                query_lens=plan.num_tokens,
+                kv_bounds=plan.kv_bounds,
+                query_starts=starts32,
+                kv_lens=kv_lens,
+                block_table=table[:, :width].index_select(0, dev["row"]),
+                # page * block_size + position % block_size
+                slots=torch.add(positions, page.long().sub_(block), alpha=block_size),
+            )
+        )
+    return Inputs(
+        ids=ids.long(),
+        batch=Batch(num_tokens=total, positions=positions, attention=attention, metadata=[None] * len(attention)),
+        rows=dev["row"],
+        advance=dev["advance"],
+        sampling_rows_host=row[sampling],
+        sampling=dev["sampling"],
+        sampling_rows=dev["sampling_rows"],
+        num_drafts=dev["num_drafts"],
+        max_drafts=max_drafts,
+        logits_at=dev["logits_at"],
+        logits_first=dev["logits_first"],
+        logits_rows=dev["logits_rows"],
+        logits_slots=dev["logits_slots"],
+    )
+
+
+def check(plan: StepPlan, rows: Rows) -> None:
+    """Refuse a plan that would read or write outside a row. Costs no device time."""
+    where = f"step {plan.step}"
+    parts = (plan.rows, plan.num_tokens, plan.num_drafts, plan.samples, plan.kv_bounds)
+    if len({len(part) for part in parts}) != 1:
+        raise ValueError(f"{where}: the plan's parallel lists have lengths {[len(part) for part in parts]}")
+    if len(set(plan.rows)) != len(plan.rows):
+        raise ValueError(f"{where}: a row is scheduled twice in {plan.rows}")
+    if min(plan.rows) < 0 or max(plan.rows) >= rows.num_rows:
+        raise ValueError(f"{where}: rows run from 0 to {rows.num_rows - 1}, but the plan has {plan.rows}")
+    if max(plan.kv_bounds) > rows.max_kv:
+        raise ValueError(
+            f"{where}: a row may reach {max(plan.kv_bounds):,} cached tokens; there is room for {rows.max_kv:,}"
+        )
+    for row, n, k, samples, bound in zip(*parts, strict=True):
+        if n < 1 + k or k < 0 or n > bound or k > rows.num_drafts or (k and not samples):
+            raise ValueError(
+                f"{where}, row {row}: {n} tokens of which {k} are drafts (at most {rows.num_drafts}, and only in a "
+                f"row that samples), a cache of at most {bound} tokens, samples={samples}: these contradict each other"
+            )

@@ -1,0 +1,129 @@
+"""One step on one device: plan in, sampled ids out, nothing read back in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.attention import AttentionBackend
+from vllm_core.interfaces.cache import CachePlan
+from vllm_core.interfaces.model import Model
+from vllm_core.interfaces.proposer import Proposer
+from vllm_core.interfaces.steps import StepPlan
+from vllm_core.runner.inputs import Inputs, prepare
+from vllm_core.runner.pages import copy_pages, make_pages
+from vllm_core.runner.rows import Rows
+from vllm_core.runner.verify import advance, verify, write_drafts
+
+
+class BoundPlan(Protocol):
+    """What a runner needs of the plan that its model was bound to."""
+
+    torch_device: torch.device
+
+    def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> Sequence[AttentionBackend | None]:
+        """Give every attention slot its pages; the backend of each cache group (None: it has none)."""
+
+
+class Runner:
+    """Rows, pages and a bound, filled model; ``execute`` runs steps in the order of their plans.
+
+    max_rows        requests that hold a row at the same time
+    max_model_len   tokens of a request, prompt and output together
+    num_drafts      K, drafts a row and step that ``proposer`` makes
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: BoundPlan,
+        caches: CachePlan,
+        num_pages: int,
+        max_rows: int,
+        max_model_len: int,
+        proposer: Proposer | None = None,
+        num_drafts: int = 0,
+    ) -> None:
+        if (proposer is None) != (num_drafts == 0):
+            raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
+        self.model, self.caches, self.proposer = model, caches, proposer
+        self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
+        self.pages = make_pages(caches, num_pages, self.device)
+        self.backends = plan.bind_caches(caches, self.pages)
+        block_sizes = [group.block_size for group in caches.groups]
+        self.rows = Rows(max_rows, max_model_len, num_drafts, block_sizes, self.device)
+        if proposer is not None and proposer.taps:
+            _stack(model).tap(proposer.taps)
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> Tensor:
+        """Run a step; int32 [S, 1 + K] on the device, -1 where nothing was emitted."""
+        self._admit(plan)
+        result = torch.full((len(plan.rows), 1 + self.num_drafts), -1, dtype=torch.int32, device=self.device)
+        if not plan.rows:
+            return result
+        inputs = prepare(plan, self.rows)
+        hidden = self._forward(inputs)
+        if not len(inputs.sampling_rows_host):
+            advance(self.rows, inputs, None)
+            return result
+        logits = self.model.logits(hidden.index_select(0, inputs.logits_at))
+        emitted = verify(logits, inputs, self.rows)
+        advance(self.rows, inputs, emitted)
+        if self.proposer is not None:
+            last = inputs.logits_at.index_select(0, inputs.logits_first + emitted.accepted)
+            self._propose(self.proposer, inputs, hidden, last, logits.shape[-1])
+        result[:, : emitted.token_ids.shape[1]].index_copy_(0, inputs.sampling, emitted.token_ids.int())
+        return result
+
+    @torch.inference_mode()
+    def forward_logits(self, plan: StepPlan) -> Tensor:
+        """Logits [T, V] at every position of a step without drafts, for comparisons with a reference.
+
+        The rows move on by the step's tokens and nothing is sampled, so all tokens must be known
+        from ``RowInit``. Rows, pages, backends and model are those of ``execute``.
+        """
+        if any(plan.num_drafts):
+            raise ValueError(f"step {plan.step}: forward_logits verifies no drafts, and the plan has {plan.num_drafts}")
+        self._admit(plan)
+        inputs = prepare(plan, self.rows)
+        hidden = self._forward(inputs)
+        advance(self.rows, inputs, None)
+        return self.model.logits(hidden)
+
+    def _admit(self, plan: StepPlan) -> None:
+        self.rows.apply(plan)
+        if plan.copies:
+            copy_pages(self.pages, self.caches, plan.copies)
+
+    def _forward(self, inputs: Inputs) -> Tensor:
+        """Hidden states [T, hidden] of the step's tokens."""
+        batch = inputs.batch
+        batch.metadata = [
+            None if backend is None else backend.begin_step(step)
+            for backend, step in zip(self.backends, batch.attention, strict=True)
+        ]
+        return self.model.forward(self.model.embed(inputs.ids, batch), batch)
+
+    def _propose(self, proposer: Proposer, inputs: Inputs, hidden: Tensor, last: Tensor, vocab: int) -> None:
+        """``last``: int64 [N], each sampling row's last accepted token among the step's T."""
+        drafts = proposer.propose(
+            inputs.sampling_rows,
+            self.rows.view,
+            hidden.index_select(0, last) if proposer.needs_hidden else None,
+            {i: inputs.batch.taps[i].index_select(0, last) for i in proposer.taps},
+        )
+        write_drafts(self.rows, inputs.sampling_rows, drafts, vocab)
+
+
+def _stack(model: Any) -> Any:
+    stack = getattr(model, "layers", None)
+    if not hasattr(stack, "tap"):
+        raise ValueError(
+            f"the draft proposer reads hidden states between layers, and {type(model).__name__} keeps none: "
+            "its layers are not a LayerStack"
+        )
+    return stack

@@ -1,0 +1,30 @@
+"""Host numbers of a step on their way to the device: many small arrays, one transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def upload(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Each array (1-D, int64 or float64) as a device tensor of the same dtype and length.
+
+    On the CPU the tensors share the arrays' memory, so the arrays must not be reused. On an
+    accelerator they are views of one buffer, copied from pinned memory without waiting: torch's
+    host allocator hands a pinned block out again only after the copy that reads it has run.
+    """
+    for name, array in arrays.items():
+        if array.dtype.itemsize != 8 or array.ndim != 1:
+            raise TypeError(f"upload takes 1-D arrays of 8-byte numbers; {name!r} is {array.dtype} {array.shape}")
+    if device.type == "cpu":
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    packed = np.concatenate([array.view(np.int64) for array in arrays.values()])
+    buffer = torch.from_numpy(packed).pin_memory().to(device, non_blocking=True)
+    parts = buffer.split([len(array) for array in arrays.values()])
+    return {
+        name: part.view(torch.float64) if array.dtype == np.float64 else part
+        for (name, array), part in zip(arrays.items(), parts, strict=True)
+    }

@@ -1,0 +1,125 @@
+"""Which drafts stand, and what the step emits: speculative decoding that changes no distribution.
+
+Drafts without probabilities: the target's token is drawn at every position with that position's
+own noise, and drafts are accepted while they equal it. The tokens are those of plain decoding.
+
+Drafts drawn from probabilities q: draft d is accepted with probability min(1, p(d) / q(d)); the
+first rejected one is replaced by a draw from max(p - q, 0), normalised (arXiv 2211.17192, 2302.01318).
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.proposer import Drafts
+from vllm_core.runner.inputs import Inputs
+from vllm_core.runner.noise import ACCEPT, uniform
+from vllm_core.runner.rows import Rows
+from vllm_core.runner.sampler import Needs, Sampling, draw, sample, weights
+
+
+@attrs.frozen
+class Emitted:
+    token_ids: Tensor  # int64 [N, 1 + D], D the most drafts of a row in this step; -1 after the last
+    accepted: Tensor  # int64 [N], drafts that stand; one more token is emitted
+
+
+def verify(logits: Tensor, inputs: Inputs, rows: Rows) -> Emitted:
+    """Draw and verify from logits [M, V]; changes nothing. No host synchronisation on accelerators."""
+    needs = Needs.of(rows, inputs.sampling_rows_host)
+    sampling = Sampling.of(rows, inputs.logits_rows, needs)
+    seeds = rows.seed.index_select(0, inputs.logits_rows)
+    # One past the token read: position i predicts token i + 1.
+    positions = inputs.batch.positions.index_select(0, inputs.logits_at) + 1
+    noise = uniform(seeds, positions) if needs.random else positions.double()
+    if inputs.max_drafts == 0:
+        token_ids = sample(logits, sampling, noise)[:, None]
+        return Emitted(token_ids, torch.zeros_like(inputs.sampling_rows))
+
+    drafts = _drafts(inputs, rows)  # [N, 1 + D]
+    guesses = drafts.view(-1).index_select(0, inputs.logits_slots)  # [M]
+    if rows.draft_probs is None:
+        target = sample(logits, sampling, noise)
+        accepted = _prefix(guesses == target, drafts, inputs)
+        last = target.index_select(0, inputs.logits_first + accepted)
+    else:
+        p = _probabilities(logits, sampling)
+        vocab = p.shape[-1]
+        q = rows.draft_probs.view(-1, vocab)
+        width = drafts.shape[1]
+        at = inputs.logits_rows * rows.num_drafts + (inputs.logits_slots % width).clamp_max(rows.num_drafts - 1)
+        guess = guesses.clamp_min(0)
+        ratio_p = p.gather(1, guess[:, None])[:, 0]
+        ratio_q = q.view(-1).index_select(0, at * vocab + guess)
+        stands = (guesses >= 0) & (uniform(seeds, positions, ACCEPT) * ratio_q < ratio_p)
+        accepted = _prefix(stands, drafts, inputs)
+        final = inputs.logits_first + accepted
+        p_last, q_last = p.index_select(0, final), q.index_select(0, at.index_select(0, final))
+        rest = (p_last - q_last).clamp_min_(0)
+        # No guess stood here to be rejected, or rounding left nothing of p - q: draw from p itself.
+        plain = (guesses.index_select(0, final) < 0) | (rest.sum(-1) == 0)
+        last = draw(torch.where(plain[:, None], p_last, rest), noise.index_select(0, final))
+
+    column = torch.arange(drafts.shape[1], device=drafts.device)
+    token_ids = torch.where(column < accepted[:, None], drafts, -1)
+    return Emitted(token_ids.scatter_(1, accepted[:, None], last[:, None]), accepted)
+
+
+def _drafts(inputs: Inputs, rows: Rows) -> Tensor:
+    """int64 [N, 1 + D]: the drafts this step verifies; -1 where a row has none, and in the last column."""
+    column = torch.arange(1 + inputs.max_drafts, device=rows.device)
+    at = inputs.sampling_rows * rows.room + rows.num_tokens.index_select(0, inputs.sampling_rows)
+    drafts = rows.token_ids.view(-1).index_select(0, (at[:, None] + column).view(-1)).view(len(at), -1)
+    return torch.where(column < inputs.num_drafts[:, None], drafts.long(), -1)
+
+
+def _prefix(stands: Tensor, drafts: Tensor, inputs: Inputs) -> Tensor:
+    """int64 [N]: how many drafts of each row stand before the first that does not; stands is bool [M]."""
+    matrix = torch.zeros(drafts.numel(), dtype=torch.int64, device=drafts.device)
+    matrix.index_copy_(0, inputs.logits_slots, stands.long())
+    return matrix.view_as(drafts)[:, :-1].cumprod(1).sum(1)
+
+
+def _probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """float32 [M, V]; all on one token for greedy rows."""
+    weight = weights(logits, sampling)
+    p = weight / weight.sum(-1, keepdim=True)
+    if not sampling.needs.greedy:
+        return p
+    greedy = torch.zeros_like(p).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
+    return torch.where((sampling.temperature == 0)[:, None], greedy, p)
+
+
+def advance(rows: Rows, inputs: Inputs, emitted: Emitted | None) -> None:
+    """Move the rows past this step. Cache entries of rejected drafts are overwritten by the next one."""
+    computed = inputs.advance
+    if emitted is not None:
+        computed = computed.index_add(0, inputs.sampling, emitted.accepted)
+        columns = torch.arange(emitted.token_ids.shape[1], device=rows.device)
+        at = inputs.sampling_rows * rows.room + rows.num_tokens.index_select(0, inputs.sampling_rows)
+        rows.token_ids.view(-1).index_copy_(0, (at[:, None] + columns).view(-1), emitted.token_ids.view(-1).int())
+        rows.num_tokens.index_add_(0, inputs.sampling_rows, (emitted.accepted + 1).int())
+    rows.num_computed.index_add_(0, inputs.rows, computed.int())
+
+
+def write_drafts(rows: Rows, which: Tensor, drafts: Drafts, vocab: int) -> None:
+    """Put the next step's drafts after the known tokens of rows ``which`` (int64 [N])."""
+    expected = (len(which), rows.num_drafts)
+    if tuple(drafts.ids.shape) != expected:
+        raise ValueError(f"a proposer must return ids of shape {expected}, not {tuple(drafts.ids.shape)}")
+    if drafts.parents is not None:
+        raise ValueError("a proposer returned a tree of drafts (parents), and this core verifies chains only")
+    if drafts.probs is not None:
+        if tuple(drafts.probs.shape) != (*expected, vocab):
+            raise ValueError(f"draft probabilities must be {(*expected, vocab)}, not {tuple(drafts.probs.shape)}")
+        if rows.draft_probs is None:
+            shape = (rows.num_rows, rows.num_drafts, vocab)
+            rows.draft_probs = torch.zeros(shape, dtype=torch.float32, device=rows.device)
+        rows.draft_probs.index_copy_(0, which, drafts.probs.float())
+    elif rows.draft_probs is not None:
+        raise ValueError("a proposer returned drafts without probabilities, having returned some with them before")
+    columns = torch.arange(rows.num_drafts, device=rows.device)
+    at = which * rows.room + rows.num_tokens.index_select(0, which)
+    rows.token_ids.view(-1).index_copy_(0, (at[:, None] + columns).view(-1), drafts.ids.reshape(-1).int())
