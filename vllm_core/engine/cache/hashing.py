@@ -1,0 +1,77 @@
+"""Names for cached prefixes: a chain of SHA-256 digests over a sequence's tokens.
+
+The digest at length n stands for "exactly these n tokens, under this salt, with these adapters
+and media". It is used in full as the key, so two prefixes share a digest only if SHA-256 collides.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from hashlib import sha256
+from struct import pack
+
+import attrs
+
+
+@attrs.frozen
+class ExtraKey:
+    """Something beside the token ids that decides cache contents in ``[start, stop)``.
+
+    An adapter covers the whole sequence; an image covers its placeholder tokens.
+    """
+
+    key: bytes  # a digest or name that identifies the content
+    start: int = 0  # token position
+    stop: int | None = None  # one past the last token; None: to the end
+
+
+class PrefixChain:
+    """Digests at every multiple of ``unit`` tokens, made when first asked for.
+
+    ``tokens`` is the engine's own list, read and never changed here. Ids below a length that was
+    asked for must not change afterwards, except after ``truncate``.
+    """
+
+    __slots__ = ("_digests", "_extras", "_root", "tokens", "unit")
+
+    def __init__(
+        self, unit: int, tokens: Sequence[int], *, salt: bytes = b"", extras: Sequence[ExtraKey] = (), epoch: int = 0
+    ) -> None:
+        self.unit = unit  # tokens
+        self.tokens = tokens
+        self._root = sha256(pack("<QQ", epoch, len(salt)) + salt).digest()
+        self._extras = tuple(extras)
+        self._digests: list[bytes] = []  # [i] is the digest of unit * (i + 1) tokens
+
+    def at(self, length: int) -> bytes:
+        """The digest of the first ``length`` tokens, a positive multiple of ``unit``."""
+        count = length // self.unit
+        while len(self._digests) < count:
+            self._append()
+        return self._digests[count - 1]
+
+    def truncate(self, length: int) -> None:
+        """Forget what depends on tokens from position ``length`` on."""
+        del self._digests[length // self.unit :]
+
+    def fork(self, tokens: Sequence[int], length: int) -> PrefixChain:
+        """The chain of another sequence that shares the first ``length`` tokens, salt and extras."""
+        child = PrefixChain(self.unit, tokens, extras=self._extras)
+        child._root = self._root
+        child._digests = self._digests[: length // self.unit]
+        return child
+
+    def _append(self) -> None:
+        start = len(self._digests) * self.unit
+        stop = start + self.unit
+        ids = array("i", self.tokens[start:stop])
+        if len(ids) < self.unit:
+            raise ValueError(f"tokens {start} to {stop} are to be hashed, but only {len(self.tokens)} are known")
+        parts = [self._digests[-1] if self._digests else self._root, ids.tobytes()]
+        for extra in self._extras:
+            if extra.start < stop and (extra.stop is None or extra.stop > start):
+                # Relative to the block: the same image one token later is another content.
+                last = -1 if extra.stop is None else extra.stop - start
+                parts.append(pack("<qqQ", extra.start - start, last, len(extra.key)) + extra.key)
+        self._digests.append(sha256(b"".join(parts)).digest())

@@ -1,0 +1,247 @@
+"""The cache manager: which pages each sequence has, in every cache group. Host bookkeeping only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from vllm_core.engine.cache.audit import check_cache
+from vllm_core.engine.cache.copies import PendingCopies
+from vllm_core.engine.cache.fence import Fence
+from vllm_core.engine.cache.groups import CacheGroups
+from vllm_core.engine.cache.hashing import ExtraKey
+from vllm_core.engine.cache.pool import PagePool
+from vllm_core.engine.cache.registry import Registry
+from vllm_core.engine.cache.sequence import Admission, CachedSequence, Growth, SeqId, Table
+from vllm_core.interfaces.cache import CachePlan
+from vllm_core.interfaces.steps import NULL_PAGE, PageCopy
+
+
+@attrs.frozen(kw_only=True)
+class CacheStats:
+    """Counts since the start."""
+
+    queries: int  # prompt tokens of admitted sequences that could have been found
+    hits: int  # of those, tokens that were found
+    evictions: int  # cached pages given up for room
+
+
+class CacheManager:
+    """The text of ``vllm_core.engine.cache`` says in which order a scheduler makes these calls."""
+
+    def __init__(
+        self, plan: CachePlan, num_pages: int, *, max_model_len: int, prefix_caching: bool = True, num_drafts: int = 0
+    ) -> None:
+        self.pool = PagePool(num_pages, len(plan.groups))
+        self.fence = Fence(self.pool)
+        self.copies = PendingCopies(self.pool, self.fence)
+        self.groups = CacheGroups(plan, self.pool, max_tokens=max_model_len + num_drafts, num_drafts=num_drafts)
+        self.prefix_caching = prefix_caching
+        self.sequences = Registry(self.groups.unit)
+        self._queries = self._hits = 0
+
+    # ---- a sequence comes and goes
+
+    def open(
+        self,
+        seq_id: SeqId,
+        tokens: Sequence[int],
+        *,
+        salt: bytes = b"",
+        extra_keys: Iterable[ExtraKey] = (),
+        encoder_tokens: int = 0,
+        encoder_key: bytes = b"",
+        share_prefix: bool = True,
+    ) -> None:
+        """Make a sequence known. It owns nothing yet.
+
+        salt            Only sequences with the same salt share prefixes.
+        extra_keys      Adapters and media that the cache's content depends on.
+        encoder_tokens  Length of the encoder's output, for cross-attention.
+        encoder_key     Identifies that output. Without it the sequence shares nothing.
+        share_prefix    False: neither finds nor leaves cached prefixes.
+        """
+        shares = self.prefix_caching and share_prefix and not (encoder_tokens and not encoder_key)
+        seq = CachedSequence(tokens, salt, tuple(extra_keys), encoder_tokens, encoder_key, shares)
+        seq.chain = self.sequences.new_chain(seq)
+        self.sequences.add(seq_id, seq)
+
+    def admit(self, seq_id: SeqId, budget: int = 0) -> Admission | None:
+        """Start a waiting sequence: at least one of its tokens is left to compute."""
+        seq = self.sequences.known(seq_id)
+        limit = len(seq.tokens) - 1
+        if seq.tables is not None or limit < 0:
+            raise ValueError(f"sequence {seq_id!r} " + ("has no tokens" if limit < 0 else "was admitted already"))
+        length = self.groups.longest_hit(seq.chain, limit) if seq.chain is not None else 0
+        admission = self._place(seq_id, seq, self.groups.adopt(seq, length), length, budget)
+        if admission is not None and seq.chain is not None:
+            self._queries += limit
+            self._hits += length
+        return admission
+
+    def fork(self, parent_id: SeqId, child_id: SeqId, tokens: Sequence[int], budget: int = 0) -> Admission | None:
+        """Open ``child_id``, whose ``tokens`` begin with all that its parent has computed.
+
+        It continues where the host knows its parent to be. Where that state is gone or about to
+        be overwritten (a recurrent state with a step in flight), it starts from a cached prefix.
+        None: too few free pages; the child is open and waits.
+        """
+        parent = self.sequences.running(parent_id)
+        length = min(parent.computed, len(tokens) - 1)
+        child = CachedSequence(
+            tokens, parent.salt, parent.extras, parent.encoder_tokens, parent.encoder_key, parent.shares
+        )
+        child.chain = None if parent.chain is None else parent.chain.fork(tokens, length)
+        self.sequences.add(child_id, child)
+        tables = self.groups.inherit(parent, length, self._in_flight(parent))
+        if tables is None:
+            return self.admit(child_id, budget)
+        return self._place(child_id, child, tables, length, budget)
+
+    def rollback(self, seq_id: SeqId, num_computed: int, budget: int = 0) -> Admission | None:
+        """Make a sequence continue from ``num_computed`` entries at most, as a new ``RowInit`` says.
+
+        None: too few free pages; the sequence has been released and waits for ``admit``.
+        """
+        seq = self.sequences.running(seq_id)
+        if not 0 <= num_computed <= min(seq.computed, len(seq.tokens) - 1):
+            raise ValueError(
+                f"sequence {seq_id!r} cannot go back to {num_computed} computed tokens: "
+                f"it has {seq.computed}, and one of its {len(seq.tokens)} tokens must be left to compute"
+            )
+        tables = self.groups.inherit(seq, num_computed, self._in_flight(seq))
+        self.release(seq_id)
+        if seq.chain is not None:
+            seq.chain.truncate(num_computed)
+        if tables is None:
+            return self.admit(seq_id, budget)
+        return self._place(seq_id, seq, tables, num_computed, budget)
+
+    def release(self, seq_id: SeqId) -> None:
+        """Give up all pages; the sequence waits again."""
+        seq = self.sequences.known(seq_id)
+        if seq.tables is None:
+            return
+        self.copies.cancel(seq_id)
+        for table in seq.tables:
+            # The end of a prefix is of no use without its beginning: evict it first.
+            self.fence.release([page for page in reversed(table.pages) if page != NULL_PAGE], seq.last_step)
+        seq.tables, seq.computed, seq.room, seq.next_event, seq.nulls = None, 0, 0, 0, []
+        if seq.chain is None:
+            seq.chain = self.sequences.new_chain(seq)
+
+    def close(self, seq_id: SeqId) -> None:
+        """Give up all pages and forget the sequence."""
+        self.release(seq_id)
+        del self.sequences.by_id[seq_id]
+
+    # ---- a sequence runs
+
+    def reserve(self, seq_id: SeqId, num_tokens: int) -> list[Growth] | None:
+        """A place for ``num_tokens`` tokens in all groups, or None and nothing is taken."""
+        seq = self.sequences.known(seq_id)
+        if num_tokens <= seq.room and not seq.nulls:
+            return []
+        self.sequences.running(seq_id)
+        growths = self.groups.grow(seq, num_tokens) if num_tokens > seq.room else []
+        if growths is None:
+            return None
+        nulls, seq.nulls = seq.nulls, []
+        return nulls + growths
+
+    def can_reserve(self, seq_id: SeqId, num_tokens: int) -> bool:
+        seq = self.sequences.running(seq_id)
+        return num_tokens <= seq.room or sum(self.groups.missing(seq, num_tokens)) <= self.pool.num_free
+
+    def advance(self, seq_id: SeqId, num_computed: int) -> None:
+        """The host knows that entries of the first ``num_computed`` tokens, and those ids, are there."""
+        seq = self.sequences.known(seq_id)
+        if seq.computed <= num_computed < seq.next_event:
+            seq.computed = num_computed
+            return
+        self.sequences.running(seq_id)
+        if not seq.computed <= num_computed <= min(seq.room, len(seq.tokens)):
+            raise ValueError(
+                f"sequence {seq_id!r} cannot have {num_computed} computed tokens: it had {seq.computed}, "
+                f"{len(seq.tokens)} tokens are known and {seq.room} have a place"
+            )
+        seq.computed = num_computed
+        self.fence.release(self.groups.learn(seq), seq.last_step)
+
+    def trim(self, seq_id: SeqId, num_tokens: int) -> None:
+        """Give back what was reserved beyond ``num_tokens``, which no step in flight may exceed."""
+        seq = self.sequences.running(seq_id)
+        if num_tokens < seq.computed:
+            raise ValueError(f"sequence {seq_id!r} has {seq.computed} computed tokens, more than {num_tokens}")
+        self.fence.release(self.groups.trim(seq, num_tokens), seq.last_step)
+
+    # ---- steps
+
+    def take_copies(self) -> list[PageCopy]:
+        """Copies that the next step must make before anything else."""
+        return self.copies.take()
+
+    def launched(self, step: int, seq_ids: Iterable[SeqId]) -> None:
+        """The step was launched with these sequences."""
+        self.fence.launch(step)
+        for seq_id in seq_ids:
+            self.sequences.known(seq_id).last_step = step
+        self.copies.launched(step)
+
+    def retired(self, step: int) -> None:
+        """All steps up to this one have ended on every device."""
+        self.fence.retire(step)
+
+    # ---- the whole
+
+    @property
+    def num_free(self) -> int:
+        """Pages that can be taken now, those of cached prefixes included."""
+        return self.pool.num_free
+
+    @property
+    def num_waiting(self) -> int:
+        """Pages given up, but still in reach of launched steps (shared ones are counted too)."""
+        return self.fence.num_waiting
+
+    @property
+    def usage(self) -> float:
+        """Share of the pages that are not free, 0 to 1."""
+        return 1 - self.pool.num_free / (self.pool.num_pages - 1)
+
+    def most_pages(self, num_tokens: int, step_tokens: int, encoder_tokens: int = 0) -> int:
+        """Pages that suffice for one sequence alone, with ``step_tokens`` in flight or being scheduled.
+
+        A request for which this exceeds ``pool.num_pages - 1`` may never finish.
+        """
+        return sum(group.most(num_tokens, step_tokens, encoder_tokens) for group in self.groups.all)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes. What now runs leaves none behind."""
+        self.sequences.next_epoch()
+        self.pool.forget_all()
+
+    def stats(self) -> CacheStats:
+        return CacheStats(queries=self._queries, hits=self._hits, evictions=self.pool.evictions)
+
+    def check(self) -> None:
+        """Assert every invariant: no page is leaked, lost, or owned by whom it was not given to."""
+        check_cache(self)
+
+    def _in_flight(self, seq: CachedSequence) -> bool:
+        return seq.last_step > self.fence.retired
+
+    def _place(
+        self, seq_id: SeqId, seq: CachedSequence, tables: list[Table], length: int, budget: int
+    ) -> Admission | None:
+        """Start a sequence from tables that hold ``length`` tokens; None undoes that."""
+        seq.tables, seq.computed = tables, length
+        if self.groups.grow(seq, min(length + budget, len(seq.tokens))) is None:
+            self.groups.disown(tables)
+            seq.tables, seq.computed, seq.room, seq.next_event = None, 0, 0, 0
+            return None
+        for copy in self.groups.start_copies(tables, length):
+            self.copies.add(seq_id, copy)
+        filled = self.groups.encoder_cached(tables)
+        return Admission(num_computed=length, pages=[list(table.pages) for table in tables], encoder_cached=filled)

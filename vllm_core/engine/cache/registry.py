@@ -1,0 +1,47 @@
+"""The sequences that a cache manager knows, and how their prefixes are named."""
+
+from __future__ import annotations
+
+from vllm_core.engine.cache.hashing import ExtraKey, PrefixChain
+from vllm_core.engine.cache.sequence import CachedSequence, SeqId
+
+
+class Registry:
+    """Sequences by id. Prefixes of different epochs have different names."""
+
+    def __init__(self, unit: int) -> None:
+        self._unit = unit  # tokens between two names of a prefix
+        self._epoch = 0
+        self.by_id: dict[SeqId, CachedSequence] = {}
+
+    def known(self, seq_id: SeqId) -> CachedSequence:
+        try:
+            return self.by_id[seq_id]
+        except KeyError:
+            raise KeyError(
+                f"sequence {seq_id!r} is not open: open() it first, and do not use it after close()"
+            ) from None
+
+    def running(self, seq_id: SeqId) -> CachedSequence:
+        seq = self.known(seq_id)
+        if seq.tables is None:
+            raise ValueError(f"sequence {seq_id!r} has no pages: admit() it first (it is new or was released)")
+        return seq
+
+    def add(self, seq_id: SeqId, seq: CachedSequence) -> None:
+        if seq_id in self.by_id:
+            raise ValueError(f"sequence {seq_id!r} is open already")
+        self.by_id[seq_id] = seq
+
+    def new_chain(self, seq: CachedSequence) -> PrefixChain | None:
+        if not seq.shares:
+            return None
+        # A decoder's cache depends on what the encoder said.
+        media = (ExtraKey(b"encoder:" + seq.encoder_key),) if seq.encoder_tokens else ()
+        return PrefixChain(self._unit, seq.tokens, salt=seq.salt, extras=seq.extras + media, epoch=self._epoch)
+
+    def next_epoch(self) -> None:
+        """Running sequences leave no prefixes behind until they are admitted anew."""
+        self._epoch += 1
+        for seq in self.by_id.values():
+            seq.chain = self.new_chain(seq) if seq.tables is None else None
