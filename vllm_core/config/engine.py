@@ -110,3 +110,14 @@ class EngineSettings:
     prefer: dict[str, list[str]] = setting(
         {}, group="plugins", help="Order among equally ranked offers, by hook: {attention_backend: [name, ...]}."
     )
+    plugins: dict[str, Any] = setting(
+        {},
+        group="plugins",
+        help="Which plugins may be used, as in the table [plugins] of vllm.toml, whose keys it replaces: allow, block"
+        " and require are lists of plugins, distributions or hook:name; prefer is as above.",
+    )
+    plugin: dict[str, dict[str, Any]] = setting(
+        {},
+        group="plugins",
+        help="Settings of plugins by name, as in the tables [plugin.NAME] of vllm.toml: {NAME: {KEY: VALUE}}.",
+    )

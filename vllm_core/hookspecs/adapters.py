@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import AdapterQuery, ResolverQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def adapter_method(query: AdapterQuery) -> Offer | Refusal | None:
+def adapter_method(query: AdapterQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to compute the adapters of many requests in one batch.
 
     When     Once per engine with adapters enabled, in the parent process.
@@ -27,7 +29,7 @@ def adapter_method(query: AdapterQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def adapter_resolver(query: ResolverQuery) -> Offer | Refusal | None:
+def adapter_resolver(query: ResolverQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to find an adapter by name when a request asks for one that is not loaded.
 
     When     Once per engine with adapters enabled and each resolver named in its settings.

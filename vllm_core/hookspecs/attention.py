@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery, RopeQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
+def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a paged-attention backend for one group of caches, or say why not.
 
     When     Once per distinct cache group (kind, head sizes of K and V, window, causality,
@@ -37,7 +39,7 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def kv_cache_layout(query: CacheLayoutQuery) -> Offer | Refusal | None:
+def kv_cache_layout(query: CacheLayoutQuery, settings: Any) -> Offer | Refusal | None:
     """Offer the views and the size of cache pages in a layout the core does not know.
 
     When     Once per cache group whose attention backend takes a layout other than "NHD" and
@@ -57,7 +59,7 @@ def kv_cache_layout(query: CacheLayoutQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def rope_variant(query: RopeQuery) -> Offer | Refusal | None:
+def rope_variant(query: RopeQuery, settings: Any) -> Offer | Refusal | None:
     """Offer the table of a rotary position embedding.
 
     When     Once per distinct set of rope parameters of a model, in the parent process.

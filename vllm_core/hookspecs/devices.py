@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import ExecutorQuery, PlatformQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def platform(query: PlatformQuery) -> Offer | Refusal | None:
+def platform(query: PlatformQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a kind of device that is present on this machine.
 
     When     First of all, once per engine, in the parent process. Must not make a device
@@ -28,7 +30,7 @@ def platform(query: PlatformQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def executor(query: ExecutorQuery) -> Offer | Refusal | None:
+def executor(query: ExecutorQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a way to run the model's processes.
 
     When     Once per engine, in the parent process, after all other choices but before any

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import AllToAllQuery, CollectiveQuery, ConnectorQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def collective(query: CollectiveQuery) -> Offer | Refusal | None:
+def collective(query: CollectiveQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a collective operation of a process group.
 
     When     Once per group of more than one rank and operation, in the parent process; all
@@ -30,7 +32,7 @@ def collective(query: CollectiveQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def all_to_all(query: AllToAllQuery) -> Offer | Refusal | None:
+def all_to_all(query: AllToAllQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to bring tokens to the ranks of their experts and back.
 
     When     Once per engine with expert parallelism, in the parent process.
@@ -49,7 +51,7 @@ def all_to_all(query: AllToAllQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def kv_connector(query: ConnectorQuery) -> Offer | Refusal | None:
+def kv_connector(query: ConnectorQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to load cache pages from, and store them to, a place outside the engine.
 
     When     Once per engine with a connector in its settings, in the parent process.

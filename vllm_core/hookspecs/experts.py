@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import ExpertsQuery, RouterQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def moe_router(query: RouterQuery) -> Offer | Refusal | None:
+def moe_router(query: RouterQuery, settings: Any) -> Offer | Refusal | None:
     """Offer the rule by which tokens choose experts.
 
     When     Once per distinct router of a model, in the parent process.
@@ -27,7 +29,7 @@ def moe_router(query: RouterQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def expert_kernel(query: ExpertsQuery) -> Offer | Refusal | None:
+def expert_kernel(query: ExpertsQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to compute the experts' feed-forward networks.
 
     When     Once per distinct shape of experts of a model, in the parent process.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import MixerQuery, OpQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def op_kernel(query: OpQuery) -> Offer | Refusal | None:
+def op_kernel(query: OpQuery, settings: Any) -> Offer | Refusal | None:
     """Offer an implementation of an op of ``vllm_core.ops``, or of a whole layer.
 
     When     Once per distinct op, dtype and fixed shape of a model, in the parent process.
@@ -31,7 +33,7 @@ def op_kernel(query: OpQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def mixer_kernel(query: MixerQuery) -> Offer | Refusal | None:
+def mixer_kernel(query: MixerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer the kernel of a sequence mixer: a state-space model, linear attention, ...
 
     When     Once per distinct mixer and shape of a model, in the parent process.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import MediaLoaderQuery, MediaQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def media_loader(query: MediaLoaderQuery) -> Offer | Refusal | None:
+def media_loader(query: MediaLoaderQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to decode files of one modality.
 
     When     Once per engine and modality, when the first request brings such a file, in the
@@ -27,7 +29,7 @@ def media_loader(query: MediaLoaderQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def media_processor(query: MediaQuery) -> Offer | Refusal | None:
+def media_processor(query: MediaQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to turn one decoded item into the tensors that a model's encoder takes.
 
     When     Once per engine and modality, in the process that renders prompts.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import ModelConfigQuery, ModelProcessorQuery, ModelQuery
 from vllm_core.plugin import BundledModel, ModelEntry, Offer, Refusal
@@ -26,7 +28,7 @@ def models() -> list[ModelEntry]:  # type: ignore[empty-body]
 
 
 @hookspec
-def model(query: ModelQuery) -> Offer | Refusal | None:
+def model(query: ModelQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to serve a model that no plugin lists, from its configuration alone.
 
     When     Once per engine, in the parent process, if ``models`` of no plugin lists one of
@@ -44,7 +46,7 @@ def model(query: ModelQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def model_config(query: ModelConfigQuery) -> Offer | Refusal | None:
+def model_config(query: ModelConfigQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to read a model's configuration where config.json alone does not do.
 
     When     Once per engine, before ``models``: when the checkpoint has no config.json, or
@@ -63,7 +65,7 @@ def model_config(query: ModelConfigQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def model_processor(query: ModelProcessorQuery) -> Offer | Refusal | None:
+def model_processor(query: ModelProcessorQuery, settings: Any) -> Offer | Refusal | None:
     """Offer the step that turns a prompt with media into tokens with placeholders.
 
     When     Once per engine of a model that takes media, in the process that renders prompts.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import ParserQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def tool_parser(query: ParserQuery) -> Offer | Refusal | None:
+def tool_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to read tool calls out of a model's text.
 
     When     Once per server or ``LLM`` with tools, in the process that renders prompts; the
@@ -29,7 +31,7 @@ def tool_parser(query: ParserQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def reasoning_parser(query: ParserQuery) -> Offer | Refusal | None:
+def reasoning_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to separate a model's reasoning from its answer.
 
     When     Once per server or ``LLM``, in the process that renders prompts, if a parser was

@@ -29,13 +29,16 @@ def provides() -> list[Provides]:  # type: ignore[empty-body]
 def settings() -> str | None:
     """Name the class of the plugin's own settings.
 
-    When     Once per engine, and for ``--help`` of commands that build one; before the first
-             query and before any weight is read.
+    When     When the plugin is probed, whenever plugins are listed, and once per engine, before
+             the first query and before any weight is read. Must not import torch.
     query    none
     Returns  ``"module:Class"`` of an attrs class whose fields are all declared with
              ``config.setting.setting``; every field has a default. Values come from the table
              ``[plugin.NAME]`` of vllm.toml and from ``--plugin.NAME.KEY``, where NAME is the
-             name of the entry point. ``None``: the plugin has no settings.
+             name of the entry point. ``None``: the plugin has no settings. The contract is
+             ``interfaces.plugin_settings.PluginSettings``. Every hook with a query may declare
+             a second argument ``settings``: the instance, to be put into ``Offer.options`` as
+             far as the target needs it.
     Choice   None: each plugin has its own table.
     Errors   An exception or a target that is no such class quarantines the plugin. A value
              the class refuses ends the start, naming the key and where it stood.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import (
     GrammarQuery,
@@ -14,7 +16,7 @@ from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def draft_proposer(query: ProposerQuery) -> Offer | Refusal | None:
+def draft_proposer(query: ProposerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to guess the next tokens, which the following step verifies.
 
     When     Once per engine with a ``speculative_config``, in the parent process.
@@ -33,7 +35,7 @@ def draft_proposer(query: ProposerQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def sampler(query: SamplerQuery) -> Offer | Refusal | None:
+def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to draw tokens from logits on the device.
 
     When     Once per engine, in the parent process.
@@ -49,7 +51,7 @@ def sampler(query: SamplerQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def logits_processor(query: LogitsProcessorQuery) -> Offer | Refusal | None:
+def logits_processor(query: LogitsProcessorQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a change to logits before tokens are drawn.
 
     When     Once per engine and name: for each processor in the engine's settings, and for
@@ -69,7 +71,7 @@ def logits_processor(query: LogitsProcessorQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def grammar_backend(query: GrammarQuery) -> Offer | Refusal | None:
+def grammar_backend(query: GrammarQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to restrict outputs to a schema, a regular expression or a grammar.
 
     When     Once per engine and kind, when the first request with that kind arrives.
@@ -88,7 +90,7 @@ def grammar_backend(query: GrammarQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def pooler(query: PoolerQuery) -> Offer | Refusal | None:
+def pooler(query: PoolerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to turn hidden states into an embedding, classes or a score.
 
     When     Once per engine and task of a model that pools, in the parent process.

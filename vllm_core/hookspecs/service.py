@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import MetricsQuery, SchedulerQuery
 from vllm_core.plugin import Command, Endpoint, Offer, Refusal
 
 
 @hookspec
-def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
+def scheduler_policy(query: SchedulerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer an order among waiting requests.
 
     When     Once per engine, in the process of the scheduler.
@@ -57,7 +59,7 @@ def cli_commands() -> list[Command]:  # type: ignore[empty-body]
 
 
 @hookspec
-def metrics_sink(query: MetricsQuery) -> Offer | Refusal | None:
+def metrics_sink(query: MetricsQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a place that the engine's figures are sent to.
 
     When     Once per engine, in the process of the scheduler.

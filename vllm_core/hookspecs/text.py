@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import ChatQuery, TokenizerQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def tokenizer(query: TokenizerQuery) -> Offer | Refusal | None:
+def tokenizer(query: TokenizerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to make the tokenizer of a model.
 
     When     Once per engine that has a tokenizer, in the process that renders prompts.
@@ -28,7 +30,7 @@ def tokenizer(query: TokenizerQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def chat_renderer(query: ChatQuery) -> Offer | Refusal | None:
+def chat_renderer(query: ChatQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to turn a list of messages into a prompt.
 
     When     Once per engine that answers chats, in the process that renders prompts.

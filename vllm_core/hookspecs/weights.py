@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vllm_core.hookspecs.marker import hookspec
 from vllm_core.interfaces.queries import QuantizationQuery, WeightFormatQuery
 from vllm_core.plugin import Offer, Refusal
 
 
 @hookspec
-def weight_format(query: WeightFormatQuery) -> Offer | Refusal | None:
+def weight_format(query: WeightFormatQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to open a checkpoint of another format than safetensors.
 
     When     Once per engine, when the model's path is known and before anything is read,
@@ -30,7 +32,7 @@ def weight_format(query: WeightFormatQuery) -> Offer | Refusal | None:
 
 
 @hookspec
-def quantization_method(query: QuantizationQuery) -> Offer | Refusal | None:
+def quantization_method(query: QuantizationQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to load and multiply a checkpoint's quantized matrices.
 
     When     Once per engine, in the parent process, if config.json has a
