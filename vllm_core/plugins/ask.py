@@ -1,0 +1,64 @@
+"""Put one query to every implementation of a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_core.plugin import Offer, Refusal
+from vllm_core.plugins.catalog import Catalog
+from vllm_core.plugins.decision import Answer, Question
+from vllm_core.plugins.errors import PluginError
+from vllm_core.plugins.records import PluginStatus, kind_of
+
+__all__ = ["ask"]
+
+
+def ask(catalog: Catalog, question: Question) -> list[Answer]:
+    """Every plugin's answer. What goes wrong counts as a refusal; if the user named the offer, it is raised."""
+    answers = []
+    kind = kind_of(question.hook)
+    for plugin, call in catalog.implementations(question.hook):
+        offered = {o.name: o.disabled for o in plugin.provides if o.kind == kind}
+        off = [_answer(plugin, name=name, refusal=why) for name, why in offered.items() if why]
+        if off and len(off) == len(offered):
+            answers += off
+            continue
+        named = question.named is not None and question.named in offered
+        try:
+            said = call(query=question.query)
+        except (Exception, SystemExit) as error:
+            why = f"{type(error).__name__}: {error}"
+            if named:
+                raise _fatal(question, plugin, why) from error
+            answers.append(_answer(plugin, refusal=f"raised {why}"))
+            continue
+        answer = _read(plugin, offered, said)
+        if named and isinstance(answer, str):
+            raise _fatal(question, plugin, answer)
+        answers.append(_answer(plugin, refusal=answer) if isinstance(answer, str) else answer)
+        answers += [row for row in off if row.name != getattr(said, "name", "")]
+    return answers
+
+
+def _read(plugin: PluginStatus, offered: dict[str, str], said: Any) -> Answer | str:
+    """The answer, or what is wrong with it."""
+    if said is None:
+        return _answer(plugin)
+    if isinstance(said, Refusal):
+        only = next(iter(offered)) if len(offered) == 1 else ""
+        return _answer(plugin, name=said.name or only, refusal=said.reason, remedy=said.remedy, lacks=said.lacks)
+    if not isinstance(said, Offer):
+        return f"returned {said!r:.80}, not Offer, Refusal or None: a bug of the plugin"
+    if said.name not in offered:
+        return f'offered "{said.name}", which its provides() does not list: a bug of the plugin'
+    if offered[said.name]:
+        return _answer(plugin, name=said.name, refusal=offered[said.name])
+    return _answer(plugin, name=said.name, offer=said)
+
+
+def _answer(plugin: PluginStatus, **said: Any) -> Answer:
+    return Answer(plugin=plugin.name, distribution=plugin.distribution, version=plugin.version, **said)
+
+
+def _fatal(question: Question, plugin: PluginStatus, why: str) -> PluginError:
+    return PluginError(f"{question.what} and cannot be used.", by=plugin.owner, why=why)

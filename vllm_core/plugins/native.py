@@ -1,0 +1,73 @@
+"""Models that plugins list by architecture: a choice without a hook call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm_core.plugin import Offer, Rank
+from vllm_core.plugins import complain
+from vllm_core.plugins.decision import Answer, Decision, Question
+from vllm_core.plugins.errors import NoOffer
+from vllm_core.plugins.records import Provided
+
+if TYPE_CHECKING:
+    from vllm_core.plugins.select import Selector
+
+__all__ = ["listed", "nobody"]
+
+
+def listed(selector: Selector, query: Any) -> tuple[Decision | None, list[Answer]]:
+    """The plugin that lists the first possible architecture of a ``ModelQuery``; and what was found on the way."""
+    answers: list[Answer] = []
+    models = selector.catalog.models()
+    for architecture in query.architectures:
+        found = [_answer(provided, query) for provided in models.get(architecture, ())]
+        answers += found
+        able = [a for a in found if a.offer]
+        if len(able) > 1:
+            names = selector.prefer("models")
+            for wanted in names:
+                preferred = [a for a in able if wanted in (a.plugin, a.distribution)]
+                if preferred:
+                    able = preferred
+                    break
+            else:
+                raise complain.shared_name(Question("models", query, architecture), able)
+        if able:
+            winner = able[0]
+            decision = Decision(
+                hook="model",
+                query=query,
+                provided=Provided(winner.offer, winner.plugin, winner.distribution, winner.version),
+                answers=tuple(answers),
+                why="its plugin lists the architecture" + (", named in prefer" if len(found) > 1 else ""),
+            )
+            return decision, answers
+    return None, answers
+
+
+def nobody(selector: Selector, query: Any, answers: list[Answer]) -> NoOffer:
+    """The error for a model that neither a listing nor an offer covers."""
+    architecture = query.architectures[0] if query.architectures else ""
+    if not architecture:
+        return NoOffer("the model's config.json names no architecture, and no plugin offers to serve it from the rest.")
+    error = selector.catalog.nobody("model", architecture)
+    why = [f"{a.label} refuses: {a.refusal}" + (f"; {a.remedy}" if a.remedy else "") for a in answers if a.refusal]
+    return NoOffer(error.title, **{**error.facts, "why": (*error.facts.get("why", ()), *why)})
+
+
+def _answer(provided: Provided, query: Any) -> Answer:
+    entry = provided.entry
+    missing = sorted(entry.needs - query.device.features)
+    whose: dict[str, Any] = {
+        "plugin": provided.plugin,
+        "distribution": provided.distribution,
+        "version": provided.version,
+    }
+    if missing:
+        device = query.device.name or query.device.type
+        return Answer(
+            name=entry.architecture, refusal=f"needs {', '.join(missing)} of the platform, {device} lacks it", **whose
+        )
+    offer = Offer(name=entry.architecture, target=entry.target, rank=Rank.PORTABLE)
+    return Answer(name=entry.architecture, offer=offer, **whose)
