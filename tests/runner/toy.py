@@ -27,22 +27,16 @@ def cache_plan(layers: int = 2, block_sizes=(BLOCK, 2)) -> CachePlan:
     return CachePlan(groups=tuple(groups), page_bytes=page_bytes, num_tensors=max(len(g.names) for g in groups))
 
 
-class ToyBackend:
-    def __init__(self):
-        self.steps = 0
-
-    def begin_step(self, step):
-        self.steps += 1
-        return self.steps
-
-
 class ToyPlan:
+    """What a Runner needs of ``runner.plan.EnginePlan``."""
+
     torch_device = CPU
 
-    def bind_caches(self, caches, tensors):
+    def attach_pages(self, tensors, caches):
         self.caches, self.tensors = caches, tensors
-        self.backends = [ToyBackend() for _ in caches.groups]
-        return self.backends
+
+    def begin_step(self, batch):
+        batch.metadata = [f"step of group {g.index}" for g in self.caches.groups]
 
     def pages(self, layer: int):
         group = self.caches.groups[layer % len(self.caches.groups)]
@@ -76,7 +70,7 @@ class ToyModel:
         self.plan = plan
         self.table = random(VOCAB, HIDDEN) * HIDDEN**0.5
         self.qkv = [random(3 * HIDDEN, HIDDEN) * 2 for _ in range(layers)]
-        self.head = random(VOCAB, HIDDEN) * 3
+        self.head = random(VOCAB, HIDDEN)
         self.layers = ToyStack(self)
 
     def embed(self, ids, batch):
@@ -89,7 +83,7 @@ class ToyModel:
                 batch.taps[i] = x
             group, k_pages, v_pages = self.plan.pages(i)
             step = batch.attention[group]
-            assert batch.metadata[group] == self.plan.backends[group].steps
+            assert batch.metadata[group] == f"step of group {group}"
             q, k, v = (x @ weight.T).view(len(x), 3, 2, 8).unbind(1)
             write_kv(k, v, k_pages, v_pages, step.slots)
             seen = paged_attention(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vllm_core.interfaces.attention import AttentionBackend
+from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.proposer import Proposer
@@ -20,12 +20,15 @@ from vllm_core.runner.verify import advance, verify, write_drafts
 
 
 class BoundPlan(Protocol):
-    """What a runner needs of the plan that its model was bound to."""
+    """What a runner needs of the plan that its model was bound to (``runner.plan.EnginePlan``)."""
 
     torch_device: torch.device
 
-    def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> Sequence[AttentionBackend | None]:
-        """Give every attention slot its pages; the backend of each cache group (None: it has none)."""
+    def attach_pages(self, tensors: Sequence[Tensor], caches: CachePlan) -> None:
+        """Give every layer views on its pages."""
+
+    def begin_step(self, batch: Batch) -> None:
+        """Fill ``batch.metadata`` from ``batch.attention``."""
 
 
 class Runner:
@@ -49,10 +52,10 @@ class Runner:
     ) -> None:
         if (proposer is None) != (num_drafts == 0):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
-        self.model, self.caches, self.proposer = model, caches, proposer
+        self.model, self.plan, self.caches, self.proposer = model, plan, caches, proposer
         self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
         self.pages = make_pages(caches, num_pages, self.device)
-        self.backends = plan.bind_caches(caches, self.pages)
+        plan.attach_pages(self.pages, caches)
         block_sizes = [group.block_size for group in caches.groups]
         self.rows = Rows(max_rows, max_model_len, num_drafts, block_sizes, self.device)
         if proposer is not None and proposer.taps:
@@ -102,10 +105,7 @@ class Runner:
     def _forward(self, inputs: Inputs) -> Tensor:
         """Hidden states [T, hidden] of the step's tokens."""
         batch = inputs.batch
-        batch.metadata = [
-            None if backend is None else backend.begin_step(step)
-            for backend, step in zip(self.backends, batch.attention, strict=True)
-        ]
+        self.plan.begin_step(batch)
         return self.model.forward(self.model.embed(inputs.ids, batch), batch)
 
     def _propose(self, proposer: Proposer, inputs: Inputs, hidden: Tensor, last: Tensor, vocab: int) -> None:
