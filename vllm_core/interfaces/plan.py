@@ -20,6 +20,7 @@ class Plan(Protocol):
     """The choices of one engine, seen from a layer. A layer never asks for a feature by name."""
 
     dtype: torch.dtype
+    kv_dtype: torch.dtype  # of cached keys and values
     torch_device: torch.device
     device: Device
     max_tokens: int  # the token budget of a step

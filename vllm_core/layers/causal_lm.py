@@ -1,0 +1,64 @@
+"""A causal language model: embedding, layers, norm, head."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+from torch import Tensor
+
+from vllm_core.interfaces.batch import Batch
+from vllm_core.layers.base import Layer
+from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
+from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.stack import LayerStack
+from vllm_core.weights.rules import Rule
+
+
+class CausalLM(Layer):
+    """The surface of `interfaces.model.Model` for models of this shape; subclasses give parts and weight rules.
+
+    Parameters lie under ``embedding``, ``layers.{i}``, ``norm`` and ``head``.
+    """
+
+    Config: ClassVar[type]  # an attrs class: the fields of config.json that the model reads
+    weights: list[Rule]
+
+    def __init__(
+        self, embed: TokenEmbedding, layers: LayerStack, norm: RMSNorm | LayerNorm, head: LMHead | TiedHead
+    ) -> None:
+        super().__init__()
+        self.embedding, self.layers, self.norm, self.head = embed, layers, norm, head
+        self.vocab_size = embed.vocab_size
+        if isinstance(head, TiedHead):
+            head.tie(embed)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> CausalLM:
+        """From the content of config.json; ``ValueError`` names a field that is missing or wrong."""
+        make: Any = cls  # a subclass's constructor takes its Config
+        return make(read_config(cls.Config, config, cls.__name__))
+
+    def embed(self, ids: Tensor, batch: Batch) -> Tensor:
+        """ids int64 [T] -> [T, hidden]."""
+        return self.embedding(ids)
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """[T, hidden] -> [T, hidden], final norm included."""
+        return self.norm.add(*self.layers(x, batch))[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, hidden] -> [N, vocab_size]."""
+        return self.head(hidden)
+
+
+def read_config(fields: type, config: dict[str, Any], who: str) -> Any:
+    """An instance of the attrs class ``fields`` from a config's keys of the same names.
+
+    A key that is missing or null takes the field's default; without one it is an error.
+    """
+    given = {a.name: config[a.name] for a in attrs.fields(fields) if config.get(a.name) is not None}
+    lacking = [a.name for a in attrs.fields(fields) if a.name not in given and a.default is attrs.NOTHING]
+    if lacking:
+        raise ValueError(f"config.json lacks {', '.join(map(repr, lacking))}, which {who} needs")
+    return fields(**given)

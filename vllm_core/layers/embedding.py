@@ -1,0 +1,70 @@
+"""Both ends of a model: token ids to vectors, vectors to logits, split over ranks by vocabulary."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vllm_core.interfaces.parameter import SlotRange
+from vllm_core.interfaces.plan import Plan
+from vllm_core.layers.base import Layer
+from vllm_core.layers.linear import Linear
+from vllm_core.layers.shards import Shard, split_padded, whole
+
+
+class TokenEmbedding(Layer):
+    """ids [T] -> [T, hidden]."""
+
+    def __init__(self, vocab_size: int, hidden: int) -> None:
+        super().__init__()
+        self.vocab_size, self.hidden = vocab_size, hidden
+
+    def setup(self, plan: Plan) -> None:
+        self.group = plan.group("tp")
+        shard = split_padded(self.vocab_size, self.group)
+        self.first, self.end = shard.start, shard.stop
+        self.make_parameter("weight", (shard.size, self.hidden), plan.dtype, plan.torch_device)
+        row = (0, self.hidden)
+        read, into = ((shard.start, shard.stop), row), ((0, shard.stop - shard.start), row)
+        self.loads["weight"] = {"": SlotRange((self.vocab_size, self.hidden), read, into)}
+        self.lookup = plan.op("embedding", size=self.hidden, vocab=shard.size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.group.size == 1:
+            return self.lookup(ids, self._parameters["weight"])
+        mine = (ids >= self.first) & (ids < self.end)
+        x = self.lookup((ids - self.first).masked_fill(~mine, 0), self._parameters["weight"])
+        return self.group.all_reduce(x.masked_fill(~mine.unsqueeze(-1), 0))
+
+
+class LMHead(Linear):
+    """hidden [N, hidden] -> logits [N, vocab_size], gathered from all ranks."""
+
+    def __init__(self, vocab_size: int, hidden: int, bias: bool = False) -> None:
+        super().__init__(hidden, {"": vocab_size}, bias)
+        self.vocab_size = vocab_size
+
+    def shards(self, plan: Plan) -> tuple[Shard, dict[str, Shard]]:
+        self.group = plan.group("tp")
+        return whole(self.in_size), {"": split_padded(self.vocab_size, self.group)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.group.all_gather(self.apply_linear(self, x))[..., : self.vocab_size]
+
+
+class TiedHead(Layer):
+    """A head that multiplies with the embedding's own weight."""
+
+    embedding: TokenEmbedding
+
+    def tie(self, embedding: TokenEmbedding) -> None:
+        # Past nn.Module's bookkeeping: the embedding is no child and its weight is loaded once.
+        object.__setattr__(self, "embedding", embedding)
+
+    def setup(self, plan: Plan) -> None:
+        self.group = plan.group("tp")
+        rows = split_padded(self.embedding.vocab_size, self.group).size
+        self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.product(x, self.embedding._parameters["weight"], None)
+        return self.group.all_gather(logits)[..., : self.embedding.vocab_size]

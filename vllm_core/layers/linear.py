@@ -1,0 +1,125 @@
+"""Linear layers, split over ranks by columns (outputs) or rows (inputs) of y = x W^T + b."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vllm_core.interfaces.parameter import SlotRange
+from vllm_core.interfaces.plan import Plan
+from vllm_core.interfaces.quantization import LinearMethod, LinearShape, ParamSpec
+from vllm_core.layers.base import Layer
+from vllm_core.layers.shards import Shard, split, whole
+
+
+class Linear(Layer):
+    """What the split variants share: the plan's method makes the parameters and multiplies.
+
+    A subclass says in ``shards`` which inputs and which outputs of each slot this rank holds.
+    """
+
+    method: LinearMethod
+
+    def __init__(self, in_size: int, out_sizes: dict[str, int], bias: bool = False) -> None:
+        super().__init__()
+        self.in_size = in_size
+        self.out_sizes = out_sizes  # slot -> elements, over all ranks
+        self.has_bias = bias
+
+    def shards(self, plan: Plan) -> tuple[Shard, dict[str, Shard]]:
+        """(inputs, slot -> outputs) of this rank."""
+        raise TypeError(f"{type(self).__name__} does not say how it is split: use ColumnLinear or RowLinear")
+
+    def setup(self, plan: Plan) -> None:
+        inputs, outputs = self.shards(plan)
+        shape = LinearShape(
+            in_size=inputs.size,
+            out_sizes=tuple(s.size for s in outputs.values()),
+            slots=tuple(outputs),
+            bias=self.has_bias,
+        )
+        self.method = plan.linear(self.path, shape)
+        for spec in self.method.params(shape, plan.dtype):
+            self.make_parameter(spec.name, spec.shape, spec.dtype, plan.torch_device)
+            self.loads[spec.name] = _slots(spec, inputs, outputs)
+        self.apply_linear = self.method.apply
+
+    def forward(self, x: Tensor) -> Any:
+        """x [T, in_size of this rank] -> [T, sum of this rank's outputs]."""
+        return self.apply_linear(self, x)
+
+    def loaded(self) -> None:
+        self.method.loaded(self)
+
+
+class ColumnLinear(Linear):
+    """Outputs split over ranks, every rank sees the whole input."""
+
+    def __init__(self, in_size: int, out_size: int, bias: bool = False) -> None:
+        super().__init__(in_size, {"": out_size}, bias)
+
+    def shards(self, plan: Plan) -> tuple[Shard, dict[str, Shard]]:
+        group = plan.group("tp")
+        return whole(self.in_size), {
+            slot: split(size, group, f"{self.path}: output {slot}".rstrip()) for slot, size in self.out_sizes.items()
+        }
+
+
+class MergedLinear(ColumnLinear):
+    """Several matrices over one input in one product: ``MergedLinear(hidden, {"gate": n, "up": n})``."""
+
+    def __init__(self, in_size: int, out_sizes: dict[str, int], bias: bool = False) -> None:
+        Linear.__init__(self, in_size, out_sizes, bias)
+
+
+class RowLinear(Linear):
+    """Inputs split over ranks; the ranks' products are added up, then the bias."""
+
+    def __init__(self, in_size: int, out_size: int, bias: bool = False) -> None:
+        super().__init__(in_size, {"": out_size}, bias)
+        self.wants_bias = bias
+
+    def shards(self, plan: Plan) -> tuple[Shard, dict[str, Shard]]:
+        return split(self.in_size, plan.group("tp"), f"{self.path}: input"), {"": whole(self.out_sizes[""])}
+
+    def setup(self, plan: Plan) -> None:
+        self.group = plan.group("tp")
+        # With several ranks the bias is added once, after the sum, so the method must not know it.
+        late = self.wants_bias and self.group.size > 1
+        self.has_bias = self.wants_bias and not late
+        super().setup(plan)
+        self.late_bias = self.own_parameter(plan, "bias", (self.out_sizes[""],)) if late else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.apply_linear(self, x)
+        if self.group.size > 1:
+            y = self.group.all_reduce(y)
+            if self.late_bias is not None:
+                y = y + self.late_bias
+        return y
+
+
+def _slots(spec: ParamSpec, inputs: Shard, outputs: dict[str, Shard]) -> dict[str, SlotRange]:
+    """Where each slot's checkpoint tensor goes in this parameter."""
+    found, at = {}, 0
+    for slot, out in outputs.items():
+        full, source, target = list(spec.shape), [(0, n) for n in spec.shape], [(0, n) for n in spec.shape]
+        for dim, pack, shard, start in (
+            (spec.out_dim, spec.out_pack, out, at),
+            (spec.in_dim, spec.in_pack, inputs, 0),
+        ):
+            if dim is None:
+                continue
+            if start % pack or shard.start % pack or (shard.stop % pack and shard.stop != shard.full):
+                raise ValueError(
+                    f"parameter {spec.name!r}: {shard.start} to {shard.stop} of {shard.full} elements, put at {start},"
+                    f" do not lie on the borders of its groups of {pack}; use fewer ranks"
+                )
+            first, count = shard.start // pack, -(-shard.stop // pack) - shard.start // pack
+            full[dim] = -(-shard.full // pack)
+            source[dim] = (first, first + count)
+            target[dim] = (start // pack, start // pack + count)
+        found[slot] = SlotRange(tuple(full), tuple(source), tuple(target))
+        at += out.size
+    return found

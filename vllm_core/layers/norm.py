@@ -1,0 +1,52 @@
+"""Norms, alone or together with the addition of the residual before them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vllm_core.interfaces.plan import Plan
+from vllm_core.layers.base import Layer
+
+
+class RMSNorm(Layer):
+    """``norm(x)``, or ``norm.add(x, residual) -> (norm(x + residual), x + residual)``."""
+
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.size, self.eps = size, eps
+
+    def setup(self, plan: Plan) -> None:
+        self.own_parameter(plan, "weight", (self.size,))
+        self.norm = plan.op("rms_norm", size=self.size)
+        self.add_norm = plan.op("add_rms_norm", size=self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x, self._parameters["weight"], self.eps)
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x and residual [T, size]; both may be overwritten. Without a residual yet, x becomes it."""
+        if residual is None:
+            return self.norm(x, self._parameters["weight"], self.eps), x
+        return self.add_norm(x, residual, self._parameters["weight"], self.eps)
+
+
+class LayerNorm(Layer):
+    """The same with the mean taken off and, if wanted, a bias."""
+
+    def __init__(self, size: int, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__()
+        self.size, self.eps, self.has_bias = size, eps, bias
+
+    def setup(self, plan: Plan) -> None:
+        self.own_parameter(plan, "weight", (self.size,))
+        if self.has_bias:
+            self.own_parameter(plan, "bias", (self.size,))
+        self.norm = plan.op("layer_norm", size=self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x, self._parameters["weight"], self._parameters.get("bias"), self.eps)
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `RMSNorm.add`."""
+        total = x if residual is None else x + residual
+        return self.forward(total), total

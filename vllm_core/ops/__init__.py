@@ -1,0 +1,39 @@
+"""Ops: the vocabulary in which layers speak to kernels. Each has a plain torch reference that runs on any device.
+
+Shared by all contracts below unless one says otherwise:
+
+- T is the number of tokens of a step and may differ from call to call; every other size is
+  fixed for a layer and is what an ``OpQuery`` tells a kernel beforehand.
+- Sums are accumulated in float32 and results rounded once, to the dtype of the input.
+- A result may share the storage of an input that the contract says "may be overwritten".
+- No op synchronises with the host, so that all may stand in a captured graph.
+"""
+
+from vllm_core.ops.activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul
+from vllm_core.ops.attention import paged_attention
+from vllm_core.ops.cache import copy_pages, write_kv
+from vllm_core.ops.linear import argmax, embedding, linear
+from vllm_core.ops.norm import add_rms_norm, layer_norm, rms_norm
+from vllm_core.ops.rotary import rotary
+from vllm_core.ops.table import LAYER_OPS, OPS, Op, op, reference_kernel
+
+__all__ = [
+    "LAYER_OPS",
+    "OPS",
+    "Op",
+    "add_rms_norm",
+    "argmax",
+    "copy_pages",
+    "embedding",
+    "gelu_and_mul",
+    "gelu_tanh_and_mul",
+    "layer_norm",
+    "linear",
+    "op",
+    "paged_attention",
+    "reference_kernel",
+    "rms_norm",
+    "rotary",
+    "silu_and_mul",
+    "write_kv",
+]

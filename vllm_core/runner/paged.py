@@ -1,0 +1,234 @@
+"""From declared attention layers to backends, page layouts and views on pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.attention import AttentionBackend, AttentionConfig, AttentionStep
+from vllm_core.interfaces.batch import Batch
+from vllm_core.interfaces.cache import CacheGroup, CachePlan, CacheSpec, DeclaredCache
+from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery
+from vllm_core.layers.page_layouts import LAYOUTS, HeadLayout
+from vllm_core.plugins.errors import NoOffer, PluginError
+
+PlanCaches = Callable[..., CachePlan]
+
+
+class PagedAttention:
+    """`interfaces.attention.BoundAttention` of one layer. Callable once pages are attached."""
+
+    def __init__(self, path: str, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+        self.group = -1
+        self.part: int | None = None  # which of the group's backends, if it has several
+        self.pages: tuple[Tensor, ...] = ()
+        self.write: Callable[..., Any] = self._unattached
+        self.attend: Callable[..., Tensor] = self._unattached
+
+    def __call__(
+        self, q: Tensor, k: Tensor | None, v: Tensor | None, batch: Batch, sinks: Tensor | None = None
+    ) -> Tensor:
+        step, metadata = batch.attention[self.group], batch.metadata[self.group]
+        if self.part is not None:
+            metadata = metadata[self.part]
+        if k is not None:
+            self.write(k, v, self.pages, step)
+        return self.attend(q, self.pages, step, metadata, sinks)
+
+    def _unattached(self, *args: Any) -> Any:
+        raise RuntimeError(f"{self.path}: attention was called before EnginePlan.bind_caches gave it pages")
+
+    def run_dry(self) -> None:
+        """On the meta device: results of the right shape, nothing cached."""
+        v_dim = self.settings["v_dim"]
+        self.write = lambda *args: None
+        self.attend = lambda q, *args: q.new_empty(*q.shape[:-1], v_dim)
+
+
+class BackendSet:
+    """Backends of layers that share a block table and differ in settings; their metadata is a list."""
+
+    def __init__(self, backends: list[AttentionBackend]) -> None:
+        self.backends = backends
+
+    def begin_step(self, step: AttentionStep) -> list[Any]:
+        return [backend.begin_step(step) for backend in self.backends]
+
+
+@attrs.frozen(kw_only=True)
+class _Chosen:
+    """The winner for one attention query."""
+
+    name: str
+    target: Callable[[], Any]
+    layouts: tuple[str, ...]  # best first
+    block_sizes: tuple[int, ...] | None  # best first; None: any
+
+
+class AttentionGroups:
+    """All attention layers of a plan."""
+
+    def __init__(
+        self, choose: Any, device: Device, torch_device: torch.device, dtype: torch.dtype, kv_dtype: torch.dtype
+    ) -> None:
+        self.choose, self.device, self.torch_device = choose, device, torch_device
+        self.dtype, self.kv_dtype = dtype, kv_dtype
+        self.layers: dict[str, PagedAttention] = {}
+        self.backends: list[Any] = []  # one a cache group
+        self._views: dict[int, Any] = {}  # group -> CacheLayout
+
+    def declare(self, path: str, settings: dict[str, Any]) -> PagedAttention:
+        if path in self.layers:
+            raise ValueError(f"attention of {path!r} is declared twice")
+        self.layers[path] = PagedAttention(path, settings)
+        return self.layers[path]
+
+    def finish(self, declared: Sequence[DeclaredCache], plan_caches: PlanCaches, block_size: int | None) -> CachePlan:
+        """Choose backends, then the caches' plan, then make backends for its groups."""
+        known = {cache.name: cache for cache in declared}
+        for path in self.layers:
+            if path not in known:
+                raise ValueError(f"{path}: attention was declared without a cache of that name")
+        chosen = self._choose(known)
+        caches = plan_caches(declared, block_size, _block_sizes(chosen, known))
+        self.backends = [self._make(group, known, chosen) for group in caches.groups]
+        return caches
+
+    def _choose(self, known: dict[str, DeclaredCache]) -> dict[str, _Chosen]:
+        """A compatible set of backends, one a distinct query -> the winner of each layer."""
+        from vllm_core.plugins import Question
+
+        queries = {path: self._query(layer, known[path]) for path, layer in self.layers.items()}
+        distinct = list(dict.fromkeys(queries.values()))
+        if not distinct:
+            return {}
+        decisions = self.choose.choose_set([Question("attention_backend", query) for query in distinct])
+        by_query = {query: _winner(decision) for query, decision in zip(distinct, decisions, strict=True)}
+        return {path: by_query[query] for path, query in queries.items()}
+
+    def _query(self, layer: PagedAttention, cache: DeclaredCache) -> AttentionQuery:
+        asked = {name: value for name, value in layer.settings.items() if name != "scale"}
+        return AttentionQuery(
+            kind=cache.spec.kind,
+            dtype=str(self.dtype).removeprefix("torch."),
+            kv_dtype=str(self.kv_dtype).removeprefix("torch."),
+            device=self.device,
+            **asked,
+        )
+
+    def _make(self, group: CacheGroup, known: dict[str, DeclaredCache], chosen: dict[str, _Chosen]) -> Any:
+        """The backend of one cache group; several if its layers' settings differ; None if no layer attends to it."""
+        members = [path for path in self.layers if owner(path, known) in group.names]
+        if not members:
+            return None
+        layout, self._views[group.index] = self._layout(group, [chosen[path] for path in members])
+        backends: dict[AttentionConfig, AttentionBackend] = {}
+        parts = []
+        for path in members:
+            layer = self.layers[path]
+            layer.group = group.index
+            if self.torch_device.type == "meta":
+                layer.run_dry()
+                continue
+            config = AttentionConfig(
+                **layer.settings,
+                dtype=self.dtype,
+                kv_dtype=self.kv_dtype,
+                device=self.torch_device,
+                block_size=group.block_size,
+                page_layout=layout,
+            )
+            if config not in backends:
+                backends[config] = chosen[path].target()(config)
+            layer.write, layer.attend = backends[config].write, backends[config].attend
+            parts.append((layer, list(backends).index(config)))
+        if len(backends) <= 1:
+            return next(iter(backends.values()), None)
+        for layer, part in parts:
+            layer.part = part
+        return BackendSet(list(backends.values()))
+
+    def _layout(self, group: CacheGroup, winners: list[_Chosen]) -> tuple[str, Any]:
+        """The first page layout that all backends of the group take and somebody knows."""
+        shared = [name for name in winners[0].layouts if all(name in w.layouts for w in winners)]
+        unknown = []
+        for name in shared:
+            if name in LAYOUTS:
+                return name, HeadLayout(name)
+            query = CacheLayoutQuery(
+                kind=group.spec.kind, layout=name, dtype=getattr(group.spec, "dtype", ""), device=self.device
+            )
+            try:
+                return name, self.choose.choose("kv_cache_layout", query).load()(name)
+            except NoOffer:
+                unknown.append(name)
+        takes = "; ".join(f'"{w.name}" takes {", ".join(w.layouts)}' for w in {w.name: w for w in winners}.values())
+        raise PluginError(
+            f"the attention backends of cache group {group.index} ({len(group.names)} caches) share no page layout.",
+            known=takes,
+            why=f"nobody offers {', '.join(unknown)}" if unknown else "",
+            instead="--attention-backend reference takes the core's own layouts",
+        )
+
+    def attach(self, tensors: Sequence[Tensor], caches: CachePlan, declared: Sequence[DeclaredCache]) -> list[Any]:
+        """Views on the raw pages of each layer's cache, or of the one it shares."""
+        known = {cache.name: cache for cache in declared}
+        for group in caches.groups:
+            layout = self._views.get(group.index)
+            if layout is None:
+                continue
+            needs = layout.page_bytes(group.spec, group.block_size)
+            if needs > caches.page_bytes:
+                raise ValueError(
+                    f"a page of group {group.index} needs {needs} bytes in its layout and has {caches.page_bytes}"
+                )
+            views = {name: layout.views(tensors[j], group.spec, group.block_size) for j, name in enumerate(group.names)}
+            for path, layer in self.layers.items():
+                if (name := owner(path, known)) in views:
+                    layer.pages = views[name]
+        return self.backends
+
+
+def owner(name: str, known: dict[str, DeclaredCache]) -> str:
+    """The cache that ``name`` reads: itself, or the end of its chain of ``shared_with``."""
+    seen = [name]
+    while (target := known[name].shared_with) is not None:
+        if target not in known or target in seen:
+            why = "shares it back" if target in seen else "nobody declared"
+            raise ValueError(f"cache {seen[0]!r} shares {target!r}, which {why}")
+        name = target
+        seen.append(name)
+    return name
+
+
+def _winner(decision: Any) -> _Chosen:
+    offer = decision.offer
+    sizes = offer.options.get("block_sizes")
+    return _Chosen(
+        name=offer.name,
+        target=decision.load,
+        layouts=tuple(offer.takes.get("kv.page_layout", ("NHD",))),
+        block_sizes=tuple(sizes) if sizes is not None else None,
+    )
+
+
+def _block_sizes(chosen: dict[str, _Chosen], known: dict[str, DeclaredCache]) -> dict[CacheSpec, list[int]]:
+    """For each spec, the block sizes that all backends reading it accept, in the first one's order."""
+    readers: dict[CacheSpec, dict[str, tuple[int, ...]]] = {}
+    for path, winner in chosen.items():
+        if winner.block_sizes is not None:
+            readers.setdefault(known[path].spec, {})[winner.name] = winner.block_sizes
+    found = {}
+    for spec, limits in readers.items():
+        first, *others = limits.values()
+        found[spec] = [size for size in first if all(size in other for other in others)]
+        if not found[spec]:
+            listed = "; ".join(f'"{name}" takes {", ".join(map(str, sizes))}' for name, sizes in limits.items())
+            raise PluginError(f"the attention backends of {spec.kind} caches share no block size.", known=listed)
+    return found

@@ -1,0 +1,151 @@
+"""The choices of one engine, made while its layers are bound. `interfaces.plan.Plan` says what each answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vllm_core.distributed.single import SingleGroup
+from vllm_core.interfaces.attention import AttentionBackend
+from vllm_core.interfaces.cache import CachePlan, CacheSpec, DeclaredCache
+from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.group import ProcessGroup
+from vllm_core.interfaces.quantization import LinearMethod, LinearShape, Quantization
+from vllm_core.interfaces.queries import OpQuery, RopeQuery
+from vllm_core.interfaces.rope import RotaryTable
+from vllm_core.layers.dense import DenseLinear
+from vllm_core.ops.table import LAYER_OPS, OPS
+from vllm_core.plugins.errors import NoOffer, did_you_mean
+from vllm_core.runner.paged import AttentionGroups, PagedAttention, PlanCaches
+from vllm_core.weights.rules import Table
+
+SINGLE = SingleGroup()
+
+
+class EnginePlan:
+    """`interfaces.plan.Plan`, and what comes after binding: `finish`, then `bind_caches`.
+
+    choose         a Selector, or a chooser that answers from a lock
+    groups         process groups by name; a name that is missing is a group of one
+    quantization   of the checkpoint; None if it is dense
+    weight_table   from layers' paths back to the checkpoint names that quantization goes by
+    On the meta device choices are made and recorded and nothing is compiled or allocated.
+    """
+
+    def __init__(
+        self,
+        choose: Any,
+        dtype: torch.dtype,
+        torch_device: torch.device,
+        device: Device,
+        groups: Mapping[str, ProcessGroup],
+        max_tokens: int,
+        max_position: int,
+        quantization: Quantization | None = None,
+        weight_table: Table | None = None,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.choose = choose
+        self.dtype, self.kv_dtype = dtype, kv_dtype or dtype
+        self.torch_device, self.device = torch.device(torch_device), device
+        self.groups = dict(groups)
+        self.max_tokens, self.max_position = max_tokens, max_position
+        self.quantization, self.weight_table = quantization, weight_table
+        self.dry = self.torch_device.type == "meta"
+        self.declared: list[DeclaredCache] = []
+        self._attention = AttentionGroups(choose, device, self.torch_device, dtype, self.kv_dtype)
+        self._ops: dict[Any, Callable[..., Any]] = {}
+        self._fused: dict[Any, Any] = {}
+        self._rotary: dict[Any, RotaryTable] = {}
+
+    def group(self, name: str) -> ProcessGroup:
+        return self.groups.get(name, SINGLE)
+
+    def linear(self, path: str, shape: LinearShape) -> LinearMethod:
+        if self.quantization is not None:
+            method = self._quantized(self.quantization, path, shape)
+            if method is not None:
+                return method
+        out_size = sum(shape.out_sizes)
+        return DenseLinear(self.op("linear", in_size=shape.in_size, out_size=out_size, bias=shape.bias))
+
+    def _quantized(self, quantization: Quantization, path: str, shape: LinearShape) -> LinearMethod | None:
+        names = self.weight_table.sources(path) if self.weight_table is not None else [path]
+        methods = {name: quantization.linear(name, shape) for name in names or [path]}
+        kinds = {type(method) for method in methods.values()}
+        if len(kinds) > 1:
+            listed = "\n".join(f"  {n}: {type(m).__name__ if m else 'dense'}" for n, m in methods.items())
+            raise ValueError(
+                f"{path} multiplies {len(methods)} matrices of the checkpoint at once, and they are stored in"
+                f" different ways:\n{listed}"
+            )
+        return next(iter(methods.values()))
+
+    def op(self, name: str, **shape: int | float | str | bool | None) -> Callable[..., Any]:
+        if name not in OPS:
+            raise ValueError(
+                f"no op is called {name!r}{did_you_mean(name, OPS)}; the table has {', '.join(sorted(OPS))}"
+            )
+        key = (name, *sorted(shape.items()))
+        if key not in self._ops:
+            query = self._query(name, shape)
+            kernel = self._kernel(query)
+            self._ops[key] = OPS[name].reference if kernel is None or self.dry else kernel(query)
+        return self._ops[key]
+
+    def fused(self, name: str, layer: Any) -> Callable[..., Any] | None:
+        if name not in LAYER_OPS:
+            raise ValueError(f"no fused layer is called {name!r}; known are {', '.join(LAYER_OPS)}")
+        query = self._query(name, layer.fused_shape())
+        key = (name, *sorted(query.shape.items()))
+        if key not in self._fused:
+            self._fused[key] = self._kernel(query)
+        kernel = self._fused[key]
+        return None if kernel is None or self.dry else kernel(query, layer)
+
+    def _query(self, name: str, shape: Mapping[str, int | float | str | bool | None]) -> OpQuery:
+        return OpQuery(op=name, dtype=str(self.dtype).removeprefix("torch."), device=self.device, shape=dict(shape))
+
+    def _kernel(self, query: OpQuery) -> Callable[..., Any] | None:
+        """The target of the best offer; None when there is none: then the core's own version runs."""
+        try:
+            return self.choose.choose("op_kernel", query).load()
+        except NoOffer:
+            return None
+
+    def rotary(self, head_dim: int, params: dict[str, Any]) -> RotaryTable:
+        kind = params.get("rope_type", params.get("type", "default"))
+        key = (head_dim, repr(sorted(params.items())))
+        if key not in self._rotary:
+            query = RopeQuery(rope_type=kind, head_dim=head_dim, params=params, max_position=self.max_position)
+            variant = self.choose.choose("rope_variant", query).load()
+            self._rotary[key] = variant(head_dim, params, self.max_position, self.torch_device)
+        return self._rotary[key]
+
+    def cache(self, name: str, spec: CacheSpec, shared_with: str | None = None) -> None:
+        if any(known.name == name for known in self.declared):
+            raise ValueError(f"cache {name!r} is declared twice; a layer with several gives each a suffix")
+        self.declared.append(DeclaredCache(name=name, spec=spec, shared_with=shared_with))
+
+    def attention(self, path: str, **settings: Any) -> PagedAttention:
+        return self._attention.declare(path, settings)
+
+    def finish(self, plan_caches: PlanCaches, block_size: int | None) -> CachePlan:
+        """All layers are bound: choose attention backends, page layouts and one block size, and make the backends.
+
+        ``plan_caches`` is ``vllm_core.engine.cache.grouping.plan_caches``; ``block_size`` the
+        user's, or None.
+        """
+        self.caches = self._attention.finish(self.declared, plan_caches, block_size)
+        return self.caches
+
+    def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> list[AttentionBackend | None]:
+        """Give every layer views on its pages in ``tensors``, uint8 [num_pages, page_bytes] each.
+
+        Returns what begins the step of each cache group; None where no attention reads it. May be
+        called again with other tensors, e.g. after memory was given back while idle.
+        """
+        return self._attention.attach(tensors, caches, self.declared)
