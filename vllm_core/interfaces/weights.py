@@ -50,10 +50,15 @@ class Checkpoint(Protocol):
 
     config: dict[str, Any]  # config.json, or the same made from metadata
     generation_config: dict[str, Any]
-    source: WeightSource
-    tokenizer: TokenizerFiles | None
 
     def __init__(self, path: str) -> None: ...
+
+    @property
+    def source(self) -> WeightSource: ...
+
+    @property
+    def tokenizer(self) -> TokenizerFiles | None:
+        """None if the checkpoint brings none."""
 
 
 class Progress(Protocol):
