@@ -1,0 +1,160 @@
+"""A device that is exact about pages and nothing else.
+
+Pages hold token ids. A step writes its tokens through the row's block table, reads the whole
+sequence back through the table, and samples a hash of what it read: a page that was given to two
+rows, freed too early, hit wrongly or not copied shows as a wrong token. Results become visible
+only when they are asked for; plans are executed when they are launched, as on a real device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from vllm_core.interfaces.cache import CacheGroup, CachePlan, FullAttentionCache, SlidingWindowCache
+from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.steps import NULL_PAGE, StepPlan, StepResult
+
+VOCAB = 97
+
+
+def next_token(tokens, temperature=0.0, seed=0) -> int:
+    """What the model says after these tokens."""
+    noise = (seed, len(tokens)) if temperature else ()
+    data = np.asarray([*tokens, *noise], dtype=np.int64).tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=4).digest(), "little") % VOCAB
+
+
+def plain(prompt, max_tokens, stop_ids=(), max_len=10**9, temperature=0.0, seed=0) -> list[int]:
+    """The tokens a request must get, whatever shares the engine with it."""
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < max_tokens and len(tokens) < max_len:
+        tokens.append(next_token(tokens, temperature, seed))
+        if tokens[-1] in stop_ids:
+            break
+    return tokens[len(prompt) :]
+
+
+def cache_plan(block_size: int, window: int | None = None) -> CachePlan:
+    full = {"num_kv_heads": 1, "k_dim": 4, "v_dim": 4, "dtype": "float32"}
+    groups = [CacheGroup(index=0, spec=FullAttentionCache(**full), names=("a",), block_size=block_size)]
+    if window is not None:
+        spec = SlidingWindowCache(**full, window=window)
+        groups.append(CacheGroup(index=1, spec=spec, names=("b",), block_size=block_size))
+    return CachePlan(groups=tuple(groups), page_bytes=32 * block_size, num_tensors=1)
+
+
+class Row:
+    def __init__(self, init, num_groups):
+        self.tokens = list(init.token_ids)
+        self.computed = init.num_computed
+        self.tables = [list(pages) for pages in init.pages]
+        self.sampling = init.sampling
+        assert len(self.tables) == num_groups
+
+
+class FakePending:
+    def __init__(self, device, result):
+        self.device, self._result = device, result
+
+    def done(self):
+        return not self.device.slow
+
+    def result(self, timeout=None):
+        self.device.fetched.append(self._result.step)
+        return self._result
+
+
+class FakeDevice:
+    """``interfaces.executor.Executor``. ``accept`` is the chance that a draft is right."""
+
+    def __init__(
+        self, *, block_size=4, num_pages=64, max_rows=8, num_drafts=0, accept=0.5, window=None, slow=True, seed=0
+    ):
+        self.block_size, self.num_pages, self.max_rows, self.window = block_size, num_pages, max_rows, window
+        self.num_drafts, self.accept, self.slow = num_drafts, accept, slow
+        self.plan = cache_plan(block_size, window)
+        self.pages = np.full((num_pages, block_size), -1, dtype=np.int64)
+        self.rows: dict[int, Row] = {}
+        self.plans: list[StepPlan] = []
+        self.launched, self.fetched = [], []
+        self.rng = np.random.default_rng(seed)
+        self.fail_at: int | None = None
+
+    def start(self) -> Capacity:
+        return Capacity(
+            caches=self.plan,
+            num_pages=self.num_pages,
+            max_rows=self.max_rows,
+            num_drafts=self.num_drafts,
+            vocab_size=VOCAB,
+        )
+
+    def stop(self) -> None: ...
+
+    def launch(self, plan: StepPlan) -> FakePending:
+        assert plan.step == len(self.plans), "steps count up by one"
+        if plan.step == self.fail_at:
+            raise RuntimeError("the device is on fire")
+        self.plans.append(plan)
+        self.launched.append(plan.step)
+        assert len(self.launched) - len(self.fetched) <= 2, "at most two steps in flight"
+        assert not plan.copies, "nothing here forks"
+        for init in plan.inits:
+            self.rows[init.row] = Row(init, len(self.plan.groups))
+        for growth in plan.growths:
+            table = self.rows[growth.row].tables[growth.group]
+            assert growth.first_block <= len(table), "a table grows without holes"
+            table[growth.first_block : growth.first_block + len(growth.pages)] = growth.pages
+        assert len(set(plan.rows)) == len(plan.rows), "a row runs once a step"
+        width = 1 + max([0, *plan.num_drafts])
+        out = np.full((len(plan.rows), width), -1, dtype=np.int32)
+        for i, row in enumerate(plan.rows):
+            self._write(self.rows[row], plan.num_tokens[i], plan.num_drafts[i], plan.kv_bounds[i])
+        for i, row in enumerate(plan.rows):
+            emitted = self._run(self.rows[row], plan.num_tokens[i], plan.num_drafts[i], plan.samples[i])
+            out[i, : len(emitted)] = emitted
+        return FakePending(self, StepResult(step=plan.step, token_ids=out))
+
+    def _write(self, row, count, drafts, bound):
+        """All rows write before any row reads, as the layers of a model do."""
+        row.drafts = []
+        for _ in range(drafts):
+            known = row.tokens + row.drafts
+            right = next_token(known, row.sampling.temperature, row.sampling.seed)
+            row.drafts.append(right if self.rng.random() < self.accept else (right + 1) % VOCAB)
+        ids = (row.tokens + row.drafts)[row.computed : row.computed + count]
+        assert len(ids) == count, "a row computes only tokens that it has"
+        assert row.computed + count <= bound, "the bound is one"
+        for position, token in enumerate(ids, row.computed):
+            for table in row.tables:
+                page = table[position // self.block_size]
+                assert page != NULL_PAGE, "tokens are written to a page that somebody owns"
+                self.pages[page, position % self.block_size] = token
+
+    def _read(self, row, end) -> list[int]:
+        """Tokens 0 to end - 1 as the caches tell them; windows must agree with the full group."""
+        told = [int(self.pages[row.tables[0][p // self.block_size], p % self.block_size]) for p in range(end)]
+        if self.window is not None:
+            for p in range(max(0, end - self.window), end):
+                page = row.tables[1][p // self.block_size]
+                assert page != NULL_PAGE, "a window reads what was freed"
+                assert int(self.pages[page, p % self.block_size]) == told[p], "the window's page holds another token"
+        return told
+
+    def _run(self, row, count, drafts, samples) -> list[int]:
+        if not samples:
+            row.computed += count
+            self._read(row, row.computed)
+            return []
+        start = row.computed + count - drafts  # tokens in the cache before the first draft
+        emitted = []
+        for i in range(drafts + 1):
+            emitted.append(next_token(self._read(row, start + i), row.sampling.temperature, row.sampling.seed))
+            if i < drafts and row.drafts[i] != emitted[-1]:
+                break
+        row.computed += count - drafts + len(emitted) - 1
+        row.tokens += emitted
+        assert row.computed == len(row.tokens) - 1
+        return emitted

@@ -1,0 +1,65 @@
+"""Runs request mixes through the whole engine on a fake device and checks the books after every step."""
+
+from __future__ import annotations
+
+from tests.engine.fake_device import FakeDevice
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.core import EngineCore
+from vllm_core.engine.request import State
+
+
+def make_core(device: FakeDevice, *, budget=16, overlapped=True, max_len=64, caching=True, **more) -> EngineCore:
+    settings = EngineSettings(
+        max_num_seqs=device.max_rows,
+        max_num_batched_tokens=budget,
+        async_scheduling=overlapped,
+        enable_prefix_caching=caching,
+    )
+    return EngineCore(settings, device.start(), device, max_model_len=max_len, **more)
+
+
+def check_books(core: EngineCore) -> None:
+    """What must hold between any two steps."""
+    scheduler = core.scheduler
+    core.cache.check()
+    rows = [r.row for r in scheduler.running]
+    in_flight = {r.row for flight in scheduler.flights for r in flight.requests}
+    free = scheduler._free_rows
+    assert len(set(rows)) == len(rows)
+    assert len(set(free)) == len(free)
+    assert not set(free) & (set(rows) | in_flight), "a row is free and in use"
+    assert len(free) + len(set(rows) | in_flight) == core.capacity.max_rows, "a row is lost"
+    assert all(r.state is State.RUNNING for r in scheduler.running)
+    for request in scheduler.requests.values():
+        assert len(request.token_ids) <= request.max_total
+        assert request.bound < request.max_total
+    for flight in scheduler.flights:
+        assert sum(flight.plan.num_tokens) <= scheduler.max_num_batched_tokens
+
+
+def check_empty(core: EngineCore) -> None:
+    """After the last request nothing is left."""
+    assert not core.has_work
+    assert core.cache.num_free == core.cache.pool.num_pages - 1, "a page was leaked"
+    assert core.cache.num_waiting == 0
+    assert len(core.scheduler._free_rows) == core.capacity.max_rows, "a row was leaked"
+    assert not core.scheduler.running
+    assert len(core.scheduler.waiting) == 0
+    assert not core.processor._tracks
+
+
+def run(core: EngineCore, between=None, most_steps=5000) -> dict:
+    """Step until all is done; final outputs by request id. ``between(core, i)`` is called before step i."""
+    final = {}
+    for i in range(most_steps):
+        if between is not None:
+            between(core, i)
+        if not core.has_work:
+            break
+        for output in core.step():
+            if output.finished:
+                assert output.request_id not in final, "a request finished twice"
+                final[output.request_id] = output
+        check_books(core)
+    check_empty(core)
+    return final

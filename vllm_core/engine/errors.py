@@ -1,0 +1,26 @@
+"""What can go wrong with a request, and with the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["EngineDeadError", "RequestError", "nearest"]
+
+
+class RequestError(ValueError):
+    """One request cannot be served as it is; others are unharmed."""
+
+    def __init__(self, message: str, request_id: str = "") -> None:
+        super().__init__(f"request {request_id}: {message}" if request_id else message)
+        self.request_id = request_id
+
+
+class EngineDeadError(RuntimeError):
+    """A step failed, so nothing that was running can go on. The cause is chained."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` or nothing."""
+    found = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,64 @@
+"""Two ways to alternate between the scheduler and the devices. Both give the same tokens."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from vllm_core.engine.request import Request
+from vllm_core.engine.scheduler import Scheduler
+from vllm_core.interfaces.executor import Executor
+from vllm_core.interfaces.steps import Pending
+
+__all__ = ["OverlappedLoop", "PlainLoop", "StepLoop"]
+
+
+class StepLoop(Protocol):
+    def step(self) -> list[Request]:
+        """Go on by about one step. Requests with new tokens are returned; none if nothing can be done."""
+
+
+class PlainLoop:
+    """One step at a time: schedule, launch, wait. Easier to follow in a debugger."""
+
+    def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+
+    def step(self) -> list[Request]:
+        flight = self._scheduler.schedule()
+        if flight is None:
+            return []
+        return self._scheduler.retire(self._executor.launch(flight.plan).result())
+
+
+class OverlappedLoop:
+    """Launches a step before the result of the one before it is fetched.
+
+    While the device works on one step, the host takes in the last one and schedules the next.
+    That a request has ended is learned when it runs in one more step, whose result is dropped.
+    """
+
+    DEPTH = 2  # steps in flight at most
+
+    def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+        self._pending: deque[Pending] = deque()  # as scheduler.flights
+
+    def step(self) -> list[Request]:
+        news: list[Request] = []
+        # What is done already costs no wait, and the next step is better scheduled knowing it.
+        while self._pending and self._pending[0].done():
+            self._retire(news)
+        flight = self._scheduler.schedule()
+        if flight is not None:
+            self._pending.append(self._executor.launch(flight.plan))
+        if len(self._pending) >= self.DEPTH or (flight is None and self._pending and not news):
+            self._retire(news)
+        return news
+
+    def _retire(self, news: list[Request]) -> None:
+        for request in self._scheduler.retire(self._pending.popleft().result()):
+            if request not in news:
+                news.append(request)

@@ -1,0 +1,51 @@
+"""What a caller gets back. Shapes and names are vLLM's."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["CompletionOutput", "RequestMetrics", "RequestOutput"]
+
+
+@attrs.define(slots=True, kw_only=True)
+class CompletionOutput:
+    """One continuation of a prompt."""
+
+    index: int = 0
+    text: str = ""
+    token_ids: list[int] = attrs.field(factory=list)
+    finish_reason: str | None = None  # "stop", "length", "abort", "error"; None while it runs
+    stop_reason: int | str | None = None  # the stop token or stop string that was met
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@attrs.define(slots=True, kw_only=True)
+class RequestMetrics:
+    """Times in seconds since the epoch; None for what did not happen (yet)."""
+
+    arrival_time: float
+    first_token_time: float | None = None
+    finished_time: float | None = None
+    num_preemptions: int = 0
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds from arrival."""
+        return None if self.first_token_time is None else self.first_token_time - self.arrival_time
+
+
+@attrs.define(slots=True, kw_only=True)
+class RequestOutput:
+    """A request's state of affairs: final if ``finished``, else all that is certain so far."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool
+    metrics: RequestMetrics
+    num_cached_tokens: int = 0  # of the prompt, taken from the prefix cache
+    error: str = ""  # why it failed, if finish_reason is "error"

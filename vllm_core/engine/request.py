@@ -1,0 +1,101 @@
+"""One request inside the engine: its tokens, its place on the device, and how far it got.
+
+States::
+
+    WAITING --admit--> RUNNING --finish--> FINISHED
+                        |   ^
+                 preempt|   |admit
+                        v   |
+                      PREEMPTED          any state --finish--> FINISHED
+
+Steps are launched before the tokens of the last ones are known. So two counts are kept: what the
+host knows (``token_ids``) and the most that may be true after all launched steps (``bound``).
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from typing import Any
+
+import attrs
+
+from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.interfaces.steps import RowSampling
+
+__all__ = ["FinishReason", "Request", "State"]
+
+NO_ROW = -1
+
+
+class State(enum.IntEnum):
+    WAITING = 0
+    RUNNING = 1
+    PREEMPTED = 2  # waits again; computed so far is forgotten, sampled so far is not
+    FINISHED = 3
+
+
+class FinishReason(enum.StrEnum):
+    STOP = "stop"  # end of text, a stop token or a stop string
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@attrs.define(slots=True, kw_only=True, eq=False)
+class Request:
+    request_id: str
+    token_ids: list[int]  # prompt, then every output token the host has seen
+    num_prompt: int
+    params: SamplingParams
+    sampling: RowSampling
+    stop_ids: frozenset[int]  # any of them ends the request
+    max_total: int  # tokens, prompt and output together
+    order: int = 0  # counts arrivals
+    priority: int = 0  # smaller is more urgent, to policies that look at it
+    key: tuple[float, ...] = ()  # the policy's: requests with smaller ones run first
+    arrival: float = attrs.field(factory=time.monotonic)  # seconds
+    arrival_time: float = attrs.field(factory=time.time)  # seconds since the epoch
+
+    state: State = State.WAITING
+    row: int = NO_ROW
+    prefill_end: int = 0  # tokens to compute before the first sample after admission
+    bound: int = 0  # cached tokens, at most, once every launched step is done
+    room: int = 0  # tokens that the pages held so far have room for
+    in_flight: int = 0  # steps launched with it and not retired
+    sampling_in_flight: int = 0  # those of them that sample: each brings at least one token
+    last_step: int = -1  # latest step launched with it
+    num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
+    num_preemptions: int = 0
+    cache: Any = None  # what the cache manager keeps for it
+
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop token or string; None for end of text
+    error: str = ""
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt :]
+
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        return self.token_ids[: self.num_prompt]
+
+    @property
+    def finished(self) -> bool:
+        return self.state is State.FINISHED
+
+    @property
+    def decoding(self) -> bool:
+        """Whether every launched step leaves one token to feed: the one sampled last."""
+        return self.bound >= self.prefill_end
+
+    def finish(self, reason: FinishReason, stop_reason: int | str | None = None, error: str = "") -> None:
+        self.state = State.FINISHED
+        self.finish_reason = reason
+        self.stop_reason = stop_reason
+        self.error = error

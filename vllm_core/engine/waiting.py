@@ -1,0 +1,49 @@
+"""Requests that wait for a row and pages, in the order of a policy."""
+
+from __future__ import annotations
+
+import heapq
+
+from vllm_core.engine.request import Request, State
+from vllm_core.interfaces.scheduling import Candidate, SchedulerPolicy
+
+__all__ = ["WaitingQueue"]
+
+
+class WaitingQueue:
+    """A heap by the policy's key, with the order of arrival behind it."""
+
+    def __init__(self, policy: SchedulerPolicy) -> None:
+        self._policy = policy
+        self._heap: list[tuple[tuple[float, ...], Request]] = []
+        self._gone = 0  # finished while they waited: still in the heap
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._gone
+
+    def push(self, request: Request) -> None:
+        candidate = Candidate(
+            request_id=request.request_id,
+            arrival=request.arrival,
+            order=request.order,
+            priority=request.priority,
+            prompt_tokens=request.num_prompt,
+            output_tokens=request.num_output,
+            cached_tokens=max(request.num_cached, 0),
+        )
+        request.key = (*self._policy.key(candidate), request.order)
+        heapq.heappush(self._heap, (request.key, request))
+
+    def first(self) -> Request | None:
+        """The next to run; it stays in the queue."""
+        while self._heap and self._heap[0][1].state is State.FINISHED:
+            heapq.heappop(self._heap)
+            self._gone -= 1
+        return self._heap[0][1] if self._heap else None
+
+    def pop(self) -> Request:
+        return heapq.heappop(self._heap)[1]
+
+    def drop(self) -> None:
+        """A request in the queue has just finished: it no longer counts."""
+        self._gone += 1
