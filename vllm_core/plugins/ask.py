@@ -25,7 +25,7 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
             continue
         named = question.named is not None and question.named in offered
         try:
-            said = call(query=question.query)
+            said = call(query=question.query, settings=catalog.settings.get(plugin.name))
         except (Exception, SystemExit) as error:
             why = f"{type(error).__name__}: {error}"
             if named:

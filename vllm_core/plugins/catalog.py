@@ -28,6 +28,7 @@ class Catalog:
         self.plugins = tuple(plugins)
         self.policy = policy
         self.warnings: tuple[str, ...] = ()
+        self.settings: dict[str, Any] = {}  # plugin -> instance of its settings (config.plugins.plugin_settings)
         self._listings = listings  # plugin -> hook -> records
         self._hooks: Any = None
 
