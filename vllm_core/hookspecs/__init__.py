@@ -34,7 +34,9 @@ GROUPS: Final = {
 LISTINGS: Final = frozenset({"provides", "settings", "models", "bundled_models", "http_endpoints", "cli_commands"})
 """Hooks without a query: every plugin is asked once, and all answers count."""
 
-SETTLED: Final = frozenset({"provides", "models", "weight_format", "attention_backend", "draft_proposer"})
+SETTLED: Final = frozenset(
+    {"provides", "models", "weight_format", "attention_backend", "rope_variant", "draft_proposer", "platform"}
+)
 """Hooks with at least two implementations. All others are provisional: they may still change."""
 
 

@@ -36,7 +36,8 @@ def chat_renderer(query: ChatQuery, settings: Any) -> Offer | Refusal | None:
     When     Once per engine that answers chats, in the process that renders prompts.
     query    ``mode``: ``"auto"``, or the name the user gave; ``architectures`` of the model;
              ``template`` its chat template, "" if it has none.
-    Returns  ``Offer`` whose target has the contract ``interfaces.tokenizer.ChatRenderer``. With
+    Returns  ``Offer`` whose target has the contract ``interfaces.tokenizer.RendererFactory``:
+             called with the tokenizer, it returns an ``interfaces.tokenizer.ChatRenderer``. With
              mode "auto" offer only for models whose template cannot do it; else ``None``.
     Choice   A named mode must be offered. Else the highest rank, ``prefer.chat_renderer``, then
              an error. The core offers Jinja templates with rank PORTABLE.

@@ -11,10 +11,9 @@ from vllm_core.plugin import Offer, Refusal
 
 @hookspec
 def weight_format(query: WeightFormatQuery, settings: Any) -> Offer | Refusal | None:
-    """Offer to open a checkpoint of another format than safetensors.
+    """Offer to open a checkpoint.
 
-    When     Once per engine, when the model's path is known and before anything is read,
-             unless the folder holds safetensors and no format was asked for.
+    When     Once per engine, when the model's path is known and before anything is read.
     query    ``path`` a file or a folder; ``files`` the relative names in it, sorted (the
              file's own name if it is one). Decide by names; at most read a magic number.
     Returns  ``Offer`` whose target has the contract ``interfaces.weights.Checkpoint``:
@@ -23,7 +22,7 @@ def weight_format(query: WeightFormatQuery, settings: Any) -> Offer | Refusal | 
              ``Refusal`` for a file of this format that cannot be read (say why);
              ``None`` for other files.
     Choice   ``--load-format NAME`` names one; else the highest rank, ``prefer.weight_format``,
-             and an error naming both.
+             and an error naming both. The core offers safetensors with rank PORTABLE.
     Errors   An exception counts as ``Refusal``, unless the format was named: then it is raised
              with the plugin's name and version.
     Since    Hook API 1.

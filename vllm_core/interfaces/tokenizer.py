@@ -31,3 +31,9 @@ class ChatRenderer(Protocol):
 
     def render(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         """Raises ``ValueError`` for messages the template refuses."""
+
+
+class RendererFactory(Protocol):
+    """A class or function that makes the chat renderer that goes with a tokenizer."""
+
+    def __call__(self, tokenizer: Any) -> ChatRenderer: ...

@@ -1,0 +1,78 @@
+"""Which commands there are: the core's, and those that plugins list through ``cli_commands``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vllm_core.cli.parser import Parser
+from vllm_core.plugin import Command, load_target
+from vllm_core.plugins.errors import NoOffer, did_you_mean
+
+if TYPE_CHECKING:
+    from vllm_core.plugins.catalog import Catalog
+
+__all__ = ["CORE", "UnknownCommand", "overview", "run"]
+
+
+class UnknownCommand(NoOffer):
+    """Neither the core nor an active plugin has this command."""
+
+
+CORE = {
+    command.name: command
+    for command in (
+        Command("complete", "vllm_core.cli.complete:Complete", "continue a text"),
+        Command("chat", "vllm_core.cli.chat:Chat", "answer a message, or talk"),
+        Command("explain", "vllm_core.cli.explain:Explain", "show who would serve a model, and why"),
+        Command("plugins", "vllm_core.cli.plugins:Plugins", "list plugins, show one"),
+    )
+}
+
+
+def overview() -> str:
+    """What ``vllm-core --help`` prints."""
+    commands = dict(CORE)
+    note = ""
+    try:
+        for provided in _catalog().entries("cli_commands"):
+            commands.setdefault(provided.entry.name, provided.entry)
+    except Exception as error:  # help must work above all when the configuration does not
+        note = f"\nPlugins' commands are missing here: {error}\n"
+    width = max(map(len, commands)) + 2
+    rows = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in commands.items())
+    return (
+        "usage: vllm-core COMMAND ...\n\n"
+        "Serve language models; every feature is a plugin.\n\n"
+        f"commands:\n{rows}\n{note}\n"
+        "vllm-core COMMAND --help shows a command's arguments, vllm-core --version the version.\n"
+        "Settings: flags, VLLM_CORE_* in the environment, ./vllm.toml (see docs/settings.md)."
+    )
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Run a command. An unknown one is a ``NoOffer`` with the nearest name, or the package to install."""
+    command = CORE.get(name) or _of_plugins(name)
+    line = load_target(command.target)()
+    parser = Parser(prog=f"vllm-core {name}", description=f"{command.summary[:1].upper()}{command.summary[1:]}.")
+    line.add_arguments(parser)
+    return line.run(parser.parse(words))
+
+
+def _of_plugins(name: str) -> Command:
+    catalog = _catalog()
+    known = [*CORE, *(p.entry.name for p in catalog.entries("cli_commands"))]
+    if name in known:
+        return catalog.find("cli_commands", name).entry
+    error = catalog.nobody("command", name)
+    facts = {**error.facts, "known": ", ".join(known)}
+    if facts.get("why"):  # somebody has it, disabled or quarantined
+        raise UnknownCommand(error.title, **facts)
+    hint = "" if facts.get("install") else did_you_mean(name, known)
+    raise UnknownCommand(f'there is no command "{name}"{hint or "."}', **facts)
+
+
+def _catalog() -> Catalog:
+    from vllm_core.plugins import load_catalog
+
+    return load_catalog(import_modules=False)

@@ -1,0 +1,104 @@
+"""What ``complete`` and ``chat`` share: sampling flags, an engine, text as it comes, figures at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import attrs
+
+from vllm_core.cli.clock import seconds_since_start
+from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings
+
+__all__ = ["add_generation_flags", "engine", "sampling_params", "stream"]
+
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
+
+
+def add_generation_flags(parser: argparse.ArgumentParser) -> None:
+    """Sampling, output, and all that ``engine`` needs."""
+    group = parser.add_argument_group("sampling", "Without a flag, the model's generation_config.json decides.")
+    group.add_argument("--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
+    group.add_argument("--top-p", type=float, metavar="X", help="draw from the likeliest tokens of this total share")
+    group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens; 0: all")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="longest output, in tokens")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the text and nothing else")
+    parser.add_argument("--verbose", action="store_true", help="show where the time of the start went")
+    add_engine_flags(parser)
+
+
+@contextmanager
+def engine(args: argparse.Namespace) -> Iterator[Any]:
+    """An ``LLM`` with the settings of the command line; ended afterwards."""
+    loaded = engine_settings(args)
+    check_plugins(loaded)
+    from vllm_core import LLM
+
+    llm = LLM(**loaded.given)
+    try:
+        if args.verbose:
+            _print_timings(llm.timings)
+        yield llm
+    finally:
+        llm.shutdown()
+
+
+def sampling_params(args: argparse.Namespace, llm: Any, *, max_tokens: int | None) -> Any:
+    """The model's defaults, the command's ``max_tokens``, and the flags on top."""
+    given = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
+    default = llm.get_default_sampling_params()
+    return attrs.evolve(default, **({"max_tokens": max_tokens} | given))
+
+
+@attrs.define
+class Streamed:
+    """What a stream has shown."""
+
+    text: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
+    error: str = ""
+
+
+def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
+    """Print the answer as it comes, then a line of figures unless ``quiet``. Returns what was said."""
+    shown = Streamed()
+    begun = time.perf_counter()
+    first = since_start = 0.0
+    with closing(llm.stream(prompt, params)) as outputs:
+        for output in outputs:
+            completion = output.outputs[0]
+            if not first and completion.token_ids:
+                first, since_start = time.perf_counter(), seconds_since_start()
+            print(completion.text[len(shown.text) :], end="", flush=True)
+            shown = Streamed(completion.text, len(completion.token_ids), len(output.prompt_token_ids))
+            if completion.finish_reason == "error":
+                shown.error = getattr(output, "error", "") or "the request failed"
+    print(flush=True)
+    if shown.error:
+        raise RuntimeError(shown.error)
+    if not quiet:
+        print(_figures(shown, begun, first, time.perf_counter(), since_start), flush=True)
+    return shown
+
+
+def _figures(shown: Streamed, begun: float, first: float, end: float, since_start: float) -> str:
+    if not first:
+        return "[no tokens]"
+    rate = f"{(shown.tokens - 1) / (end - first):.1f} tokens/s, " if shown.tokens > 1 and end > first else ""
+    return (
+        f"[{shown.prompt_tokens} prompt tokens, {shown.tokens} tokens, {rate}first token {first - begun:.2f} s"
+        f" after submission, {since_start:.2f} s after process start]"
+    )
+
+
+def _print_timings(timings: dict[str, float]) -> None:
+    print("start:", file=sys.stderr)
+    for stage, seconds in timings.items():
+        print(f"  {seconds:7.3f} s  {stage}", file=sys.stderr)
+    print(f"  {seconds_since_start():7.3f} s  since the process started", file=sys.stderr)

@@ -1,0 +1,48 @@
+"""argparse with our manners: unknown flags name the nearest one, and vLLM's say what takes their place."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from vllm_core.config.flags import split_plugin_flags
+from vllm_core.config.vllm_names import explain_unknown
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """For one command. ``args.plugin_flags`` holds ``--plugin.NAME.KEY VALUE``."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **arguments)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        rest, plugin_flags = split_plugin_flags(list(words))
+        try:
+            args, unknown = self.parse_known_intermixed_args(rest)
+        except TypeError:  # a command of a plugin with sub-commands of its own
+            args, unknown = self.parse_known_args(rest)
+        if unknown:
+            self.error(self._explain(unknown))
+        args.plugin_flags = plugin_flags
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n  help    {self.prog} --help\n")
+
+    def _explain(self, unknown: Sequence[str]) -> str:
+        flag = next((word.split("=")[0] for word in unknown if word.startswith("-")), "")
+        if not flag:
+            return f'"{unknown[0]}" is one argument too many'
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        return f"{flag} is not known{explain_unknown(flag, known)}"
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Wide enough that a flag and its help stand side by side."""
+
+    def __init__(self, prog: str, **arguments: Any) -> None:
+        super().__init__(prog, max_help_position=34, width=110, **arguments)
