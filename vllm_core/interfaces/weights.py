@@ -25,7 +25,11 @@ class TensorInfo:
 
 
 class WeightSource(Protocol):
-    """Tensors by name. ``read`` touches only the bytes it needs."""
+    """Tensors by name. ``read`` touches only the bytes it needs; it is called from several threads.
+
+    A source that unpacks may also have ``read_into(name, slices, out)``, which fills a contiguous
+    tensor on the CPU, of any float dtype, without a tensor in between.
+    """
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         """All tensors, without reading them."""

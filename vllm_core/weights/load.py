@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 
 from vllm_core.interfaces.parameter import SlotRange
-from vllm_core.interfaces.weights import Progress, TensorInfo, WeightSource
+from vllm_core.interfaces.weights import Progress, Slices, TensorInfo, WeightSource
 from vllm_core.weights.errors import WeightsError
 from vllm_core.weights.mismatch import Mismatch
 from vllm_core.weights.rules import Ignored, Match, Table
@@ -47,7 +48,8 @@ class _Copy:
     part: Part
     range: SlotRange
     parameter: Tensor
-    nbytes: int  # on disk
+    slices: Slices  # what is read; () for the whole tensor
+    nbytes: int  # of that, on disk
 
 
 def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress | None = None) -> LoadReport:
@@ -141,23 +143,28 @@ def _copies(info: TensorInfo, match: Match, layers: Mapping[str, Any], wrong: Mi
             wrong.shape(info, f"{match.path}.{match.parameter} takes {list(slots[part.slot].shape)}")
         else:
             nbytes = info.nbytes * size(part.read, info.shape) // max(1, size((), info.shape))
-            copies.append(_Copy(info.name, part, slots[part.slot], getattr(layer, match.parameter), nbytes))
+            slices = () if part.read == full((), info.shape) else part.read
+            copies.append(_Copy(info.name, part, slots[part.slot], getattr(layer, match.parameter), slices, nbytes))
     return copies
 
 
 @torch.inference_mode()
 def _run(copy: _Copy, source: WeightSource) -> None:
     target = place(copy.parameter, copy.range)
-    whole = copy.part.read == full((), source.tensors()[copy.name].shape)
-    data = source.read(copy.name, () if whole else copy.part.read)
+    wanted = extent(copy.range.source, copy.range.shape)
+    if target.numel() != prod(wanted):
+        raise WeightsError(f"{copy.name}: {list(wanted)} were to fill {list(target.shape)}: a bug of the layer's loads")
+    target = target.view(wanted)
+    read_into = getattr(source, "read_into", None)
+    if read_into is not None and copy.part.arrange is None and target.is_contiguous() and target.device.type == "cpu":
+        read_into(copy.name, copy.slices, target)
+        return
+    data = source.read(copy.name, copy.slices)
     if copy.part.arrange is not None:
         data = copy.part.arrange(data)
-    wanted = extent(copy.range.source, copy.range.shape)
-    if tuple(data.shape) != wanted or data.numel() != target.numel():
-        raise WeightsError(
-            f"{copy.name}: read {list(data.shape)} for a place of {list(target.shape)}, wanted {list(wanted)}"
-        )
-    target.copy_(data.reshape(target.shape))
+    if tuple(data.shape) != wanted:
+        raise WeightsError(f"{copy.name}: its rule's transform gave {list(data.shape)} instead of {list(wanted)}")
+    target.copy_(data)
 
 
 def place(parameter: Tensor, range_: SlotRange) -> Tensor:
