@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from vllm_core.cli.generation import add_generation_flags, engine, sampling_params, stream
+from vllm_core.cli.generation import add_generation_flags, engine, stream
 
 __all__ = ["Chat"]
 
@@ -19,7 +19,7 @@ class Chat:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--prompt", dest="message", metavar="TEXT", help="the message, as a flag")
         parser.add_argument("--system", metavar="TEXT", help="a system message before all others")
-        add_generation_flags(parser)
+        add_generation_flags(parser, max_tokens=None)
         parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the message; default: standard input")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -31,8 +31,7 @@ class Chat:
         if message is not None and not message.strip():
             raise ValueError("there is no message: give a PROMPT, or text on standard input")
         history: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
-        with engine(args) as llm:
-            params = sampling_params(args, llm, max_tokens=None)
+        with engine(args) as (llm, params):
             if message is not None:
                 stream(llm, [*history, {"role": "user", "content": message}], params, quiet=args.quiet)
             else:

@@ -14,18 +14,19 @@ import attrs
 from vllm_core.cli.clock import seconds_since_start
 from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings
 
-__all__ = ["add_generation_flags", "engine", "sampling_params", "stream"]
+__all__ = ["add_generation_flags", "engine", "stream"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "stop")
 
 
-def add_generation_flags(parser: argparse.ArgumentParser) -> None:
-    """Sampling, output, and all that ``engine`` needs."""
-    group = parser.add_argument_group("sampling", "Without a flag, the model's generation_config.json decides.")
+def add_generation_flags(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
+    """Sampling, output, and all that ``engine`` needs. ``max_tokens`` is the default; None: all that fit."""
+    group = parser.add_argument_group("sampling", "Without a flag the model's generation_config.json decides.")
     group.add_argument("--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
     group.add_argument("--top-p", type=float, metavar="X", help="draw from the likeliest tokens of this total share")
     group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens; 0: all")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="longest output, in tokens")
+    longest = f"longest output, in tokens; default: {max_tokens or 'what fits'}"
+    group.add_argument("--max-tokens", type=int, metavar="N", default=max_tokens, help=longest)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the text and nothing else")
     parser.add_argument("--verbose", action="store_true", help="show where the time of the start went")
@@ -33,26 +34,23 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def engine(args: argparse.Namespace) -> Iterator[Any]:
-    """An ``LLM`` with the settings of the command line; ended afterwards."""
+def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
+    """An ``LLM`` with the settings of the command line, ended afterwards, and its sampling parameters."""
+    from vllm_core.engine.sampling_params import SamplingParams
+
+    given = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
+    SamplingParams(**given)  # a wrong value is refused before a model is loaded
     loaded = engine_settings(args)
     check_plugins(loaded)
     from vllm_core import LLM
 
-    llm = LLM(**loaded.given)
+    llm = LLM.from_settings(loaded.settings)
     try:
         if args.verbose:
             _print_timings(llm.timings)
-        yield llm
+        yield llm, attrs.evolve(llm.get_default_sampling_params(), **{"max_tokens": None, **given})
     finally:
         llm.shutdown()
-
-
-def sampling_params(args: argparse.Namespace, llm: Any, *, max_tokens: int | None) -> Any:
-    """The model's defaults, the command's ``max_tokens``, and the flags on top."""
-    given = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
-    default = llm.get_default_sampling_params()
-    return attrs.evolve(default, **({"max_tokens": max_tokens} | given))
 
 
 @attrs.define

@@ -21,24 +21,26 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         rest, plugin_flags = split_plugin_flags(list(words))
-        try:
+        if self._subparsers is None:  # else a flag may be a sub-command's
+            self._refuse_unknown_flags(rest)
             args, unknown = self.parse_known_intermixed_args(rest)
-        except TypeError:  # a command of a plugin with sub-commands of its own
+        else:
             args, unknown = self.parse_known_args(rest)
         if unknown:
-            self.error(self._explain(unknown))
+            self.error(f'"{unknown[0]}" is one argument too many')
         args.plugin_flags = plugin_flags
         return args
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n  help    {self.prog} --help\n")
 
-    def _explain(self, unknown: Sequence[str]) -> str:
-        flag = next((word.split("=")[0] for word in unknown if word.startswith("-")), "")
-        if not flag:
-            return f'"{unknown[0]}" is one argument too many'
+    def _refuse_unknown_flags(self, words: Sequence[str]) -> None:
+        """Before argparse, which would take the value of an unknown flag for another argument."""
         known = [option for option in self._option_string_actions if option.startswith("--")]
-        return f"{flag} is not known{explain_unknown(flag, known)}"
+        for word in words[: words.index("--") if "--" in words else None]:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and flag not in known:
+                self.error(f"{flag} is not known{explain_unknown(flag, known)}")
 
 
 class _Formatter(argparse.HelpFormatter):

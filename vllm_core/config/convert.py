@@ -62,6 +62,8 @@ def _read(setting: Declared, text: str) -> Any:
             return kind(text)
         except ValueError:
             raise _wrong(setting, text) from None
+    if _is_plain_union(setting.type):
+        return _first_that_fits(setting, text)
     if kind is list and not text.lstrip().startswith("["):
         return _checked(setting, [item.strip() for item in text.split(",") if item.strip()])
     if kind in (dict, list, tuple, set):
@@ -70,6 +72,17 @@ def _read(setting: Declared, text: str) -> Any:
         except json.JSONDecodeError as error:
             raise ValueError(f"{setting.name} must be JSON: {error.msg} at character {error.pos} of {text!r}") from None
     return _checked(setting, text)
+
+
+def _first_that_fits(setting: Declared, text: str) -> Any:
+    """For ``int | str``: a number if it reads as one."""
+    for kind in (int, float, str):
+        if kind in typing.get_args(setting.type):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    raise _wrong(setting, text)
 
 
 def _checked(setting: Declared, value: Any) -> Any:
@@ -81,7 +94,7 @@ def _checked(setting: Declared, value: Any) -> Any:
     try:
         return _converter().structure(value, setting.type)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{setting.name} must be {_words(setting)}, not {value!r} ({error})") from None
+        raise ValueError(f"{setting.name} must be {_words(setting)}, not {value!r}{_detail(setting, error)}") from None
 
 
 def _primitive(kind: type, value: Any, name: str) -> Any:
@@ -124,11 +137,18 @@ def _is_plain_union(kind: Any) -> bool:
     )
 
 
+def _detail(setting: Declared, error: Exception) -> str:
+    """Which part of a table or list is wrong; cattrs' own errors about the whole add nothing."""
+    return f" ({error})" if isinstance(error, ValueError) and not _is_plain_union(setting.type) else ""
+
+
 def _wrong(setting: Declared, value: Any) -> ValueError:
     return ValueError(f"{setting.name} must be {_words(setting)}, not {value!r}")
 
 
 def _words(setting: Declared) -> str:
     kind = typing.get_origin(setting.type) or setting.type
+    if _is_plain_union(setting.type):
+        return " or ".join(_WORDS[arg] for arg in typing.get_args(setting.type))
     words = _WORDS.get(kind, str(setting.type))
     return f"{words} ({setting.type})" if typing.get_args(setting.type) else words

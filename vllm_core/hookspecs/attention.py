@@ -16,9 +16,11 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
     When     Once per distinct cache group (kind, head sizes of K and V, window, causality,
              dtype) of an engine, in the parent process, before any weight is read. Never per
              step: the winner is bound as a callable.
-    query    Immutable. ``k_dim``, ``v_dim`` in elements, ``num_heads`` and ``num_kv_heads``
-             of one rank, ``window`` in tokens or None, ``kv_dtype`` a dtype name such as
-             ``"float8_e4m3fn"``. No block size: the offer lists those it supports.
+    query    Immutable. ``kind`` of the caches; ``k_dim``, ``v_dim`` in elements; ``num_heads``
+             and ``num_kv_heads`` of one rank; ``window`` in tokens or None; ``causal``;
+             ``soft_cap`` of the scores or None; ``sinks``: whether heads have one; ``dtype``
+             of queries, ``kv_dtype`` of the cache, such as ``"float8_e4m3fn"``; ``device``.
+             No block size: the offer lists those it supports.
     Returns  ``Offer`` whose target has the contract ``interfaces.attention.AttentionBackend``.
              ``takes={"kv.page_layout": ("NHD", ...)}`` lists page layouts, best first, and
              ``options={"block_sizes": (16, 32)}`` the tokens a page may hold, best first (no

@@ -16,7 +16,8 @@ def moe_router(query: RouterQuery, settings: Any) -> Offer | Refusal | None:
     When     Once per distinct router of a model, in the parent process.
     query    ``router``: the rule's name as the model's file gives it (``"softmax"``,
              ``"grouped_sigmoid"``); ``num_experts`` of the layer over all ranks, ``top_k``
-             chosen per token, ``params`` the rule's numbers (groups, renormalization, scale).
+             chosen per token, ``params`` the rule's numbers (groups, renormalization, scale),
+             ``device``.
     Returns  ``Offer`` whose target has the contract ``interfaces.experts.Router``: made from
              the query, called with router logits [T, E]; ``Refusal`` naming the parameter it
              cannot do; ``None`` for other rules.

@@ -51,8 +51,8 @@ def model_config(query: ModelConfigQuery, settings: Any) -> Offer | Refusal | No
 
     When     Once per engine, before ``models``: when the checkpoint has no config.json, or
              one whose "model_type" transformers does not know.
-    query    ``path`` of the checkpoint, its relative file names, and "model_type" ("" if
-             there is no config.json).
+    query    ``path`` of the checkpoint, ``files`` in it (relative names, sorted), and
+             ``model_type`` as in config.json, "" if there is none.
     Returns  ``Offer`` whose target is an ``interfaces.model_config.ModelConfigReader``, a
              function from the path to the content of a config.json; ``None`` for files this
              plugin does not know.

@@ -1,0 +1,141 @@
+"""Finding commands, and what is said about wrong ones."""
+
+import subprocess
+import sys
+
+import pytest
+
+import vllm_core
+from vllm_core.plugins import index
+
+COMMAND = """
+@hookimpl
+def cli_commands():
+    return [Command("greet", "{module}_impl:Greet", "say hello")]
+"""
+GREET = """
+class Greet:
+    def add_arguments(self, parser):
+        parser.add_argument("name")
+        parser.add_argument("--times", type=int, default=1)
+
+    def run(self, args):
+        if args.name == "nobody":
+            raise ValueError("nobody is there")
+        if args.name == "bug":
+            raise KeyError("x")
+        if args.name == "ctrl-c":
+            raise KeyboardInterrupt
+        print("hello " * args.times + args.name)
+        return 3
+"""
+
+
+@pytest.fixture
+def greet(install):
+    install("greeter", COMMAND, impl=GREET)
+
+
+def test_help_lists_the_cores_commands_and_those_of_plugins(run, greet):
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in ("complete", "chat", "explain", "plugins", "greet"):
+        assert f"\n  {name} " in out
+    assert "say hello" in out
+    assert run() == run("-h") == run("help") == (0, out, "")
+
+
+def test_help_works_when_the_configuration_does_not(run, home):
+    home.joinpath("vllm.toml").write_text("[plugins]\nblok = []")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "complete" in out
+    assert 'did you mean "block"' in out
+
+
+def test_a_plugins_command_runs_and_gives_its_exit_code(run, greet):
+    assert run("greet", "you", "--times", "2") == (3, "hello hello you\n", "")
+
+
+def test_an_unknown_command_names_the_nearest(run, greet):
+    code, _, err = run("gret")
+    assert code == 2
+    assert 'there is no command "gret"; did you mean "greet"?' in err
+    assert "complete, chat, explain, plugins, greet" in err
+
+
+def test_an_unknown_command_that_a_package_offers_names_the_package(run, monkeypatch):
+    known = {("command", "x"): ["some-package"]}
+    monkeypatch.setattr(index, "lookup", lambda kind, name: known.get((kind, name), []))
+    code, _, err = run("x")
+    assert code == 2
+    assert "install pip install some-package" in " ".join(err.split())
+
+
+def test_a_command_of_a_disabled_plugin_says_what_disables_it(run, greet, home):
+    run("greet", "you")  # seen once, so that what it offers is known
+    home.joinpath("vllm.toml").write_text('[plugins]\nblock = ["greeter"]')
+    code, _, err = run("greet", "you")
+    assert code == 2
+    assert "disabled by block in ./vllm.toml" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("nobody", 1, "ValueError: nobody is there\n"),
+        ("bug", 1, "KeyError: 'x'\n  more    --debug shows where\n"),
+        ("ctrl-c", 130, "interrupted\n"),
+    ],
+)
+def test_what_goes_wrong_is_a_message_and_an_exit_code(run, greet, name, code, said):
+    assert run("greet", name) == (code, "", said)
+
+
+def test_debug_shows_the_traceback(run, greet):
+    with pytest.raises(KeyError):
+        run("greet", "bug", "--debug")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tims", "2", "you"), 'vllm-core greet: --tims is not known; did you mean "--times"?'),
+        (("you", "too"), 'vllm-core greet: "too" is one argument too many'),
+        (("you", "--times", "x"), "vllm-core greet: argument --times: invalid int value: 'x'"),
+        ((), "vllm-core greet: the following arguments are required: name"),
+        (("you", "--plugin.x", "1"), "--plugin.x must look like --plugin.NAME.KEY VALUE"),
+    ],
+)
+def test_wrong_arguments_are_exit_code_2(run, greet, words, said):
+    code, _, err = run("greet", *words)
+    assert code == 2
+    assert said in err
+
+
+def test_the_version_is_the_packages(run):
+    assert run("--version") == (0, f"vllm-core {vllm_core.__version__}\n", "")
+
+
+LIGHT = [["--help"], ["plugins", "list"], ["plugins", "--json"], ["chat", "--help"], ["nonsense"]]
+
+
+@pytest.mark.parametrize("words", LIGHT)
+def test_light_commands_import_no_torch(words):
+    heavy = "{'torch', 'transformers', 'cattrs', 'numpy'} & set(sys.modules)"
+    code = f"import sys, vllm_core.cli as c; c.main({words!r}); sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["vllm_core", "vllm_core.cli"])
+def test_it_runs_as_a_module(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"vllm-core {vllm_core.__version__}\n")
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    line = f"{sys.executable} -m vllm_core plugins list --json"
+    with subprocess.Popen(line.split(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 1
