@@ -40,9 +40,21 @@ How the scheduler uses it, in the order of a request's life (all lengths in toke
 Pages that a sequence gives up return to the pool when the last step launched with it has retired.
 """
 
+from vllm_core.engine.cache.grouping import owner_names, plan_caches
 from vllm_core.engine.cache.hashing import ExtraKey
 from vllm_core.engine.cache.manager import CacheManager, CacheStats
 from vllm_core.engine.cache.sequence import Admission, Growth
+from vllm_core.engine.cache.sizing import CachePlanError
 from vllm_core.engine.cache.table import table_widths
 
-__all__ = ["Admission", "CacheManager", "CacheStats", "ExtraKey", "Growth", "table_widths"]
+__all__ = [
+    "Admission",
+    "CacheManager",
+    "CachePlanError",
+    "CacheStats",
+    "ExtraKey",
+    "Growth",
+    "owner_names",
+    "plan_caches",
+    "table_widths",
+]

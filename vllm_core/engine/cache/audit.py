@@ -20,7 +20,7 @@ def check_cache(manager: CacheManager) -> None:
 
     owners: Counter[int] = Counter(manager.copies.sources())
     group_of: dict[int, int] = {page: group for page, (group, _) in pool.names.items()}
-    for seq_id, seq in manager.sequences.by_id.items():
+    for seq_id, seq in manager.sequences.items():
         assert seq.last_step <= fence.launched, f"{seq_id!r} takes part in a step that was never launched"
         if seq.tables is None:
             assert not seq.nulls, f"{seq_id!r} waits, yet has table entries to change"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, inf
 
 from vllm_core.engine.cache.cross_pages import CrossPages
 from vllm_core.engine.cache.hashing import PrefixChain
@@ -37,6 +37,8 @@ class CacheGroups:
 
     def longest_hit(self, chain: PrefixChain, limit: int) -> int:
         """The longest prefix up to ``limit`` tokens from which every group can continue."""
+        if all(isinstance(group, CrossPages) for group in self.all):
+            return 0  # nothing of the sequence itself is kept
         length, agreed, i = limit, 0, 0
         while length and agreed < len(self._searched):
             found = self._searched[i % len(self._searched)].longest_hit(chain, length)
@@ -90,7 +92,7 @@ class CacheGroups:
             spare -= free - self._pool.num_free - least
             if pages:
                 growths.append(Growth(group.index, first, list(pages)))
-        self.measure(seq)
+        self.note_room(seq)
         return growths
 
     def learn(self, seq: CachedSequence) -> list[int]:
@@ -102,14 +104,15 @@ class CacheGroups:
             if count:
                 gone += table.give_up(first, count)
                 seq.nulls.append(Growth(group.index, first, [NULL_PAGE] * count))
-        self.measure(seq)
+        self.note_event(seq)
         return gone
 
     def trim(self, seq: CachedSequence, num_tokens: int) -> list[int]:
         """Cut off what was reserved beyond ``num_tokens``; the pages are still owned."""
         assert seq.tables is not None
         gone = [p for group, table in zip(self.all, seq.tables, strict=True) for p in group.trim(table, num_tokens)]
-        self.measure(seq)
+        self.note_room(seq)
+        self.note_event(seq)
         return gone[::-1]
 
     def start_copies(self, tables: list[Table], length: int) -> list[PageCopy]:
@@ -126,9 +129,14 @@ class CacheGroups:
         ready = [table.ready for group, table in zip(self.all, tables, strict=True) if isinstance(group, CrossPages)]
         return bool(ready) and all(ready)
 
-    def measure(self, seq: CachedSequence) -> None:
-        """When the next ``reserve`` and the next ``advance`` have something to do."""
+    def note_room(self, seq: CachedSequence) -> None:
+        """When the next ``reserve`` has something to do."""
         assert seq.tables is not None
-        pairs = list(zip(self.all, seq.tables, strict=True))
-        seq.room = int(min(self._max_tokens, *(group.room(seq, table) for group, table in pairs)))
-        seq.next_event = min(group.next_event(seq, table) for group, table in pairs)
+        rooms = [group.room(seq, table) for group, table in zip(self.all, seq.tables, strict=True)]
+        seq.room = int(min([self._max_tokens, *rooms]))
+
+    def note_event(self, seq: CachedSequence) -> None:
+        """When the next ``advance`` has something to do."""
+        assert seq.tables is not None
+        events = [group.next_event(seq, table) for group, table in zip(self.all, seq.tables, strict=True)]
+        seq.next_event = min(events, default=inf)

@@ -69,7 +69,7 @@ class CacheManager:
 
     def admit(self, seq_id: SeqId, budget: int = 0) -> Admission | None:
         """Start a waiting sequence: at least one of its tokens is left to compute."""
-        seq = self.sequences.known(seq_id)
+        seq = self.sequences[seq_id]
         limit = len(seq.tokens) - 1
         if seq.tables is not None or limit < 0:
             raise ValueError(f"sequence {seq_id!r} " + ("has no tokens" if limit < 0 else "was admitted already"))
@@ -120,7 +120,7 @@ class CacheManager:
 
     def release(self, seq_id: SeqId) -> None:
         """Give up all pages; the sequence waits again."""
-        seq = self.sequences.known(seq_id)
+        seq = self.sequences[seq_id]
         if seq.tables is None:
             return
         self.copies.cancel(seq_id)
@@ -134,21 +134,19 @@ class CacheManager:
     def close(self, seq_id: SeqId) -> None:
         """Give up all pages and forget the sequence."""
         self.release(seq_id)
-        del self.sequences.by_id[seq_id]
+        del self.sequences[seq_id]
 
     # ---- a sequence runs
 
     def reserve(self, seq_id: SeqId, num_tokens: int) -> list[Growth] | None:
         """A place for ``num_tokens`` tokens in all groups, or None and nothing is taken."""
-        seq = self.sequences.known(seq_id)
-        if num_tokens <= seq.room and not seq.nulls:
-            return []
-        self.sequences.running(seq_id)
-        growths = self.groups.grow(seq, num_tokens) if num_tokens > seq.room else []
-        if growths is None:
-            return None
-        nulls, seq.nulls = seq.nulls, []
-        return nulls + growths
+        seq = self.sequences[seq_id]
+        growths: list[Growth] | None = []
+        if num_tokens > seq.room:
+            growths = self.groups.grow(self.sequences.running(seq_id), num_tokens)
+        if seq.nulls and growths is not None:
+            growths, seq.nulls = seq.nulls + growths, []
+        return growths
 
     def can_reserve(self, seq_id: SeqId, num_tokens: int) -> bool:
         seq = self.sequences.running(seq_id)
@@ -156,7 +154,7 @@ class CacheManager:
 
     def advance(self, seq_id: SeqId, num_computed: int) -> None:
         """The host knows that entries of the first ``num_computed`` tokens, and those ids, are there."""
-        seq = self.sequences.known(seq_id)
+        seq = self.sequences[seq_id]
         if seq.computed <= num_computed < seq.next_event:
             seq.computed = num_computed
             return
@@ -186,7 +184,7 @@ class CacheManager:
         """The step was launched with these sequences."""
         self.fence.launch(step)
         for seq_id in seq_ids:
-            self.sequences.known(seq_id).last_step = step
+            self.sequences[seq_id].last_step = step
         self.copies.launched(step)
 
     def retired(self, step: int) -> None:
@@ -241,6 +239,7 @@ class CacheManager:
             self.groups.disown(tables)
             seq.tables, seq.computed, seq.room, seq.next_event = None, 0, 0, 0
             return None
+        self.groups.note_event(seq)
         for copy in self.groups.start_copies(tables, length):
             self.copies.add(seq_id, copy)
         filled = self.groups.encoder_cached(tables)

@@ -60,10 +60,11 @@ class RecurrentPages:
         """Copy another sequence's present state; there is no other, and a step in flight replaces it."""
         if in_flight or length != computed:
             return None
-        blocks = length // self.block_size
+        blocks = min(length // self.block_size, len(table.pages) - self.ring)
         child = Table([NULL_PAGE] * (self.ring + blocks), seen=blocks, first=blocks)
-        child.source = table.pages[length % self.ring]
-        self._pool.share(child.source)
+        if length:
+            child.source = table.pages[length % self.ring]
+            self._pool.share(child.source)
         return child
 
     def start_page(self, table: Table, length: int) -> int:

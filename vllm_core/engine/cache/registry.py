@@ -6,32 +6,27 @@ from vllm_core.engine.cache.hashing import ExtraKey, PrefixChain
 from vllm_core.engine.cache.sequence import CachedSequence, SeqId
 
 
-class Registry:
+class Registry(dict[SeqId, CachedSequence]):
     """Sequences by id. Prefixes of different epochs have different names."""
 
     def __init__(self, unit: int) -> None:
+        super().__init__()
         self._unit = unit  # tokens between two names of a prefix
         self._epoch = 0
-        self.by_id: dict[SeqId, CachedSequence] = {}
 
-    def known(self, seq_id: SeqId) -> CachedSequence:
-        try:
-            return self.by_id[seq_id]
-        except KeyError:
-            raise KeyError(
-                f"sequence {seq_id!r} is not open: open() it first, and do not use it after close()"
-            ) from None
+    def __missing__(self, seq_id: SeqId) -> CachedSequence:
+        raise KeyError(f"sequence {seq_id!r} is not open: open() it first, and do not use it after close()")
 
     def running(self, seq_id: SeqId) -> CachedSequence:
-        seq = self.known(seq_id)
+        seq = self[seq_id]
         if seq.tables is None:
             raise ValueError(f"sequence {seq_id!r} has no pages: admit() it first (it is new or was released)")
         return seq
 
     def add(self, seq_id: SeqId, seq: CachedSequence) -> None:
-        if seq_id in self.by_id:
+        if seq_id in self:
             raise ValueError(f"sequence {seq_id!r} is open already")
-        self.by_id[seq_id] = seq
+        self[seq_id] = seq
 
     def new_chain(self, seq: CachedSequence) -> PrefixChain | None:
         if not seq.shares:
@@ -43,5 +38,5 @@ class Registry:
     def next_epoch(self) -> None:
         """Running sequences leave no prefixes behind until they are admitted anew."""
         self._epoch += 1
-        for seq in self.by_id.values():
+        for seq in self.values():
             seq.chain = self.new_chain(seq) if seq.tables is None else None

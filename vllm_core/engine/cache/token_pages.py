@@ -35,7 +35,7 @@ class TokenPages:
         """Pages that a sequence owns at most, when ``step_tokens`` are in flight or being scheduled."""
         if self.window is None:
             return self.blocks(num_tokens)
-        return min(self.blocks(num_tokens), self.blocks(self.window - 1 + step_tokens) + 1)
+        return min(self.blocks(num_tokens), self.blocks(self.window - 1 + step_tokens) + 2)
 
     # A sequence starts ----------------------------------------------------------------
 
@@ -116,10 +116,9 @@ class TokenPages:
         return gone, table.first - gone
 
     def next_event(self, seq: CachedSequence, table: Table) -> float:
-        event = inf if seq.chain is None else (table.seen + 1) * self.block_size
-        if self.window is not None:
-            event = min(event, (table.first + 1) * self.block_size + self.window - 1)
-        return event
+        if self.window is None:
+            return inf if seq.chain is None else (table.seen + 1) * self.block_size
+        return (table.seen + 1) * self.block_size  # windows are looked at when a block is full, too
 
     def trim(self, table: Table, num_tokens: int) -> list[int]:
         """Cut off blocks reserved beyond ``num_tokens``; their pages are still owned."""
