@@ -1,0 +1,164 @@
+"""Tensors: bit for bit what the gguf package dequantizes, under the names and in the order that Llama has them."""
+
+from __future__ import annotations
+
+import time
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf_writing import add_tensors, finish, gguf_name, llama_writer, permuted
+from vllm_plugin_gguf.checkpoint import GgufCheckpoint
+from vllm_plugin_gguf.dequantize import dequantize_into
+
+from vllm_core.weights import CheckpointError
+from vllm_core.weights.transforms import RotaryPairs
+
+T = gguf.GGMLQuantizationType
+FAST = [T.Q4_0, T.Q4_1, T.Q8_0]
+SLOW = [T.Q5_0, T.Q5_1, T.Q4_K, T.Q6_K]
+
+
+def packed(kind, blocks=70_000, seed=0):
+    """Random blocks of any bytes whose scales are finite."""
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (blocks, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+    scales = 4 if kind in (T.Q4_1, T.Q5_1, T.Q4_K) else 2
+    place = slice(-2, None) if kind == T.Q6_K else slice(0, scales)
+    values = rng.standard_normal((blocks, (2 if kind == T.Q6_K else scales) // 2)).astype(np.float16)
+    data[:, place] = values.view(np.uint8)
+    return data
+
+
+@pytest.mark.parametrize("kind", FAST + SLOW, ids=lambda k: k.name)
+def test_blocks_are_dequantized_bit_for_bit_as_by_the_gguf_package(kind):
+    data = packed(kind, 70_000 if kind in FAST else 500)
+    expected = torch.from_numpy(gguf.quants.dequantize(data, kind))
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        out = torch.full(expected.shape, torch.nan, dtype=dtype)
+        dequantize_into(torch.from_numpy(data), kind, out)
+        assert torch.equal(out, expected.to(dtype))
+
+
+@pytest.mark.parametrize("kind", FAST, ids=lambda k: k.name)
+def test_extreme_scales_dequantize_as_by_the_gguf_package(kind):
+    data = packed(kind, 64)
+    data[:, :2] = np.array([6e-8, 65504, -65504, 0.0] * 16, np.float16).view(np.uint8).reshape(64, 2)
+    out = torch.empty(64, 32)
+
+    dequantize_into(torch.from_numpy(data), kind, out)
+
+    assert torch.equal(out, torch.from_numpy(gguf.quants.dequantize(data, kind)))
+
+
+def test_dequantizing_is_at_least_five_times_as_fast_as_the_gguf_package():
+    data = packed(T.Q4_1)
+    out = torch.empty(len(data), 32)
+
+    def best(f):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            f()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    ours = best(lambda: dequantize_into(torch.from_numpy(data), T.Q4_1, out))
+    assert best(lambda: gguf.quants.dequantize(data, T.Q4_1)) > 5 * ours
+
+
+@pytest.mark.parametrize("kind", [T.F32, T.F16, T.BF16, *FAST], ids=lambda k: k.name)
+def test_a_llama_comes_back_under_its_names_and_in_its_order(tmp_path, tiny_llama, kind):
+    path, state = tmp_path / "m.gguf", tiny_llama.state_dict()
+    writer = llama_writer(path)
+    add_tensors(writer, state, 4, 2, kind)
+    finish(writer)
+
+    source = GgufCheckpoint(str(path)).source
+
+    assert set(source.tensors()) == set(state)
+    for name, t in state.items():
+        expected = t.float()
+        if t.ndim == 2 and kind != T.F32:
+            # Rows are packed one by one, so packing them in another order changes nothing else.
+            expected = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(t.numpy(), kind), kind))
+        found = source.read(name)
+        assert str(found.dtype).removeprefix("torch.") == source.tensors()[name].dtype
+        assert source.tensors()[name].shape == tuple(t.shape)
+        assert torch.equal(found.float(), expected), name
+
+
+@pytest.mark.parametrize("kind", [T.F16, T.Q4_1], ids=lambda k: k.name)
+def test_a_slice_equals_the_slice_of_the_whole(tmp_path, tiny_llama, kind):
+    path, state = tmp_path / "m.gguf", tiny_llama.state_dict()
+    writer = llama_writer(path)
+    add_tensors(writer, state, 4, 2, kind)
+    finish(writer)
+    source = GgufCheckpoint(str(path)).source
+
+    for name in ("model.layers.1.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"):
+        whole = source.read(name)
+        for rows, columns in [((32, 64), (0, 128)), ((0, 96), (32, 96)), ((3, 77), (5, 121)), ((95, 96), (0, 1))]:
+            part = source.read(name, (rows, columns))
+            assert torch.equal(part, whole[slice(*rows), slice(*columns)])
+    norm = source.read("model.norm.weight")
+    assert torch.equal(source.read("model.norm.weight", ((5, 70),)), norm[5:70])
+
+
+def test_biases_of_queries_and_keys_are_put_in_order_too(tmp_path):
+    path = tmp_path / "m.gguf"
+    bias = np.arange(128, dtype=np.float32)
+    writer = llama_writer(path)
+    writer.add_tensor("blk.0.attn_q.bias", permuted(bias, 4))
+    writer.add_tensor("blk.0.attn_v.bias", bias)
+    finish(writer)
+    checkpoint = GgufCheckpoint(str(path))
+
+    assert checkpoint.config["attention_bias"] is True
+    assert checkpoint.source.read("model.layers.0.self_attn.q_proj.bias").tolist() == bias.tolist()
+    assert checkpoint.source.read("model.layers.0.self_attn.q_proj.bias", ((32, 64),)).tolist() == bias[32:64].tolist()
+    assert checkpoint.source.read("model.layers.0.self_attn.v_proj.bias").tolist() == bias.tolist()
+
+
+def test_the_order_of_rows_is_the_one_that_the_core_knows():
+    w = torch.randn(24, 5)
+    (part,) = RotaryPairs(6).parts((24, 5), "", {})
+
+    assert torch.equal(part.arrange(torch.from_numpy(permuted(w.numpy(), 4))), w)
+
+
+def test_a_type_that_nobody_can_unpack_is_named(monkeypatch):
+    def unable(data, kind):
+        raise NotImplementedError
+
+    monkeypatch.setattr(gguf.quants, "dequantize", unable)
+
+    with pytest.raises(CheckpointError, match=r"type Q2_K cannot be dequantized.*F32, F16, BF16, F64, Q4_0"):
+        dequantize_into(torch.zeros(1, 84, dtype=torch.uint8), T.Q2_K, torch.empty(1, 256))
+
+
+@pytest.mark.slow
+def test_every_tensor_of_smollm2_equals_the_one_that_transformers_loads(smollm2):
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    checkpoint = GgufCheckpoint(smollm2)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**checkpoint.config))
+    state = load_gguf_checkpoint(smollm2, return_tensors=True, model_to_load=model)["tensors"]
+
+    assert set(checkpoint.source.tensors()) == set(state)
+    assert all(torch.equal(checkpoint.source.read(k), t) for k, t in state.items())
+    assert all(gguf_name(k) for k in state)
+
+
+@pytest.mark.slow
+def test_smollm2_opens_and_is_read_in_a_second(smollm2):
+    start = time.perf_counter()
+    checkpoint = GgufCheckpoint(smollm2)
+    for name in checkpoint.source.tensors():
+        checkpoint.source.read(name)
+
+    assert time.perf_counter() - start < 2.0  # 0.4 s where nothing else runs
