@@ -265,8 +265,8 @@ def test_dummy_weights_download_no_weights(hub, tmp_path):
     ("files", "message"),
     [
         (["pytorch_model.bin", "config.json"], "only pickles.*runs whatever code"),
-        (["m-Q4.gguf"], r"name one, as in org/name/m-Q4\.gguf"),
-        (["README.md"], r"it has no \*\.safetensors"),
+        ([".gitattributes", "m-Q4.gguf", "config.json"], r"can be named, as in org/name/m-Q4\.gguf"),
+        (["README.md"], r"it has no \*\.safetensors, nor other weights"),
     ],
 )
 def test_a_repository_without_safetensors_says_what_it_has(hub, tmp_path, files, message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.weights import rule
 from vllm_core.weights.errors import WeightsError
 from vllm_core.weights.load import load_weights
+from vllm_core.weights.transforms import Split, Transposed
 
 
 def test_every_slot_gets_its_tensor(tiny, memory, tensors):
@@ -131,3 +134,58 @@ def test_a_layer_shared_by_two_paths_is_filled_once(memory, leaf):
     load_weights(model, memory({"a.weight": torch.arange(3.0)}))
 
     assert model.first.weight.tolist() == [0, 1, 2]
+
+
+def test_a_source_that_unpacks_fills_contiguous_places_itself(tiny, memory, tensors):
+    class Unpacking(memory):
+        into = ()
+
+        def read_into(self, name, slices, out):
+            self.into += (name,)
+            out.copy_(self.read(name, slices))
+
+    plain, model, source = tiny(), tiny(), Unpacking(tensors)
+
+    load_weights(plain, memory(tensors))
+    load_weights(model, source)
+
+    assert sorted(source.into) == sorted(k for k in tensors if "inv_freq" not in k)
+    ours, theirs = dict(model.named_parameters()), dict(plain.named_parameters())
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_torchs_threads_are_as_many_after_loading_as_before(tiny, memory, tensors):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load_weights(tiny(), memory(tensors))
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_failure_while_reading_reaches_the_caller(tiny, memory, tensors):
+    class Failing(memory):
+        def read(self, name, slices=()):
+            raise OSError(f"disk gone at {name}")
+
+    with pytest.raises(OSError, match="disk gone"):
+        load_weights(tiny(), Failing(tensors))
+
+
+def test_a_transformed_tensor_is_arranged_before_it_is_stored(memory, leaf):
+    stored = torch.randn(4, 9)
+
+    class Fused(nn.Module):
+        weights = [rule("c_attn.{w}", "qkv.{w}", transform=Transposed(Split(("q", "k", "v"))))]
+
+    model = Fused()
+    model.qkv = leaf(
+        weight={n: SlotRange((3, 4), (), ((3 * i, 3 * i + 3), (0, 4))) for i, n in enumerate(("v", "q", "k"))}
+    )
+    load_weights(model, memory({"c_attn.weight": stored}))
+
+    q, k, v = stored.T.split(3)
+    assert torch.equal(model.qkv.weight, torch.cat([v, q, k]))

@@ -92,11 +92,12 @@ def _no_weights(repo: str, revision: str | None, folder: str) -> str:
         files = hub.HfApi().list_repo_files(repo, revision=revision)
     except Exception:  # the advice is worth less than the error it belongs to
         return f"it has no *.safetensors in {folder}"
-    if ggufs := [f for f in files if f.endswith(".gguf")]:
-        return f"it has no *.safetensors but GGUF files: name one, as in {repo}/{ggufs[0]}"
     if pickles := [f for f in files if f.endswith((".bin", ".pt", ".pth", ".ckpt"))]:
         return (
             f"it has no *.safetensors, only pickles ({', '.join(pickles[:3])}), and reading a pickle runs whatever code"
             " its author put there; look for a revision in safetensors (--revision refs/pr/N)"
         )
-    return "it has no *.safetensors"
+    others = [f for f in files if not f.endswith((*(p.removeprefix("*") for p in _SMALL), ".md", ".gitattributes"))]
+    if others:
+        return f"it has no *.safetensors; one of its files can be named, as in {repo}/{others[0]}"
+    return "it has no *.safetensors, nor other weights"

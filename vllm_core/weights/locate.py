@@ -13,6 +13,8 @@ from vllm_core.weights.mismatch import nearest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(?P<file>/[\w./-]+\.\w+)?")
 
+_FILE_SUFFIX = re.compile(r"\.[a-z]{3,}$")  # model names have dots, but before numbers
+
 
 def locate(
     model: str,
@@ -57,7 +59,7 @@ def _is_hub_id(name: str) -> bool:
     found = _HUB_ID.fullmatch(name)
     if found is None or ".." in name:
         return False
-    return bool(found["file"]) or not name.endswith((".gguf", ".safetensors"))
+    return bool(found["file"]) or _FILE_SUFFIX.search(name) is None
 
 
 def _bundled(provided: Any) -> tuple[Path | None, str]:

@@ -12,6 +12,7 @@ from vllm_plugin_gguf.file import GgufFile
 from vllm_plugin_gguf.pretokenizers import PRETOKENIZERS, Pretokenizer
 
 _PREFIX = "tokenizer.ggml."
+_REMEDY = "  take the tokenizer of the same model from elsewhere: --tokenizer FOLDER-OR-HUB-ID"
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # of tokenizer.ggml.token_type
 _ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad", "seperator": "sep", "mask": "mask"}
 
@@ -36,15 +37,20 @@ def tokenizer_files(file: GgufFile) -> TokenizerFiles | None:
         return None
     model = m.get(f"{_PREFIX}model")
     if model != "gpt2":
+        kind = f"{model!r} (SentencePiece)" if model == "llama" else repr(model)
         raise CheckpointError(
-            f"{file.path} has a tokenizer of the kind {model!r}; read are: gpt2 (byte-level BPE)\n"
-            "  give the tokenizer of the same model: --tokenizer FOLDER-OR-HUB-ID"
+            f"{file.path} has a tokenizer of the kind {kind}; read are: gpt2 (byte-level BPE)\n{_REMEDY}"
         )
     pre = m.get(f"{_PREFIX}pre")
+    if pre is None:
+        raise CheckpointError(
+            f"{file.path} does not say how text is split before BPE ({_PREFIX}pre), as files from before May 2024"
+            f" do not\n{_REMEDY}\n  or write it into the file: gguf-new-metadata --pre-tokenizer NAME OLD NEW,"
+            f" NAME one of {', '.join(PRETOKENIZERS)}"
+        )
     if pre not in PRETOKENIZERS:
         raise CheckpointError(
-            f"{file.path} splits text by the pre-tokenizer {pre!r}; known: {', '.join(PRETOKENIZERS)}\n"
-            "  give the tokenizer of the same model: --tokenizer FOLDER-OR-HUB-ID"
+            f"{file.path} splits text by the pre-tokenizer {pre!r}; known: {', '.join(PRETOKENIZERS)}\n{_REMEDY}"
         )
     content = _bpe(m, PRETOKENIZERS[pre])
     return TokenizerFiles(tokenizer_json=json.dumps(content, ensure_ascii=False), settings=_settings(m))
