@@ -11,26 +11,25 @@ from vllm_core.engine.request import State
 def make_core(device: FakeDevice, *, budget=16, overlapped=True, max_len=64, caching=True, **more) -> EngineCore:
     settings = EngineSettings(
         max_num_seqs=device.max_rows,
-        max_num_batched_tokens=budget,
         async_scheduling=overlapped,
         enable_prefix_caching=caching,
     )
-    return EngineCore(settings, device.start(), device, max_model_len=max_len, **more)
+    return EngineCore(settings, device.start(), device, max_model_len=max_len, max_step_tokens=budget, **more)
 
 
 def check_books(core: EngineCore) -> None:
     """What must hold between any two steps."""
-    scheduler = core.scheduler
+    scheduler, roster = core.scheduler, core.roster
     core.cache.check()
-    rows = [r.row for r in scheduler.running]
+    rows = [r.row for r in roster.running]
     in_flight = {r.row for flight in scheduler.flights for r in flight.requests}
-    free = scheduler._free_rows
+    free = roster.free_rows
     assert len(set(rows)) == len(rows)
     assert len(set(free)) == len(free)
     assert not set(free) & (set(rows) | in_flight), "a row is free and in use"
     assert len(free) + len(set(rows) | in_flight) == core.capacity.max_rows, "a row is lost"
-    assert all(r.state is State.RUNNING for r in scheduler.running)
-    for request in scheduler.requests.values():
+    assert all(r.state is State.RUNNING for r in roster.running)
+    for request in roster.requests.values():
         assert len(request.token_ids) <= request.max_total
         assert request.bound < request.max_total
     for flight in scheduler.flights:
@@ -42,9 +41,9 @@ def check_empty(core: EngineCore) -> None:
     assert not core.has_work
     assert core.cache.num_free == core.cache.pool.num_pages - 1, "a page was leaked"
     assert core.cache.num_waiting == 0
-    assert len(core.scheduler._free_rows) == core.capacity.max_rows, "a row was leaked"
-    assert not core.scheduler.running
-    assert len(core.scheduler.waiting) == 0
+    assert len(core.roster.free_rows) == core.capacity.max_rows, "a row was leaked"
+    assert not core.roster.running
+    assert len(core.roster.waiting) == 0
     assert not core.processor._tracks
 
 

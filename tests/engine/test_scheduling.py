@@ -93,7 +93,7 @@ def answer_all(asks, device, engine):
 def test_any_mix_on_any_engine_gives_each_request_what_it_gets_alone(asks, device, engine):
     core, answers = answer_all(asks, device, engine)
     for ask, output in answers.values():
-        expected = ask.answer(core.scheduler.max_len)
+        expected = ask.answer(core.roster.max_len)
         assert output.outputs[0].token_ids == expected
         assert output.prompt_token_ids == list(ask.prompt)
         stopped = expected[-1] in ask.stop

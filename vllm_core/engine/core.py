@@ -22,12 +22,15 @@ __all__ = ["EngineCore"]
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TOKEN_BUDGET = 2048  # tokens a step, where neither the user nor the platform says
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads counts over all seeds
 
 
 class EngineCore:
-    """``executor`` has been started and found ``capacity``; ``settings`` hold limits, all resolved.
+    """``executor`` has been started and found ``capacity``.
+
+    max_model_len    tokens of the longest sequence, prompt and output together
+    max_step_tokens  tokens computed in one step, at most
+    policy           who runs first; None: first come, first served
 
     A failure in what belongs to one request (its text, its stop strings) ends that request. A
     failure in a step ends them all and the engine with them.
@@ -40,6 +43,7 @@ class EngineCore:
         executor: Executor,
         *,
         max_model_len: int,
+        max_step_tokens: int,
         tokenizer: Tokenizer | None = None,
         eos_token_ids: Sequence[int] = (),
         policy: SchedulerPolicy | None = None,
@@ -59,11 +63,12 @@ class EngineCore:
             self.cache,
             max_rows=capacity.max_rows,
             max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=settings.max_num_batched_tokens or DEFAULT_TOKEN_BUDGET,
+            max_num_batched_tokens=max_step_tokens,
             max_model_len=max_model_len,
             num_drafts=capacity.num_drafts,
             policy=policy,
         )
+        self.roster = self.scheduler.roster
         self.processor = OutputProcessor(tokenizer)
         loop = OverlappedLoop if settings.async_scheduling else PlainLoop
         self._loop: StepLoop = loop(self.scheduler, executor)
@@ -101,24 +106,24 @@ class EngineCore:
         )
         if arrival_time is not None:
             request.arrival_time = arrival_time
-        self.scheduler.add(request)
+        self.roster.add(request)
         try:
             self.processor.add(request, prompt, stream)
         except Exception as error:
-            self.scheduler.finish(request, FinishReason.ERROR)
+            self.roster.finish(request, FinishReason.ERROR)
             raise RequestError(f"its tokens cannot be turned into text: {error}", request_id) from error
 
     def abort(self, request_id: str) -> None:
         """End a request, wherever it is. Its last output comes with the next step. Unknown ids are ignored."""
-        request = self.scheduler.requests.get(request_id)
+        request = self.roster.requests.get(request_id)
         if request is not None:
-            self.scheduler.finish(request, FinishReason.ABORT)
+            self.roster.finish(request, FinishReason.ABORT)
             self._ended.append(request)
 
     @property
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do. Without requests it must not be called in a loop."""
-        return self.scheduler.has_work or bool(self._ended)
+        return self.scheduler.has_work or bool(self._ended or self.scheduler.given_up)
 
     def step(self) -> list[RequestOutput]:
         """Go on by about one step. Outputs of requests that finished, and of those that stream."""
@@ -128,10 +133,11 @@ class EngineCore:
         except Exception as error:
             self._dead = error
             log.error("a step failed: %s", error)
-            for request in list(self.scheduler.requests.values()):
+            for request in list(self.roster.requests.values()):
                 request.finish(FinishReason.ERROR, error=f"the engine died: {error}")
             raise EngineDeadError(f"a step failed, the engine has ended: {error}") from error
-        ended, self._ended = self._ended, []
+        ended = [*self._ended, *self.scheduler.given_up]
+        self._ended, self.scheduler.given_up = [], []
         outputs = []
         for request in [*news, *ended]:
             output = self._read(request)
@@ -144,12 +150,12 @@ class EngineCore:
         try:
             stop = self.processor.read(request)
             if stop is not None:
-                self.scheduler.finish(request, FinishReason.STOP, stop)
+                self.roster.finish(request, FinishReason.STOP, stop)
                 request.finish(FinishReason.STOP, stop)  # it may just have reached its length as well
         except Exception as error:
             log.exception("request %s failed", request.request_id)
             message = f"{type(error).__name__} while its text was made: {error}"
-            self.scheduler.finish(request, FinishReason.ERROR, error=message)
+            self.roster.finish(request, FinishReason.ERROR, error=message)
             request.finish(FinishReason.ERROR, error=message)
         return self.processor.output(request)
 

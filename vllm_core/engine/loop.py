@@ -47,18 +47,16 @@ class OverlappedLoop:
         self._pending: deque[Pending] = deque()  # as scheduler.flights
 
     def step(self) -> list[Request]:
-        news: list[Request] = []
+        news: dict[Request, None] = {}  # in order, each once
         # What is done already costs no wait, and the next step is better scheduled knowing it.
         while self._pending and self._pending[0].done():
-            self._retire(news)
+            news.update(self._retire())
         flight = self._scheduler.schedule()
         if flight is not None:
             self._pending.append(self._executor.launch(flight.plan))
         if len(self._pending) >= self.DEPTH or (flight is None and self._pending and not news):
-            self._retire(news)
-        return news
+            news.update(self._retire())
+        return list(news)
 
-    def _retire(self, news: list[Request]) -> None:
-        for request in self._scheduler.retire(self._pending.popleft().result()):
-            if request not in news:
-                news.append(request)
+    def _retire(self) -> dict[Request, None]:
+        return dict.fromkeys(self._scheduler.retire(self._pending.popleft().result()))

@@ -1,0 +1,78 @@
+"""The counter between callers in this process and the engine: requests in, each one's outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from vllm_core.engine.core import EngineCore
+from vllm_core.engine.outputs import RequestOutput
+from vllm_core.engine.prompts import Prompt
+from vllm_core.engine.sampling_params import SamplingParams
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """The engine goes on only while a caller waits. Several streams and a batch may be open at once."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self._core = core
+        self._count = 0
+        self._inbox: dict[str, list[RequestOutput]] = {}  # by request: what has not been fetched yet
+
+    def next_id(self) -> str:
+        self._count += 1
+        return str(self._count - 1)
+
+    def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
+        """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
+        self._core.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
+        self._inbox[name] = []
+
+    def stream(self, name: str, prompt: Prompt, params: SamplingParams) -> Iterator[RequestOutput]:
+        """Submit a request and give its outputs as they come. Leaving the iteration ends the request."""
+        try:
+            self.submit(name, prompt, params, stream=True)
+            while True:
+                outputs, self._inbox[name] = self._inbox[name], []
+                for output in outputs:
+                    if output.finished:
+                        del self._inbox[name]
+                    yield output
+                    if output.finished:
+                        return
+                self._step()
+        finally:
+            self.forget([name])
+
+    def collect(self, names: Sequence[str], finished: Callable[[], object]) -> dict[str, RequestOutput]:
+        """Wait for the last outputs of requests that do not stream. ``finished`` is called once for each."""
+        waiting, done = set(names), dict[str, RequestOutput]()
+        for name in names:  # what finished while another caller waited
+            waiting -= self._settle(name, done, finished)
+        while waiting:
+            for name in self._step():
+                if name in waiting:
+                    waiting -= self._settle(name, done, finished)
+        return done
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Nobody waits for these any more: end those that still run."""
+        for name in names:
+            if self._inbox.pop(name, None) is not None:
+                self._core.abort(name)
+
+    def _settle(self, name: str, done: dict[str, RequestOutput], finished: Callable[[], object]) -> set[str]:
+        if not self._inbox[name]:
+            return set()
+        done[name] = self._inbox.pop(name)[-1]
+        finished()
+        return {name}
+
+    def _step(self) -> list[str]:
+        """Go on by a step; the requests that have news."""
+        outputs = self._core.step()
+        for output in outputs:
+            if output.request_id in self._inbox:  # else: ended by ``forget``
+                self._inbox[output.request_id].append(output)
+        return [output.request_id for output in outputs]

@@ -1,0 +1,238 @@
+"""The offline engine: prompts in, texts out. Names and shapes are vLLM's."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vllm_core.config.engine import EngineSettings
+from vllm_core.config.load import from_kwargs
+from vllm_core.engine.core import EngineCore
+from vllm_core.engine.desk import Desk
+from vllm_core.engine.errors import RequestError
+from vllm_core.engine.missing import explain_missing
+from vllm_core.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
+from vllm_core.engine.prompts import Prompt, as_list, read_prompt
+from vllm_core.engine.sampling_params import SamplingParams
+
+__all__ = ["LLM"]
+
+log = logging.getLogger(__name__)
+
+Bar = bool | Callable[..., Any]  # a progress bar: yes, no, or what makes one as tqdm does
+Read = Callable[[Any, str], Prompt]  # (prompt as given, request id)
+
+
+class LLM:
+    """A model that answers in this process. Not thread-safe: one call at a time.
+
+    ``model`` and every other setting of ``EngineSettings`` by keyword; unknown ones are refused.
+    """
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        self._start(from_kwargs(EngineSettings, {"model": model, **settings}))
+
+    @classmethod
+    def from_settings(cls, settings: EngineSettings) -> LLM:
+        """From settings that were read elsewhere: files, the environment, flags."""
+        llm = cls.__new__(cls)
+        llm._start(settings)
+        return llm
+
+    @classmethod
+    def from_built(cls, built: Any) -> LLM:
+        """From an engine that runs already, a ``resolve.BuiltEngine``."""
+        llm = cls.__new__(cls)
+        llm._take(built)
+        return llm
+
+    def _start(self, settings: EngineSettings) -> None:
+        from vllm_core.engine.resolve import build_engine  # imports torch
+
+        self._take(build_engine(settings))
+
+    def _take(self, built: Any) -> None:
+        self._stop = weakref.finalize(self, built.executor.stop)
+        self.built = built
+        self.settings: EngineSettings = built.settings
+        self.timings: dict[str, float] = built.timings  # seconds by stage of the start
+        self._tokenizer, self._renderer = built.tokenizer, built.renderer
+        self._defaults = SamplingParams.from_defaults(built.generation_config)
+        self._core = EngineCore(
+            built.settings,
+            built.capacity,
+            built.executor,
+            max_model_len=built.max_model_len,
+            max_step_tokens=built.max_step_tokens,
+            tokenizer=built.tokenizer,
+            eos_token_ids=built.eos_token_ids,
+            policy=built.policy,
+        )
+        self._desk = Desk(self._core)
+
+    # ---- generating
+
+    def generate(
+        self,
+        prompts: Any,
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: Bar = True,
+    ) -> list[RequestOutput]:
+        """Continue prompts, all at once; outputs in the prompts' order.
+
+        prompts          text, {"prompt": text}, {"prompt_token_ids": [...]}, or a list of these
+        sampling_params  one for all, one for each, or None for the model's defaults
+
+        A prompt that cannot be served gets an output with finish_reason "error" and its ``error``;
+        the others are answered. If none can be served, ``RequestError`` is raised.
+        """
+        return self._answer(
+            as_list(prompts), lambda p, name: read_prompt(p, self._tokenizer, name), sampling_params, use_tqdm
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: Bar = True,
+        **options: Any,
+    ) -> list[RequestOutput]:
+        """Answer a conversation, or a list of them. Otherwise as ``generate``.
+
+        messages  [{"role": "user", "content": "..."}, ...]
+        options   for the chat template: chat_template, add_generation_prompt, tools,
+                  chat_template_kwargs, and whatever the template itself reads
+        """
+        several = not isinstance(messages, str) and bool(messages) and isinstance(messages[0], list | tuple)
+        return self._answer(
+            list(messages) if several else [messages],
+            lambda m, name: self._render(m, name, options),
+            sampling_params,
+            use_tqdm,
+        )
+
+    def stream(
+        self, prompt: Any, sampling_params: SamplingParams | None = None, **options: Any
+    ) -> Iterator[RequestOutput]:
+        """Outputs as they grow, each with the whole text so far. ``prompt``: as in ``generate``, or messages.
+
+        Leaving the iteration ends the request.
+        """
+        name = self._desk.next_id()
+        if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], dict) and "role" in prompt[0]:
+            read = self._render(prompt, name, options)
+        elif options:
+            raise TypeError(f"{', '.join(options)}: options are for messages, and this prompt is none")
+        else:
+            read = read_prompt(prompt, self._tokenizer, name)
+        return self._desk.stream(name, read, self._defaults if sampling_params is None else sampling_params)
+
+    def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+        """The prompt that ``chat`` makes of a conversation."""
+        if self._renderer is None:
+            raise ValueError("skip_tokenizer_init leaves no chat template: render and tokenize elsewhere")
+        more = options.pop("chat_template_kwargs", None) or {}
+        return self._renderer.render(messages, **options, **more)
+
+    def _answer(self, prompts: list[Any], read: Read, params: Any, use_tqdm: Bar) -> list[RequestOutput]:
+        each = self._params_for(params, len(prompts))
+        names = [self._desk.next_id() for _ in prompts]
+        done: dict[str, RequestOutput] = {}
+        errors: list[RequestError] = []
+        bar = _bar(use_tqdm, len(prompts))
+        try:
+            for name, prompt, wanted in zip(names, prompts, each, strict=True):
+                try:
+                    self._desk.submit(name, read(prompt, name), wanted)
+                except RequestError as error:
+                    errors.append(error)
+                    done[name] = _failed(name, prompt, error)
+            if errors and len(errors) == len(prompts):
+                raise errors[0]
+            for refused in errors:
+                log.error("%s", refused)
+            done |= self._desk.collect([name for name in names if name not in done], bar.update)
+        finally:
+            self._desk.forget(names)
+            bar.close()
+        return [done[name] for name in names]
+
+    def _render(self, messages: Any, name: str, options: dict[str, Any]) -> Prompt:
+        try:
+            text = self.render_chat(messages, **options)
+        except ValueError as error:
+            raise RequestError(str(error), name) from error
+        # The template has written the special tokens already.
+        return read_prompt(text, self._tokenizer, name, add_special_tokens=False)
+
+    def _params_for(self, params: Any, count: int) -> list[Any]:
+        if params is None:
+            return [self._defaults] * count
+        if isinstance(params, Sequence):
+            if len(params) != count:
+                raise ValueError(
+                    f"{count} prompts came with {len(params)} sampling_params: give one for all, or each its own"
+                )
+            return list(params)
+        return [params] * count
+
+    # ---- the rest
+
+    def get_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            raise ValueError("there is no tokenizer: this engine was made with skip_tokenizer_init=True")
+        return self._tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What requests get that bring none: generation_config.json's, where it says something."""
+        return self._defaults
+
+    def reset_prefix_cache(self) -> None:
+        """Forget the cached beginnings of prompts."""
+        self._core.cache.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """End the model's processes and free its memory. Safe to call twice."""
+        self._stop()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(explain_missing(name, [n for n in dir(type(self)) if not n.startswith("_")]))
+
+
+class _NoBar:
+    def update(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _bar(use_tqdm: Bar, total: int) -> Any:
+    if not use_tqdm:
+        return _NoBar()
+    if callable(use_tqdm):
+        return use_tqdm(total=total, desc="Prompts")
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="Prompts", dynamic_ncols=True)
+
+
+def _failed(name: str, prompt: Any, error: RequestError) -> RequestOutput:
+    text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, dict) else None
+    return RequestOutput(
+        request_id=name,
+        prompt=text if isinstance(text, str) else None,
+        prompt_token_ids=[],
+        outputs=[CompletionOutput(finish_reason="error")],
+        finished=True,
+        metrics=RequestMetrics(arrival_time=0.0),
+        error=str(error),
+    )

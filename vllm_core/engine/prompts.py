@@ -1,0 +1,64 @@
+"""What users pass as prompts, brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from vllm_core.engine.errors import RequestError, nearest
+from vllm_core.interfaces.tokenizer import Tokenizer
+
+__all__ = ["Prompt", "as_list", "read_prompt"]
+
+KEYS = ("prompt", "prompt_token_ids")
+NOT_YET = ("multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt",
+           "decoder_prompt", "cache_salt", "token_type_ids")  # fmt: skip
+
+
+@attrs.frozen
+class Prompt:
+    text: str | None
+    token_ids: list[int]
+
+
+def as_list(prompts: Any) -> list[Any]:
+    """One prompt or several, as several. A list of numbers is one prompt."""
+    if isinstance(prompts, str | Mapping):
+        return [prompts]
+    if not isinstance(prompts, Sequence):
+        raise TypeError(
+            "prompts must be text, {'prompt': text}, {'prompt_token_ids': [...]} or a list of these, "
+            f"not {type(prompts).__name__}"
+        )
+    return [prompts] if prompts and all(type(p) is int for p in prompts) else list(prompts)
+
+
+def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_special_tokens: bool = True) -> Prompt:
+    """Raises ``RequestError`` for what is no prompt. Ids are checked by the engine."""
+    if isinstance(prompt, Mapping):
+        for key in prompt:
+            if key in NOT_YET:
+                raise RequestError(f"{key!r} in a prompt is not supported yet", request_id)
+            if key not in KEYS:
+                raise RequestError(f"a prompt has no field {key!r}{nearest(str(key), KEYS)}", request_id)
+        text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+    elif isinstance(prompt, str):
+        text, ids = prompt, None
+    else:
+        text, ids = None, prompt
+    if text is not None and not isinstance(text, str):
+        raise RequestError(f"a prompt's text must be a string, not {text!r:.80}", request_id)
+    if ids is not None:
+        return Prompt(text, ids)
+    if text is None:
+        raise RequestError("the prompt has neither text nor token ids", request_id)
+    if tokenizer is None:
+        raise RequestError(
+            "skip_tokenizer_init leaves no tokenizer: pass {'prompt_token_ids': [...]} instead of text", request_id
+        )
+    try:
+        return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens))
+    except Exception as error:  # a lone surrogate, say: whatever it is, it is about this prompt
+        raise RequestError(f"the prompt cannot be tokenized: {error}", request_id) from error

@@ -1,0 +1,112 @@
+"""All requests of an engine, where each one is, and the rows: who comes, runs, waits again and ends."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from vllm_core.engine.cache.manager import CacheManager
+from vllm_core.engine.cache.sequence import Admission
+from vllm_core.engine.errors import RequestError
+from vllm_core.engine.policy import FirstComeFirstServed
+from vllm_core.engine.request import NO_ROW, FinishReason, Request, State
+from vllm_core.engine.waiting import WaitingQueue
+from vllm_core.interfaces.scheduling import SchedulerPolicy
+
+__all__ = ["Roster"]
+
+
+class Roster:
+    """The states of requests change here only, and with them what the cache manager knows."""
+
+    def __init__(self, cache: CacheManager, max_rows: int, max_len: int, policy: SchedulerPolicy | None) -> None:
+        self.cache = cache
+        self.max_len = max_len  # tokens of a request, prompt and output together
+        self.requests: dict[str, Request] = {}  # all that have not finished
+        self.waiting = WaitingQueue(policy or FirstComeFirstServed())
+        self.running: list[Request] = []  # in the order of their keys
+        self.free_rows = list(range(max_rows - 1, -1, -1))
+        self._arrivals = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises ``RequestError`` for one that can never run."""
+        if request.request_id in self.requests:
+            raise RequestError("a request with this id is running already", request.request_id)
+        if request.num_prompt >= self.max_len:
+            raise RequestError(
+                f"the prompt has {request.num_prompt} tokens; with one token of output it must fit into {self.max_len}",
+                request.request_id,
+            )
+        request.max_total = min(request.max_total, self.max_len)
+        request.order = self._arrivals
+        self._arrivals += 1
+        self.cache.open(request.request_id, request.token_ids)
+        request.cache = self.cache.sequences[request.request_id]
+        self.requests[request.request_id] = request
+        self.waiting.push(request)
+
+    def start(self, request: Request, admission: Admission) -> None:
+        """The first of the queue gets a row; its pages it has."""
+        self.waiting.pop()
+        if request.num_cached < 0:
+            request.num_cached = admission.num_computed
+        request.state = State.RUNNING
+        request.row = self.free_rows.pop()
+        request.prefill_end = len(request.token_ids)
+        request.bound = admission.num_computed
+        insort(self.running, request, key=lambda r: r.key)
+
+    def preempt(self, request: Request) -> None:
+        """Its pages go, its tokens stay: it will be computed again from the start, or from a cached prefix."""
+        self.running.remove(request)
+        self.cache.release(request.request_id)
+        request.state = State.PREEMPTED
+        request.num_preemptions += 1
+        self.free_row(request)
+        self.waiting.push(request)
+
+    def finish(
+        self, request: Request, reason: FinishReason, stop_reason: int | str | None = None, error: str = ""
+    ) -> None:
+        """End a request at once. Pages and row come back when the last step with it has retired."""
+        if request.state is State.FINISHED:
+            return
+        if request.state is State.RUNNING:
+            self.running.remove(request)
+        else:
+            self.waiting.drop()
+        request.finish(reason, stop_reason, error)
+        del self.requests[request.request_id]
+        self.cache.close(request.request_id)
+        self.free_row(request)
+
+    def take(self, request: Request, sampled: list[int], drafts: int) -> None:
+        """Append what a step sampled, up to the token that ends the request. -1 ends the list."""
+        tokens, stops, limit = request.token_ids, request.stop_ids, request.max_total
+        emitted = 0
+        for token in sampled:
+            if token < 0:
+                break
+            emitted += 1
+            tokens.append(token)
+            if token in stops or len(tokens) >= limit:
+                break
+        if not emitted:
+            raise RuntimeError(f"the step sampled nothing for request {request.request_id} in row {request.row}")
+        if request.state is State.RUNNING:
+            request.bound -= 1 + drafts - emitted
+            # As CacheManager.advance, without a call where nothing happens: most steps of most rows.
+            sequence, computed = request.cache, len(tokens) - 1
+            if sequence.computed <= computed < sequence.next_event:
+                sequence.computed = computed
+            else:
+                self.cache.advance(request.request_id, computed)
+        if token in stops:
+            self.finish(request, FinishReason.STOP, token if token in request.params.stop_token_ids else None)
+        elif len(tokens) >= limit:
+            self.finish(request, FinishReason.LENGTH)
+
+    def free_row(self, request: Request) -> None:
+        """Give its row back, once no step in flight has it."""
+        if request.row != NO_ROW and request.in_flight == 0:
+            self.free_rows.append(request.row)
+            request.row = NO_ROW
