@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_core.interfaces.weights import Slices
-from vllm_core.weights.load import finish, loading_layers, place
+from vllm_core.weights.load import finish, loading_layers, place, single_threaded
 from vllm_core.weights.transforms import extent, full
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ def fill_dummy(model: nn.Module, seed: int = 0) -> None:
     Matrices get a standard deviation of 1 / sqrt(inputs), vectors called ``weight`` (norms) values
     near 1, other vectors values near 0; integers and bytes are drawn from 0 to 15.
     """
+    with single_threaded():
+        _fill_layers(model, seed)
+    finish(model)
+
+
+def _fill_layers(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(_BLOCK, generator=generator).clamp_(-4, 4)
     noise = torch.cat([noise, noise])  # any _BLOCK neighbours are a slice
@@ -51,7 +57,6 @@ def fill_dummy(model: nn.Module, seed: int = 0) -> None:
                 _fill(target.view(wanted), range_.shape, full(range_.source, range_.shape), made[key], offset)
                 if target.is_floating_point():
                     _scale(target, name, range_.shape)
-    finish(model)
 
 
 def _values(noise: Tensor, like: Tensor) -> Tensor:
