@@ -16,20 +16,31 @@ from vllm_core.interfaces.steps import NULL_PAGE, PageCopy
 GroupPages = TokenPages | RecurrentPages | CrossPages
 
 
+def group_pages(group: CacheGroup, pool: PagePool, num_drafts: int) -> GroupPages:
+    """The bookkeeping of a group, by the kind of its caches."""
+    if isinstance(group.spec, RecurrentCache):
+        return RecurrentPages(group, pool, num_drafts)
+    if isinstance(group.spec, CrossAttentionCache):
+        return CrossPages(group, pool)
+    return TokenPages(group, pool)
+
+
+def pages_of_sequence(
+    plan: CachePlan, num_tokens: int, *, step_tokens: int, num_drafts: int = 0, encoder_tokens: int = 0
+) -> int:
+    """Pages that suffice for one sequence alone, with ``step_tokens`` in flight or being scheduled."""
+    pool = PagePool(2, len(plan.groups))
+    groups = [group_pages(group, pool, num_drafts) for group in plan.groups]
+    return sum(group.most(num_tokens, step_tokens, encoder_tokens) for group in groups)
+
+
 class CacheGroups:
     """One object per group, by kind. Methods take or give up pages in all groups at once."""
 
     def __init__(self, plan: CachePlan, pool: PagePool, *, max_tokens: int, num_drafts: int) -> None:
-        def make(group: CacheGroup) -> GroupPages:
-            if isinstance(group.spec, RecurrentCache):
-                return RecurrentPages(group, pool, num_drafts)
-            if isinstance(group.spec, CrossAttentionCache):
-                return CrossPages(group, pool)
-            return TokenPages(group, pool)
-
         self._pool = pool
-        self._max_tokens = max_tokens
-        self.all: list[GroupPages] = [make(group) for group in plan.groups]
+        self.max_tokens = max_tokens
+        self.all: list[GroupPages] = [group_pages(group, pool, num_drafts) for group in plan.groups]
         # Full attention first when looking for a prefix: it stops at the first miss and bounds the rest.
         self._searched = sorted(self.all, key=lambda g: not (isinstance(g, TokenPages) and g.window is None))
         self.unit = gcd(*(g.block_size for g in self.all if not isinstance(g, CrossPages))) or 1
@@ -72,9 +83,9 @@ class CacheGroups:
     def missing(self, seq: CachedSequence, num_tokens: int) -> list[int]:
         """Pages that each group has to take so that ``num_tokens`` tokens have a place."""
         assert seq.tables is not None
-        if num_tokens > self._max_tokens:
+        if num_tokens > self.max_tokens:
             raise ValueError(
-                f"{num_tokens} tokens do not fit into a block table for {self._max_tokens} (max_model_len and drafts)"
+                f"{num_tokens} tokens do not fit into a block table for {self.max_tokens} (max_model_len and drafts)"
             )
         return [group.missing(seq, table, num_tokens) for group, table in zip(self.all, seq.tables, strict=True)]
 
@@ -133,7 +144,7 @@ class CacheGroups:
         """When the next ``reserve`` has something to do."""
         assert seq.tables is not None
         rooms = [group.room(seq, table) for group, table in zip(self.all, seq.tables, strict=True)]
-        seq.room = int(min([self._max_tokens, *rooms]))
+        seq.room = int(min([self.max_tokens, *rooms]))
 
     def note_event(self, seq: CachedSequence) -> None:
         """When the next ``advance`` has something to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import attrs
 
@@ -94,7 +95,7 @@ class CacheManager:
         )
         child.chain = None if parent.chain is None else parent.chain.fork(tokens, length)
         self.sequences.add(child_id, child)
-        tables = self.groups.inherit(parent, length, self._in_flight(parent))
+        tables = self._inherit(parent, length)
         if tables is None:
             return self.admit(child_id, budget)
         return self._place(child_id, child, tables, length, budget)
@@ -110,7 +111,7 @@ class CacheManager:
                 f"sequence {seq_id!r} cannot go back to {num_computed} computed tokens: "
                 f"it has {seq.computed}, and one of its {len(seq.tokens)} tokens must be left to compute"
             )
-        tables = self.groups.inherit(seq, num_computed, self._in_flight(seq))
+        tables = self._inherit(seq, num_computed)
         self.release(seq_id)
         if seq.chain is not None:
             seq.chain.truncate(num_computed)
@@ -183,9 +184,8 @@ class CacheManager:
     def launched(self, step: int, seq_ids: Iterable[SeqId]) -> None:
         """The step was launched with these sequences."""
         self.fence.launch(step)
-        for seq_id in seq_ids:
+        for seq_id in chain(seq_ids, self.copies.launched(step)):
             self.sequences[seq_id].last_step = step
-        self.copies.launched(step)
 
     def retired(self, step: int) -> None:
         """All steps up to this one have ended on every device."""
@@ -227,15 +227,18 @@ class CacheManager:
         """Assert every invariant: no page is leaked, lost, or owned by whom it was not given to."""
         check_cache(self)
 
-    def _in_flight(self, seq: CachedSequence) -> bool:
-        return seq.last_step > self.fence.retired
+    def _inherit(self, seq: CachedSequence, length: int) -> list[Table] | None:
+        tables = self.groups.inherit(seq, length, in_flight=seq.last_step > self.fence.retired)
+        if tables is not None:
+            self.copies.look_through(tables)
+        return tables
 
     def _place(
         self, seq_id: SeqId, seq: CachedSequence, tables: list[Table], length: int, budget: int
     ) -> Admission | None:
         """Start a sequence from tables that hold ``length`` tokens; None undoes that."""
         seq.tables, seq.computed = tables, length
-        if self.groups.grow(seq, min(length + budget, len(seq.tokens))) is None:
+        if self.groups.grow(seq, min(length + budget, len(seq.tokens), self.groups.max_tokens)) is None:
             self.groups.disown(tables)
             seq.tables, seq.computed, seq.room, seq.next_event = None, 0, 0, 0
             return None

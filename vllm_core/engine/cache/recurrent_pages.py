@@ -110,11 +110,8 @@ class RecurrentPages:
         return (table.seen + 1) * self.block_size if left else inf
 
     def trim(self, table: Table, num_tokens: int) -> list[int]:
-        """Cut off checkpoints beyond ``num_tokens``; their pages are still owned."""
-        keep = self.ring + num_tokens // self.block_size
-        pages = [page for page in table.pages[keep:] if page != NULL_PAGE]
-        del table.pages[keep:]
-        return pages
+        """Nothing: the device would go on to write to checkpoints that were cut off."""
+        return []
 
     def _empty(self, seq: CachedSequence, length: int) -> Table:
         blocks = length // self.block_size
