@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog, load_catalog
     from vllm_core.plugins.decision import Answer, Decision, Question
     from vllm_core.plugins.errors import Ambiguous, LockMismatch, NoOffer, PluginError
-    from vllm_core.plugins.explain import explain, format_explain
     from vllm_core.plugins.lock import Lock, LockedChooser
     from vllm_core.plugins.policy import Policy, read_policy
     from vllm_core.plugins.records import Offering, PluginStatus, Provided
@@ -24,7 +23,7 @@ _WHERE = {
     "Ambiguous": "errors", "Answer": "decision", "Catalog": "catalog", "Decision": "decision", "Lock": "lock",
     "LockMismatch": "errors", "LockedChooser": "lock", "NoOffer": "errors", "Offering": "records",
     "PluginError": "errors", "PluginStatus": "records", "Policy": "policy", "Provided": "records",
-    "Question": "decision", "Selector": "select", "explain": "explain", "format_explain": "explain",
+    "Question": "decision", "Selector": "select",
     "load_catalog": "catalog", "read_policy": "policy",
 }  # fmt: skip
 __all__ = [
@@ -43,8 +42,6 @@ __all__ = [
     "Provided",
     "Question",
     "Selector",
-    "explain",
-    "format_explain",
     "load_catalog",
     "read_policy",
 ]

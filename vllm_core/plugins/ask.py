@@ -7,14 +7,13 @@ from typing import Any
 from vllm_core.plugin import Offer, Refusal
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.decision import Answer, Question
-from vllm_core.plugins.errors import PluginError
 from vllm_core.plugins.records import PluginStatus, kind_of
 
 __all__ = ["ask"]
 
 
 def ask(catalog: Catalog, question: Question) -> list[Answer]:
-    """Every plugin's answer. What goes wrong counts as a refusal; if the user named the offer, it is raised."""
+    """Every plugin's answer. What goes wrong counts as a refusal that keeps the error."""
     answers = []
     kind = kind_of(question.hook)
     for plugin, call in catalog.implementations(question.hook):
@@ -23,19 +22,16 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
         if off and len(off) == len(offered):
             answers += off
             continue
-        named = question.named is not None and question.named in offered
+        name = question.named if question.named in offered else ""
         try:
             said = call(query=question.query, settings=catalog.settings.get(plugin.name))
         except (Exception, SystemExit) as error:
-            why = f"{type(error).__name__}: {error}"
-            if named:
-                raise _fatal(question, plugin, why) from error
-            answers.append(_answer(plugin, refusal=f"raised {why}"))
+            answers.append(_answer(plugin, name=name, refusal=f"raised {type(error).__name__}: {error}", error=error))
             continue
         answer = _read(plugin, offered, said)
-        if named and isinstance(answer, str):
-            raise _fatal(question, plugin, answer)
-        answers.append(_answer(plugin, refusal=answer) if isinstance(answer, str) else answer)
+        if isinstance(answer, str):
+            answer = _answer(plugin, name=name, refusal=answer, error=TypeError(answer))
+        answers.append(answer)
         answers += [row for row in off if row.name != getattr(said, "name", "")]
     return answers
 
@@ -58,7 +54,3 @@ def _read(plugin: PluginStatus, offered: dict[str, str], said: Any) -> Answer | 
 
 def _answer(plugin: PluginStatus, **said: Any) -> Answer:
     return Answer(plugin=plugin.name, distribution=plugin.distribution, version=plugin.version, **said)
-
-
-def _fatal(question: Question, plugin: PluginStatus, why: str) -> PluginError:
-    return PluginError(f"{question.what} and cannot be used.", by=plugin.owner, why=why)

@@ -12,7 +12,7 @@ from vllm_core.plugins.order import Candidate
 from vllm_core.plugins.records import kind_of
 from vllm_core.plugins.sets import conflict
 
-__all__ = ["ambiguous", "incompatible", "no_offer", "shared_name"]
+__all__ = ["ambiguous", "failed", "incompatible", "no_offer", "shared_name"]
 
 
 def refusals(answers: Sequence[Answer]) -> list[str]:
@@ -22,6 +22,16 @@ def refusals(answers: Sequence[Answer]) -> list[str]:
         for a in answers
         if a.refusal
     ]
+
+
+def failed(question: Question, answer: Answer, instead: Candidate | None) -> PluginError:
+    """What was named raised, or answered nonsense."""
+    return PluginError(
+        f"{question.what} and cannot be used.",
+        by=f"{answer.owner}, plugin {answer.plugin}",
+        why=answer.refusal,
+        instead=_instead(instead),
+    )
 
 
 def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], instead: Candidate | None) -> PluginError:
@@ -36,7 +46,7 @@ def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], in
             query=f"{question.query!r:.300}",
             broken=broken,
         )
-    other = f"{instead.answer.label} accepts the same engine; leave the setting out to use it" if instead else ""
+    other = _instead(instead)
     if question.named not in catalog.names(kind):
         error = catalog.nobody(kind, question.named)
         return NoOffer(f"{question.what}: {error.title}", **error.facts, instead=other)
@@ -46,6 +56,10 @@ def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], in
         mine = [a for a in answers if a.plugin in {p.name for p in owners} and not a.offer]
     why = refusals(mine) or [f"{p.label} says that the question is not its own (it returned None)" for p in owners]
     return NoOffer(f"{question.what} and cannot be used.", by=[p.owner for p in owners], why=why, instead=other)
+
+
+def _instead(candidate: Candidate | None) -> str:
+    return f"{candidate.answer.label} accepts the same engine; leave the setting out to use it" if candidate else ""
 
 
 def shared_name(question: Question, answers: Sequence[Answer]) -> Ambiguous:

@@ -42,6 +42,7 @@ class Answer:
     refusal: str = ""  # the reason
     remedy: str = ""
     lacks: str = ""  # the partner a refusal names, as "kind:name"
+    error: BaseException | None = attrs.field(default=None, eq=False, repr=False)  # raised, or an answer of no use
     note: str = ""  # what became of it: why an offer lost, where a lacking partner is
 
     @property

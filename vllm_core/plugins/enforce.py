@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_core.plugins.errors import PluginError, PolicyError, did_you_mean, nearest
+from vllm_core.plugins.errors import PluginError, PolicyError, nearest
 from vllm_core.plugins.index import advice
 from vllm_core.plugins.records import CORE
 
@@ -37,11 +37,13 @@ def names(catalog: Catalog) -> tuple[str, ...]:
                 continue
             if item.text in known or _canonical_in(item, known):
                 continue
-            if key == "block" and not nearest(item.text, known):
+            close = _closest(item, known)
+            if key == "block" and not _is_typo(item.text, close):
                 warnings.append(f'"{item.text}" in block in {item.source} is not installed: nothing to disable.')
                 continue
+            hint = f'; did you mean "{close}"?' if close else ""
             raise PolicyError(
-                f'"{item.text}" in {key} in {item.source} is not installed{did_you_mean(item.text, known)}.',
+                f'"{item.text}" in {key} in {item.source} is not installed{hint}.',
                 known=", ".join(sorted(known)) or "no plugin is installed",
                 install=_advice(catalog, item),
             )
@@ -75,6 +77,26 @@ def _known(catalog: Catalog, item: Item) -> set[str]:
     if item.offering:
         return {str(offering) for plugin in catalog.plugins for offering in plugin.provides}
     return {name for p in catalog.plugins if p.name != CORE for name in (p.name, p.distribution)}
+
+
+def _closest(item: Item, known: set[str]) -> str:
+    """The nearest known item. Of offerings kind and name are compared apart: a long kind makes all names look alike."""
+    if item.offering is None:
+        return nearest(item.text, known)
+    kind, name = item.offering
+    kinds = {text.partition(":")[0] for text in known}
+    kind = kind if kind in kinds else nearest(kind, kinds)
+    found = nearest(name, [text.partition(":")[2] for text in known if text.startswith(f"{kind}:")])
+    return f"{kind}:{found}" if found else ""
+
+
+def _is_typo(text: str, close: str) -> bool:
+    """Whether one was written for the other. Names that differ in a number (x2, x3) are two things."""
+    from difflib import SequenceMatcher
+
+    name, other = text.rpartition(":")[2].lower(), close.rpartition(":")[2].lower()
+    digits = [[c for c in word if c.isdigit()] for word in (name, other)]
+    return bool(other) and digits[0] == digits[1] and SequenceMatcher(None, name, other).ratio() > 0.8
 
 
 def _canonical_in(item: Item, known: set[str]) -> bool:

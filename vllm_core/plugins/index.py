@@ -35,6 +35,7 @@ def scan(plugins: Path) -> dict[str, list[str]]:
     from vllm_core.plugins.source import locate
 
     found = []
+    before = list(sys.path)
     for file in sorted(plugins.glob("*/*/pyproject.toml")):
         project = tomllib.loads(file.read_text())["project"]
         sys.path.insert(0, str(file.parent))
@@ -48,8 +49,12 @@ def scan(plugins: Path) -> dict[str, list[str]]:
                     file=locate(module),
                 )
             )
+    try:
+        results = probe_all(found, timeout=20.0, reprobe=True)
+    finally:
+        sys.path[:] = before
     index: dict[str, list[str]] = {}
-    for plugin, probed in probe_all(found, timeout=20.0, reprobe=True).items():
+    for plugin, probed in results.items():
         if probed.reason:
             raise SystemExit(f"{plugin.owner}: {probed.reason}")
         for hook, entries in probed.listings.items():

@@ -7,7 +7,7 @@ the settings. No pickle: msgpack with a fixed schema.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from vllm_core import __version__
 from vllm_core.plugin import Offer
-from vllm_core.plugins.decision import Decision
+from vllm_core.plugins.decision import Decision, Question
 from vllm_core.plugins.digest import canonical, digest
 from vllm_core.plugins.errors import LockMismatch, NoOffer
 from vllm_core.plugins.records import Provided
@@ -68,7 +68,7 @@ class Lock:
     settings: dict[str, Any]  # plain data
 
     @classmethod
-    def of(cls, decisions: Iterable[Decision], settings: Mapping[str, Any] | Any = None) -> Lock:
+    def from_decisions(cls, decisions: Iterable[Decision], settings: Mapping[str, Any] | Any = None) -> Lock:
         """Lock decisions. ``settings`` is a mapping or an attrs object of plain values."""
         records = [_record(decision) for decision in decisions]
         return cls(
@@ -128,16 +128,21 @@ class LockedChooser:
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        self._found = {(r.kind, r.key, r.named): r for r in lock.records}
+        self._found: dict[tuple[str, str], list[LockRecord]] = {}
+        for record in lock.records:
+            self._found.setdefault((record.kind, record.key), []).append(record)
 
     def choose(
         self, hook: str, query: Any, named: str | None = None, *, asked_by: str = "", first: str = ""
     ) -> Decision:
         """The decision made for this query. ``NoOffer`` if the parent made none: the two processes disagree.
 
+        A layer does not know what the user named, so None accepts a decision that was made for a name.
         ``asked_by`` and ``first`` had their effect when the decision was made.
         """
-        record = self._found.get((hook, digest(query), named))
+        made_for = self._found.get((hook, digest(query)), ())
+        exact = [r for r in made_for if r.named == named]
+        record = next(iter(exact or (made_for if named is None else ())), None)
         if record is None:
             made = sorted({r.kind for r in self._lock.records})
             raise NoOffer(
@@ -147,6 +152,10 @@ class LockedChooser:
             )
         provided = Provided(record.offer(), record.plugin, record.distribution, record.version)
         return Decision(hook=hook, query=query, named=named, provided=provided, why=record.why)
+
+    def choose_set(self, questions: Sequence[Question]) -> list[Decision]:
+        """As ``Selector.choose_set``."""
+        return [self.choose(q.hook, q.query, q.named) for q in questions]
 
     def choose_model(self, query: Any, named: str | None = None) -> Decision:
         """As ``Selector.choose_model``."""

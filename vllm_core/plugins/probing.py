@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from vllm_core.plugins import cache
+from vllm_core.plugins.errors import PluginError
 from vllm_core.plugins.records import Found, Probed
 
 __all__ = ["probe_all"]
@@ -40,7 +41,7 @@ def _run(plugins: list[Found], timeout: float) -> dict[Found, Probed]:
                 results[plugin] = Probed.from_plain(json.loads(child.line(timeout)))
         except TimeoutError:
             if child.lines_read == 0:
-                raise RuntimeError(f"the child that imports plugins did not start in {_START_SECONDS:g} s") from None
+                raise PluginError(f"the child that imports plugins did not start in {_START_SECONDS:g} s.") from None
             results[rest[child.lines_read - 1]] = Probed(
                 reason=f"importing it had not ended after {timeout:g} s, and was killed",
                 remedy="report it; --reprobe tries again, import_timeout_s under [plugins] in vllm.toml waits longer",
@@ -48,7 +49,7 @@ def _run(plugins: list[Found], timeout: float) -> dict[Found, Probed]:
         except EOFError:
             how, last = child.death()
             if child.lines_read == 0:
-                raise RuntimeError(f"the child that imports plugins {how}: {last}") from None
+                raise PluginError(f"the child that imports plugins {how}.", why=last) from None
             results[rest[child.lines_read - 1]] = Probed(
                 reason=f"importing it {how}" + (f": {last}" if last else ""),
                 remedy=f"python -c 'import {rest[child.lines_read - 1].module}' shows it; report it",

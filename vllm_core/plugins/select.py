@@ -50,6 +50,12 @@ class Selector:
         answers = [ask(self.catalog, question) for question in questions]
         candidates = [self._candidates(q, a) for q, a in zip(questions, answers, strict=True)]
         chosen = self._solve(questions, candidates)
+        for i, question in enumerate(questions):
+            failed = [a for a in answers[i] if a.error and a.name == question.named]
+            if failed and question.named is not None:
+                raise complain.failed(
+                    question, failed[0], self._instead(i, questions, answers, candidates)
+                ) from failed[0].error
         if not chosen:
             raise self._impossible(questions, answers, candidates)
         if len(chosen) > 1:
@@ -123,15 +129,21 @@ class Selector:
         self, questions: Sequence[Question], answers: list[list[Answer]], candidates: list[list[Candidate]]
     ) -> Exception:
         for i, question in enumerate(questions):
-            if candidates[i]:
-                continue
-            # Suggest only what the same search has just found to work.
-            without: Any = ()
-            if question.named is not None:
-                others = order(question, answers[i], self.prefer(question.hook), self.device)
-                without = self._solve(questions, [*candidates[:i], others, *candidates[i + 1 :]])
-            return complain.no_offer(self.catalog, question, answers[i], without[0][i] if len(without) == 1 else None)
+            if not candidates[i]:
+                instead = self._instead(i, questions, answers, candidates)
+                return complain.no_offer(self.catalog, question, answers[i], instead)
         return complain.incompatible(questions, candidates, [(d.hook, d.offer) for d in self.decisions])
+
+    def _instead(
+        self, i: int, questions: Sequence[Question], answers: list[list[Answer]], candidates: list[list[Candidate]]
+    ) -> Candidate | None:
+        """What would be chosen if question ``i`` named nothing: found by the same search, so that it is true."""
+        question = questions[i]
+        if question.named is None:
+            return None
+        others = order(question, answers[i], self.prefer(question.hook), self.device)
+        without = self._solve(questions, [*candidates[:i], others, *candidates[i + 1 :]])
+        return without[0][i] if len(without) == 1 else None
 
 
 def _provided(answer: Answer) -> Provided:
