@@ -85,12 +85,13 @@ class Catalog:
             for offering in plugin.provides:
                 if (offering.kind, offering.name) == (kind, name):
                     if offering.disabled:
-                        why.append(f"{plugin.owner} offers it, {offering.disabled}")
+                        why.append(f"{plugin.label} offers it, {offering.disabled}")
                     elif plugin.state != "active":
-                        why.append(f"{plugin.owner} offers it, {plugin.state}: {plugin.reason}; {plugin.remedy}")
+                        state = "quarantined: " if plugin.state == "quarantined" else ""
+                        why.append(f"{plugin.label} offers it, {state}{plugin.reason}; {plugin.remedy}")
         known = self.names(kind)
         return NoOffer(
-            f'no active plugin offers the {word} "{name}"{did_you_mean(name, known) if not why else ""}.',
+            f'no active plugin offers the {word} "{name}"{(not why and did_you_mean(name, known)) or "."}',
             why=why,
             known=", ".join(known) or f"no {word} at all",
             broken=[

@@ -41,9 +41,9 @@ def names(catalog: Catalog) -> tuple[str, ...]:
             if key == "block" and not _is_typo(item.text, close):
                 warnings.append(f'"{item.text}" in block in {item.source} is not installed: nothing to disable.')
                 continue
-            hint = f'; did you mean "{close}"?' if close else ""
+            hint = f'; did you mean "{close}"?' if close else "."
             raise PolicyError(
-                f'"{item.text}" in {key} in {item.source} is not installed{hint}.',
+                f'"{item.text}" in {key} in {item.source} is not installed{hint}',
                 known=", ".join(sorted(known)) or "no plugin is installed",
                 install=_advice(catalog, item),
             )

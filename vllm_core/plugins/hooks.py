@@ -48,7 +48,7 @@ class Hooks:
         caller = getattr(self._manager.hook, hook, None)
         if caller is None:
             known = [name for name in vars(self._manager.hook) if not name.startswith("_")]
-            raise PluginError(f'there is no hook "{hook}"{did_you_mean(hook, known)}.')
+            raise PluginError(f'there is no hook "{hook}"{did_you_mean(hook, known) or "."}')
         found = [
             (self._status[impl.plugin_name], _by_name(impl.function, impl.argnames))
             for impl in caller.get_hookimpls()

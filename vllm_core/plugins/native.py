@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from vllm_core.plugin import Offer, Rank
 from vllm_core.plugins import complain
 from vllm_core.plugins.decision import Answer, Decision, Question
@@ -24,23 +26,25 @@ def listed(selector: Selector, query: Any) -> tuple[Decision | None, list[Answer
         found = [_answer(provided, query) for provided in models.get(architecture, ())]
         answers += found
         able = [a for a in found if a.offer]
+        why = "its plugin lists the architecture"
         if len(able) > 1:
-            names = selector.prefer("models")
-            for wanted in names:
+            for wanted in selector.prefer("models"):
                 preferred = [a for a in able if wanted in (a.plugin, a.distribution)]
                 if preferred:
-                    able = preferred
+                    able, why = preferred, "its plugin lists the architecture and is named in prefer"
                     break
-            else:
+            if len(able) > 1:
                 raise complain.shared_name(Question("models", query, architecture), able)
         if able:
             winner = able[0]
+            lost = "another plugin that lists it is named in prefer"
+            answers = [attrs.evolve(a, note="chosen" if a is winner else lost if a.offer else "") for a in answers]
             decision = Decision(
                 hook="model",
                 query=query,
                 provided=Provided(winner.offer, winner.plugin, winner.distribution, winner.version),
                 answers=tuple(answers),
-                why="its plugin lists the architecture" + (", named in prefer" if len(found) > 1 else ""),
+                why=why,
             )
             return decision, answers
     return None, answers

@@ -143,7 +143,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
             values[known[variable]] = ([item for x in value.split(",") if (item := x.strip())], variable)
         elif variable.startswith(_ENV):
             raise PolicyError(
-                f"environment variable {variable} is not known{did_you_mean(variable, known)}.", known=", ".join(known)
+                f"environment variable {variable} is not known{did_you_mean(variable, known) or '.'}",
+                known=", ".join(known),
             )
     return values
 
@@ -151,7 +152,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
 def _checked(key: str, value: Any, source: str) -> tuple[Any, str]:
     if key not in _KEYS:
         raise PolicyError(
-            f'key "{key}" of [plugins] in {source} is not known{did_you_mean(key, _KEYS)}.', known=", ".join(_KEYS)
+            f'key "{key}" of [plugins] in {source} is not known{did_you_mean(key, _KEYS) or "."}',
+            known=", ".join(_KEYS),
         )
     if key in _LISTS and not _is_names(value):
         raise PolicyError(
