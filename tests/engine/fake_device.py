@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import numpy as np
 
 from vllm_core.interfaces.cache import CacheGroup, CachePlan, FullAttentionCache, SlidingWindowCache
@@ -63,6 +64,8 @@ class FakePending:
 
     def result(self, timeout=None):
         self.device.fetched.append(self._result.step)
+        plan, as_launched = self.device.plans[self._result.step], self.device.wire[self._result.step]
+        assert msgspec.msgpack.encode(plan) == as_launched, "a plan does not change after its launch"
         return self._result
 
 
@@ -78,6 +81,10 @@ class FakeDevice:
         self.pages = np.full((num_pages, block_size), -1, dtype=np.int64)
         self.rows: dict[int, Row] = {}
         self.plans: list[StepPlan] = []
+        self.wire: list[bytes] = []
+        self.depth = 2  # steps in flight at most
+        self.sampled = 0  # tokens
+        self.owners: list[int] | None = None  # of each page, as the engine has it
         self.launched, self.fetched = [], []
         self.rng = np.random.default_rng(seed)
         self.fail_at: int | None = None
@@ -98,8 +105,9 @@ class FakeDevice:
         if plan.step == self.fail_at:
             raise RuntimeError("the device is on fire")
         self.plans.append(plan)
+        self.wire.append(msgspec.msgpack.encode(plan))
         self.launched.append(plan.step)
-        assert len(self.launched) - len(self.fetched) <= 2, "at most two steps in flight"
+        assert len(self.launched) - len(self.fetched) <= self.depth, "not too many steps in flight"
         assert not plan.copies, "nothing here forks"
         for init in plan.inits:
             self.rows[init.row] = Row(init, len(self.plan.groups))
@@ -108,6 +116,9 @@ class FakeDevice:
             assert growth.first_block <= len(table), "a table grows without holes"
             table[growth.first_block : growth.first_block + len(growth.pages)] = growth.pages
         assert len(set(plan.rows)) == len(plan.rows), "a row runs once a step"
+        if self.owners is not None:
+            pages = {page for row in plan.rows for table in self.rows[row].tables for page in table} - {NULL_PAGE}
+            assert all(self.owners[page] for page in pages), "a table holds a page that went back to the pool"
         width = 1 + max([0, *plan.num_drafts])
         out = np.full((len(plan.rows), width), -1, dtype=np.int32)
         for i, row in enumerate(plan.rows):
@@ -156,5 +167,6 @@ class FakeDevice:
                 break
         row.computed += count - drafts + len(emitted) - 1
         row.tokens += emitted
+        self.sampled += len(emitted)
         assert row.computed == len(row.tokens) - 1
         return emitted

@@ -5,16 +5,24 @@ from __future__ import annotations
 from tests.engine.fake_device import FakeDevice
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.core import EngineCore
+from vllm_core.engine.loop import OverlappedLoop
 from vllm_core.engine.request import State
 
 
-def make_core(device: FakeDevice, *, budget=16, overlapped=True, max_len=64, caching=True, **more) -> EngineCore:
+def make_core(
+    device: FakeDevice, *, budget=16, overlapped=True, max_len=64, caching=True, depth=2, **more
+) -> EngineCore:
     settings = EngineSettings(
         max_num_seqs=device.max_rows,
         async_scheduling=overlapped,
         enable_prefix_caching=caching,
     )
-    return EngineCore(settings, device.start(), device, max_model_len=max_len, max_step_tokens=budget, **more)
+    core = EngineCore(settings, device.start(), device, max_model_len=max_len, max_step_tokens=budget, **more)
+    device.owners = core.cache.pool.owners
+    if overlapped and depth > 2:  # as several stages of a pipeline would have it
+        device.depth = depth
+        core._loop = type("DeepLoop", (OverlappedLoop,), {"DEPTH": depth})(core.scheduler, device)
+    return core
 
 
 def check_books(core: EngineCore) -> None:

@@ -50,8 +50,6 @@ class Draft:
         self.budget -= tokens
         request.bound = end
         request.in_flight += 1
-        if samples:
-            request.sampling_in_flight += 1
 
     def flight(self, step: int, copies: list[PageCopy]) -> Flight:
         plan = StepPlan(

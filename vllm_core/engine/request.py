@@ -61,10 +61,7 @@ class Request:
     row: int = NO_ROW
     prefill_end: int = 0  # tokens to compute before the first sample after admission
     bound: int = 0  # cached tokens, at most, once every launched step is done
-    room: int = 0  # tokens that the pages held so far have room for
     in_flight: int = 0  # steps launched with it and not retired
-    sampling_in_flight: int = 0  # those of them that sample: each brings at least one token
-    last_step: int = -1  # latest step launched with it
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
     cache: Any = None  # what the cache manager keeps for it
@@ -88,11 +85,6 @@ class Request:
     @property
     def finished(self) -> bool:
         return self.state is State.FINISHED
-
-    @property
-    def decoding(self) -> bool:
-        """Whether every launched step leaves one token to feed: the one sampled last."""
-        return self.bound >= self.prefill_end
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None, error: str = "") -> None:
         self.state = State.FINISHED

@@ -80,9 +80,9 @@ class Scheduler:
 
     def _decode(self, request: Request, draft: Draft) -> bool:
         """Schedule the token sampled last and its drafts. False: pages ran out."""
-        left = request.max_total - request.bound - 1  # tokens it may get at least, if all drafts in flight are right
-        if left <= 0 or len(request.token_ids) + request.sampling_in_flight >= request.max_total:
-            return True  # what is in flight may end it, or will
+        left = request.max_total - request.bound - 1  # tokens it may still get if all drafts in flight are right
+        if left <= 0:
+            return True  # then it ends with what is in flight, or runs on when that is known
         drafts = self.num_drafts
         if drafts:
             drafts = min(drafts, left - 1, draft.budget - 1)
@@ -184,7 +184,6 @@ class Scheduler:
         for request, samples, sampled, drafts, tokens in rows:
             request.in_flight -= 1
             if samples:
-                request.sampling_in_flight -= 1
                 # Of a preempted request the pages are gone, but the tokens are good: noise depends
                 # on seed and position only. What a finished one did in its extra step is dropped.
                 if request.state is not State.FINISHED:
