@@ -91,6 +91,16 @@ def test_requests_that_outgrow_a_tiny_cache_are_preempted_and_get_the_same_token
     assert sum(preempted) <= 8  # and does not come back only to be preempted at once
 
 
+def test_pages_on_their_way_back_are_waited_for_before_somebody_else_is_preempted():
+    preempted = []
+    for overlapped in (False, True):
+        core = make_core(FakeDevice(num_pages=33, block_size=2, max_rows=8), overlapped=overlapped, budget=64)
+        ask_many(core, [[i] * 6 for i in range(8)], max_tokens=24)
+        preempted.append(sum(output.metrics.num_preemptions for output in run(core).values()))
+    plain_loop, overlapped_loop = preempted
+    assert overlapped_loop <= plain_loop + 2
+
+
 def test_what_a_preempted_request_sampled_last_is_kept():
     device = FakeDevice(num_pages=17, block_size=2, max_rows=4)
     core = make_core(device, budget=32)
