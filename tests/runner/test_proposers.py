@@ -8,13 +8,13 @@ from vllm_core.interfaces.steps import RowSampling
 
 from .proposers import HiddenHead, PromptLookup
 from .statistics import agrees
-from .test_runner import PROMPTS, SAMPLINGS, requests
+from .test_runner import PROMPTS, requests
 from .toy import VOCAB, Driver, Request, make_runner
 
 
 def runner_with(proposer, k, **sizes):
     runner = make_runner(proposer, k, **sizes)
-    proposer.bind(runner.model, runner.plan)
+    proposer.bind(runner.model, runner.model.plan)
     return runner
 
 
@@ -109,8 +109,8 @@ def test_cache_entries_of_rejected_drafts_are_overwritten():
     driver.generate(again, 12)
     count = min(work[0].computed, again[0].computed)
     for layer in (0, 1):
-        group, *theirs = plain.runner.plan.pages(layer)
-        _, *ours = driver.runner.plan.pages(layer)
+        group, *theirs = plain.runner.model.plan.pages(layer)
+        _, *ours = driver.runner.model.plan.pages(layer)
         for a, b in zip(theirs, ours, strict=True):
             left = a[plain.tables[0][group]].flatten(0, 1)[:count]
             right = b[driver.tables[0][group]].flatten(0, 1)[:count]

@@ -31,7 +31,7 @@ def test_the_nucleus_is_the_one_that_sorting_finds(monkeypatch, short_list, top_
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=80), st.floats(0.001, 0.999))
 def test_both_ways_to_find_the_nucleus_agree_bit_for_bit(numbers, top_p):
-    weights = torch.tensor([numbers + [64]]) / 64  # exact in float32, and so are all their sums
+    weights = torch.tensor([[*numbers, 64]]) / 64  # exact in float32, and so are all their sums
     target = weights.sum(-1) * torch.tensor([top_p])
     threshold = truncation._bisect(weights, target)
     assert weights[weights >= threshold].sum() >= target

@@ -27,16 +27,19 @@ def cache_plan(layers: int = 2, block_sizes=(BLOCK, 2)) -> CachePlan:
     return CachePlan(groups=tuple(groups), page_bytes=page_bytes, num_tensors=max(len(g.names) for g in groups))
 
 
+class ToyBackend:
+    def begin_step(self, step):
+        return [n for n in step.query_lens for _ in range(n)]
+
+
 class ToyPlan:
     """What a Runner needs of ``runner.plan.EnginePlan``."""
 
     torch_device = CPU
 
-    def attach_pages(self, tensors, caches):
+    def bind_caches(self, caches, tensors):
         self.caches, self.tensors = caches, tensors
-
-    def begin_step(self, batch):
-        batch.metadata = [f"step of group {g.index}" for g in self.caches.groups]
+        return [ToyBackend() for _ in caches.groups]
 
     def pages(self, layer: int):
         group = self.caches.groups[layer % len(self.caches.groups)]
@@ -83,7 +86,7 @@ class ToyModel:
                 batch.taps[i] = x
             group, k_pages, v_pages = self.plan.pages(i)
             step = batch.attention[group]
-            assert batch.metadata[group] == f"step of group {group}"
+            assert len(batch.metadata[group]) == len(x)  # made once, for this step
             q, k, v = (x @ weight.T).view(len(x), 3, 2, 8).unbind(1)
             write_kv(k, v, k_pages, v_pages, step.slots)
             seen = paged_attention(

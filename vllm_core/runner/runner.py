@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vllm_core.interfaces.batch import Batch
+from vllm_core.interfaces.attention import AttentionBackend
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.proposer import Proposer
@@ -24,11 +24,8 @@ class BoundPlan(Protocol):
 
     torch_device: torch.device
 
-    def attach_pages(self, tensors: Sequence[Tensor], caches: CachePlan) -> None:
-        """Give every layer views on its pages."""
-
-    def begin_step(self, batch: Batch) -> None:
-        """Fill ``batch.metadata`` from ``batch.attention``."""
+    def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> Sequence[AttentionBackend | None]:
+        """Give every layer its pages; the backend of each cache group (None: no attention reads it)."""
 
 
 class Runner:
@@ -52,10 +49,10 @@ class Runner:
     ) -> None:
         if (proposer is None) != (num_drafts == 0):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
-        self.model, self.plan, self.caches, self.proposer = model, plan, caches, proposer
+        self.model, self.caches, self.proposer = model, caches, proposer
         self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
         self.pages = make_pages(caches, num_pages, self.device)
-        plan.attach_pages(self.pages, caches)
+        self.backends = plan.bind_caches(caches, self.pages)
         block_sizes = [group.block_size for group in caches.groups]
         self.rows = Rows(max_rows, max_model_len, num_drafts, block_sizes, self.device)
         if proposer is not None and proposer.taps:
@@ -105,7 +102,10 @@ class Runner:
     def _forward(self, inputs: Inputs) -> Tensor:
         """Hidden states [T, hidden] of the step's tokens."""
         batch = inputs.batch
-        self.plan.begin_step(batch)
+        batch.metadata = [
+            None if backend is None else backend.begin_step(step)
+            for backend, step in zip(self.backends, batch.attention, strict=True)
+        ]
         return self.model.forward(self.model.embed(inputs.ids, batch), batch)
 
     def _propose(self, proposer: Proposer, inputs: Inputs, hidden: Tensor, last: Tensor, vocab: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SHORT_LIST = 64
+SHORT_LIST = 128
 """On the CPU the nucleus is first looked for among so many tokens."""
 
 _ONE_BITS = 30
@@ -41,16 +41,15 @@ def top_p_threshold(weights: Tensor, top_p: Tensor) -> Tensor:
     all_stay = top_p >= 1
     if weights.device.type != "cpu":
         return torch.where(all_stay, 0.0, _bisect(weights, target))[:, None]
-    # The branch reads a value: free on the CPU, a wait for the device elsewhere. Each row's
-    # threshold comes from its own numbers, so it does not depend on the branch another row needs.
+    # Reading values is free on the CPU and a wait for the device elsewhere. Each row's threshold
+    # comes from its own numbers, so it does not depend on what another row needs.
     short = weights.topk(min(SHORT_LIST, weights.shape[-1])).values
     shares = short.cumsum(-1)
-    found = shares[:, -1] >= target
     first = (shares < target[:, None]).sum(-1, keepdim=True).clamp_max_(short.shape[-1] - 1)
-    threshold = short.gather(1, first)[:, 0]
-    if not bool((found | all_stay).all()):
-        threshold = torch.where(found, threshold, _bisect(weights, target))
-    return torch.where(all_stay, 0.0, threshold)[:, None]
+    threshold = short.gather(1, first)[:, 0].masked_fill_(all_stay, 0)
+    for i in ((shares[:, -1] < target) & ~all_stay).nonzero()[:, 0].tolist():
+        threshold[i] = _bisect(weights[i : i + 1], target[i : i + 1])[0]  # one row at a time stays in cache
+    return threshold[:, None]
 
 
 def _bisect(weights: Tensor, target: Tensor) -> Tensor:
@@ -59,6 +58,6 @@ def _bisect(weights: Tensor, target: Tensor) -> Tensor:
     for bit in reversed(range(_ONE_BITS)):
         trial = bits | (1 << bit)
         threshold = trial.view(torch.float32)[:, None]
-        mass = torch.where(weights >= threshold, weights, 0.0).sum(-1)
+        mass = (weights * (weights >= threshold)).sum(-1)
         bits = torch.where(mass >= target, trial, bits)
     return bits.view(torch.float32)
