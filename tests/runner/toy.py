@@ -35,7 +35,8 @@ class ToyBackend:
 class ToyPlan:
     """What a Runner needs of ``runner.plan.EnginePlan``."""
 
-    torch_device = CPU
+    def __init__(self, device: torch.device = CPU):
+        self.torch_device = device
 
     def bind_caches(self, caches, tensors):
         self.caches, self.tensors = caches, tensors
@@ -68,7 +69,7 @@ class ToyModel:
         make = torch.Generator().manual_seed(seed)
 
         def random(*shape):
-            return torch.randn(*shape, generator=make, dtype=DTYPE) / shape[-1] ** 0.5
+            return (torch.randn(*shape, generator=make, dtype=DTYPE) / shape[-1] ** 0.5).to(plan.torch_device)
 
         self.plan = plan
         self.table = random(VOCAB, HIDDEN) * HIDDEN**0.5
@@ -77,7 +78,7 @@ class ToyModel:
         self.layers = ToyStack(self)
 
     def embed(self, ids, batch):
-        angles = batch.positions[:, None] / torch.arange(1, HIDDEN + 1, dtype=DTYPE)
+        angles = batch.positions[:, None] / torch.arange(1, HIDDEN + 1, dtype=DTYPE, device=ids.device)
         return self.table[ids] + 0.5 * torch.sin(angles)
 
     def forward(self, x, batch):
@@ -110,8 +111,8 @@ class ToyModel:
         return self.logits(x)
 
 
-def make_runner(proposer=None, num_drafts=0, max_rows=8, max_model_len=64, num_pages=400, seed=0) -> Runner:
-    plan = ToyPlan()
+def make_runner(proposer=None, num_drafts=0, max_rows=8, max_model_len=64, num_pages=400, seed=0, device=CPU) -> Runner:
+    plan = ToyPlan(device)
     return Runner(
         ToyModel(plan, seed=seed), plan, cache_plan(), num_pages, max_rows, max_model_len, proposer, num_drafts
     )
