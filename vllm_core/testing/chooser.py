@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,7 @@ class HandChooser:
     def choose(self, hook: str, query: Any, named: str | None = None) -> Decision:
         offers = []
         for plugin in self.plugins:
-            answer = getattr(plugin, hook)(query) if hasattr(plugin, hook) else None
+            answer = _ask(getattr(plugin, hook), query) if hasattr(plugin, hook) else None
             if isinstance(answer, Refusal):
                 self.refusals.append(answer.reason)
             elif isinstance(answer, Offer) and named in (None, answer.name):
@@ -40,3 +41,9 @@ class HandChooser:
 
     def choose_set(self, questions: Sequence[Question]) -> list[Decision]:
         return [self.choose(q.hook, q.query, q.named) for q in questions]
+
+
+def _ask(implementation: Any, query: Any) -> Any:
+    """An implementation names the arguments that it uses; settings are none here."""
+    arguments = {"query": query, "settings": None}
+    return implementation(**{name: arguments[name] for name in inspect.signature(implementation).parameters})
