@@ -35,12 +35,10 @@ class PrefixChain:
 
     __slots__ = ("_digests", "_extras", "_root", "tokens", "unit")
 
-    def __init__(
-        self, unit: int, tokens: Sequence[int], *, salt: bytes = b"", extras: Sequence[ExtraKey] = (), epoch: int = 0
-    ) -> None:
+    def __init__(self, unit: int, tokens: Sequence[int], *, salt: bytes = b"", extras: Sequence[ExtraKey] = ()) -> None:
         self.unit = unit  # tokens
         self.tokens = tokens
-        self._root = sha256(pack("<QQ", epoch, len(salt)) + salt).digest()
+        self._root = sha256(pack("<Q", len(salt)) + salt).digest()
         self._extras = tuple(extras)
         self._digests: list[bytes] = []  # [i] is the digest of unit * (i + 1) tokens
 

@@ -217,7 +217,7 @@ class CacheManager:
 
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes. What now runs leaves none behind."""
-        self.sequences.next_epoch()
+        self.sequences.begin_anew()
         self.pool.forget_all()
 
     def stats(self) -> CacheStats:

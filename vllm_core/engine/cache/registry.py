@@ -7,12 +7,11 @@ from vllm_core.engine.cache.sequence import CachedSequence, SeqId
 
 
 class Registry(dict[SeqId, CachedSequence]):
-    """Sequences by id. Prefixes of different epochs have different names."""
+    """Sequences by id."""
 
     def __init__(self, unit: int) -> None:
         super().__init__()
         self._unit = unit  # tokens between two names of a prefix
-        self._epoch = 0
 
     def __missing__(self, seq_id: SeqId) -> CachedSequence:
         raise KeyError(f"sequence {seq_id!r} is not open: open() it first, and do not use it after close()")
@@ -33,10 +32,9 @@ class Registry(dict[SeqId, CachedSequence]):
             return None
         # A decoder's cache depends on what the encoder said.
         media = (ExtraKey(b"encoder:" + seq.encoder_key),) if seq.encoder_tokens else ()
-        return PrefixChain(self._unit, seq.tokens, salt=seq.salt, extras=seq.extras + media, epoch=self._epoch)
+        return PrefixChain(self._unit, seq.tokens, salt=seq.salt, extras=seq.extras + media)
 
-    def next_epoch(self) -> None:
-        """Running sequences leave no prefixes behind until they are admitted anew."""
-        self._epoch += 1
+    def begin_anew(self) -> None:
+        """What now runs leaves no prefixes behind until it is admitted again."""
         for seq in self.values():
             seq.chain = self.new_chain(seq) if seq.tables is None else None
