@@ -74,9 +74,14 @@ def test_logits_are_wanted_at_each_draft_and_the_last_token_of_rows_that_sample(
 
 def test_a_token_without_a_page_is_written_to_the_page_of_nobody(rows):
     rows.block_tables[0][1, 1] = 0
-    rows.num_computed[3] = 21  # more than the host's bound: past the block table's last entry
-    step = prepare(plan([1, 3], [1, 3], [0, 2], [True, True], [6, 22]), rows).batch.attention[0]
-    assert step.slots.tolist() == [1, 1, 2, 3]  # places in page 0
+    step = prepare(plan([1], [1], [0], [True], [6]), rows).batch.attention[0]
+    assert step.slots.tolist() == [1]  # a place in page 0
+
+
+def test_a_token_past_its_rows_block_table_is_not_written_to_the_pages_of_the_next_row(rows):
+    rows.num_computed[1] = 60
+    step = prepare(plan([1], [3], [2], [True], [22]), rows).batch.attention[0]
+    assert step.slots.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

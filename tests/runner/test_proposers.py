@@ -74,6 +74,30 @@ def test_the_right_beginning_of_the_drafts_is_accepted_and_no_more(right):
     assert [r.ids[r.prompt :][:tokens] for r in work] == [p[:tokens] for p in plain]
 
 
+def test_a_proposer_sees_the_hidden_state_and_taps_that_the_last_token_was_sampled_from():
+    class Watching(Fixed):
+        needs_hidden, taps = True, (0,)
+
+        def propose(self, rows, view, hidden, taps):
+            last = view.num_tokens[rows].long() - 1
+            ids = view.token_ids[rows].long()
+            assert self.model.logits(hidden).argmax(-1).tolist() == ids.gather(1, last[:, None])[:, 0].tolist()
+            batch = type("At", (), {"positions": last - 1})
+            read = ids.gather(1, last[:, None] - 1)[:, 0]
+            assert torch.equal(taps[0], self.model.embed(read, batch))
+            self.seen += 1
+            return super().propose(rows, view, hidden, taps)
+
+    work = [Request(i, list(p)) for i, p in enumerate(PROMPTS)]
+    plain = Driver(make_runner()).generate(work, 15)
+    proposer = Watching(3, plain, 2)
+    proposer.seen = 0
+    runner = make_runner(proposer, 3)
+    proposer.model = runner.model
+    assert Driver(runner).generate([Request(i, list(p)) for i, p in enumerate(PROMPTS)], 12, chunk=5)
+    assert proposer.seen >= 5
+
+
 def test_rows_with_fewer_drafts_or_none_share_a_step_with_rows_that_have_all():
     k = 3
     plain = Driver(make_runner()).generate(requests(), 20)

@@ -40,6 +40,14 @@ def test_both_ways_to_find_the_nucleus_agree_bit_for_bit(numbers, top_p):
     assert top_p_threshold(weights, torch.tensor([top_p])).item() == threshold.item()
 
 
+def test_weights_that_differ_in_the_last_bit_are_told_apart():
+    weights = 1 - torch.arange(200)[None].float() * 2.0**-24
+    assert weights.unique().numel() == 200
+    for top_p in (0.7725, 0.2525):  # found by bisection, and in the short list
+        kept = weights >= top_p_threshold(weights, torch.tensor([top_p]))
+        assert kept[0].nonzero()[:, 0].tolist() == list(range(int(top_p * 200) + 1))
+
+
 def test_tokens_that_tie_at_the_border_stay_together():
     weights = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.25]])
     assert (weights >= top_p_threshold(weights, torch.tensor([0.5]))).tolist() == [[True, True, True, True, False]]
