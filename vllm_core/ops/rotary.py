@@ -20,7 +20,8 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Te
     """
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     size = 2 * cos.shape[-1]
-    turned = x[..., :size] if size < x.shape[-1] else x
+    # All of it to float32 at once: mixed operands are converted anew by every op.
+    turned = (x[..., :size] if size < x.shape[-1] else x).to(torch.promote_types(x.dtype, cos.dtype))
     if interleaved:
         a, b = turned[..., 0::2], turned[..., 1::2]
     else:

@@ -31,7 +31,7 @@ class Sequence:
 
 
 def schedule(step: AttentionStep, config: AttentionConfig, in_place: bool) -> list[Work]:
-    """The step's work. ``in_place``: pages in a row can be read as one matrix."""
+    """The step's work. ``in_place``: the layout is token_kv, so pages in a row are one matrix."""
     table = step.block_table.numpy()
     decoding: dict[int, list[Sequence]] = {}
     work: list[Work] = []
@@ -97,6 +97,8 @@ def _one_or_many(rows: list[Sequence], table: np.ndarray, config: AttentionConfi
         mask=mask,
         pages=torch.from_numpy(index.reshape(-1).astype(np.int64)),
         unwritten=torch.from_numpy(unwritten) if len(unwritten) else None,
+        room=blocks * block,
+        joint=in_place,
     )
 
 

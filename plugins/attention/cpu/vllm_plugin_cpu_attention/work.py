@@ -74,14 +74,24 @@ class Gathered(Work):
 
     pages: Tensor  # int64 [S * blocks]
     unwritten: Tensor | None  # int64, keys of the copy (of S * blocks * B) that belong to no token of the sequence
+    room: int  # blocks * B
+    joint: bool  # a token's values follow its keys: one copy takes both
 
     def run(self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, buffer: Buffer) -> Tensor:
-        return self.attend(q, self._copy("k", k_pages, buffer), self._copy("v", v_pages, buffer), scale)
+        num_pages, block, kv_heads, dim = k_pages.shape
+        if self.joint:
+            rows = k_pages.as_strided((num_pages, block * 2 * kv_heads * dim), (k_pages.stride(0), 1))
+            both = self._copy("kv", rows, buffer).unflatten(2, (2, kv_heads, dim))
+            k, v = both[:, :, 0], both[:, :, 1]
+        else:
+            k = self._copy("k", k_pages.flatten(2), buffer).unflatten(2, (kv_heads, dim))
+            v = self._copy("v", v_pages.flatten(2), buffer).unflatten(2, (kv_heads, dim))
+        return self.attend(q, k.transpose(1, 2), v.transpose(1, 2), scale)
 
     def _copy(self, name: str, pages: Tensor, buffer: Buffer) -> Tensor:
-        """[P, B, KV, D] -> [S, KV, L, D]."""
-        tokens = buffer(name, pages, self.pages).flatten(0, 1)
+        """pages [P, ...] of B tokens -> [S, L, elements of a token]."""
+        tokens = buffer(name, pages, self.pages).view(self.sequences, self.room, -1)
         if self.unwritten is not None:
             # A masked score is -inf and its weight 0, but 0 * NaN is NaN, and a page may hold anything.
-            tokens.index_fill_(0, self.unwritten, 0)
-        return tokens.unflatten(0, (self.sequences, -1))[:, : self.keys].transpose(1, 2)
+            tokens.flatten(0, 1).index_fill_(0, self.unwritten, 0)
+        return tokens[:, : self.keys]
