@@ -1,0 +1,104 @@
+"""The core's own offers, made through the same hooks as everybody's. Importing this imports no torch.
+
+They are what makes the core run by itself: reference or portable, never tuned. A plugin's
+offer of a higher rank takes their place.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from vllm_core.interfaces.queries import (
+    AttentionQuery,
+    ChatQuery,
+    ExecutorQuery,
+    PlatformQuery,
+    RopeQuery,
+    SchedulerQuery,
+    TokenizerQuery,
+    WeightFormatQuery,
+)
+from vllm_core.plugin import Offer, Provides, Rank, Refusal, hookimpl
+
+HOOK_API = 1
+
+
+@hookimpl
+def provides() -> list[Provides]:
+    return [
+        Provides("platform", "cpu", "the host's processor"),
+        Provides("platform", "cuda", "NVIDIA devices"),
+        Provides("executor", "in-process", "one device, no other process"),
+        Provides("attention_backend", "reference", "plain torch on any device, float32 accumulation"),
+        Provides("rope_variant", "default", "rotary embedding without scaling"),
+        Provides("weight_format", "safetensors", "safetensors files with a config.json"),
+        Provides("tokenizer", "auto", "whatever transformers reads"),
+        Provides("chat_renderer", "auto", "the model's Jinja template, in a sandbox"),
+        Provides("scheduler_policy", "fcfs", "first come, first served"),
+    ]
+
+
+@hookimpl
+def platform(query: PlatformQuery) -> Offer | Refusal | None:
+    # The driver's tool tells whether a device may be there; the platform itself says if it works.
+    if query.name == "cuda" or (query.name == "auto" and shutil.which("nvidia-smi")):
+        return Offer(name="cuda", target="vllm_core.runner.platforms:CudaPlatform", rank=Rank.TUNED)
+    if query.name in ("cpu", "auto"):
+        return Offer(name="cpu", target="vllm_core.runner.platforms:CpuPlatform", rank=Rank.REFERENCE)
+    return None
+
+
+@hookimpl
+def executor(query: ExecutorQuery) -> Offer | Refusal | None:
+    if query.name not in ("", "in-process"):
+        return None
+    if query.world_size > 1:
+        return Refusal(f"runs one rank, and {query.world_size} were asked for", name="in-process")
+    return Offer(name="in-process", target="vllm_core.runner.inprocess:InProcessExecutor")
+
+
+@hookimpl
+def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
+    if query.kind == "latent":
+        return Refusal("latent (MLA) attention has no reference yet", name="reference")
+    return Offer(
+        name="reference",
+        target="vllm_core.layers.reference_attention:ReferenceAttention",
+        rank=Rank.REFERENCE,
+        takes={"kv.page_layout": ("NHD", "HND")},
+    )
+
+
+@hookimpl
+def rope_variant(query: RopeQuery) -> Offer | Refusal | None:
+    if query.rope_type != "default":
+        return None
+    return Offer(name="default", target="vllm_core.layers.rope_default:default_rope", rank=Rank.REFERENCE)
+
+
+@hookimpl
+def weight_format(query: WeightFormatQuery) -> Offer | Refusal | None:
+    if not any(name.endswith(".safetensors") for name in query.files):
+        return None
+    return Offer(name="safetensors", target="vllm_core.weights.checkpoint:SafetensorsCheckpoint")
+
+
+@hookimpl
+def tokenizer(query: TokenizerQuery) -> Offer | Refusal | None:
+    return (
+        Offer(name="auto", target="vllm_core.engine.tokenizer:load_tokenizer", rank=Rank.PORTABLE)
+        if query.mode == "auto"
+        else None
+    )
+
+
+@hookimpl
+def chat_renderer(query: ChatQuery) -> Offer | Refusal | None:
+    if query.mode != "auto":
+        return None
+    return Offer(name="auto", target="vllm_core.engine.chat:template_renderer", rank=Rank.PORTABLE)
+
+
+@hookimpl
+def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
+    return Offer(name="fcfs", target="vllm_core.engine.policy:FirstComeFirstServed") if query.policy == "fcfs" else None

@@ -1,0 +1,276 @@
+"""From settings to a running engine: ask the plugins, write down the choices, build from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from vllm_core.engine.cache.grouping import plan_caches
+from vllm_core.weights.checkpoint import open_checkpoint
+
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.memory import plan_memory
+from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
+from vllm_core.engine.tokenizer import eos_ids
+from vllm_core.interfaces.executor import Capacity, Executor
+from vllm_core.interfaces.queries import (
+    ChatQuery,
+    ExecutorQuery,
+    ModelQuery,
+    PlatformQuery,
+    ProposerQuery,
+    QuantizationQuery,
+    SchedulerQuery,
+    TokenizerQuery,
+)
+from vllm_core.interfaces.weights import Checkpoint
+from vllm_core.plugins import Decision, Lock, LockedChooser, Question, Selector, load_catalog, read_policy
+from vllm_core.runner.build import Build, ModelBuild, ProposerChoice, parameter_bytes
+
+__all__ = ["BuiltEngine", "build_engine", "resolve"]
+
+
+@attrs.frozen(kw_only=True)
+class Resolved:
+    """All choices made and recorded; no weight read, no page made."""
+
+    settings: EngineSettings
+    selector: Selector
+    lock: Lock
+    checkpoint: Checkpoint
+    build: Build
+    executor_target: Any
+    max_step_tokens: int
+    policy_target: Any
+    timings: dict[str, float]
+
+
+@attrs.frozen(kw_only=True)
+class BuiltEngine:
+    """What ``LLM`` works with."""
+
+    settings: EngineSettings
+    executor: Executor
+    capacity: Capacity
+    max_model_len: int
+    max_step_tokens: int
+    tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
+    renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
+    eos_token_ids: tuple[int, ...]
+    policy: Any  # interfaces.scheduling.SchedulerPolicy
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any]
+    lock: Lock
+    decisions: Sequence[Decision]
+    timings: dict[str, float]  # seconds by stage
+
+
+class _Asking:
+    """A selector that knows what the user named: layers ask by hook and never learn of it."""
+
+    def __init__(self, selector: Selector, named: Mapping[str, tuple[str, str]]) -> None:
+        self._selector, self._named = selector, named
+
+    def choose(self, hook: str, query: Any, named: str | None = None) -> Decision:
+        return self.choose_set([Question(hook, query, named)])[0]
+
+    def choose_set(self, questions: Sequence[Question]) -> list[Decision]:
+        return self._selector.choose_set([self._fill(question) for question in questions])
+
+    def _fill(self, question: Question) -> Question:
+        name, flag = self._named.get(question.hook, (None, ""))
+        return question if name is None else attrs.evolve(question, named=name, asked_by=flag)
+
+
+def resolve(settings: EngineSettings) -> Resolved:
+    """Make every choice of an engine. Raises the error that names what is missing and what would work."""
+    timings: dict[str, float] = {}
+    _refuse_parallelism(settings)
+    with _timed(timings, "plugins"):
+        catalog = load_catalog(read_policy())
+        selector = Selector(catalog, prefer=settings.prefer)
+        wanted = settings.device
+        platform = selector.choose(
+            "platform", PlatformQuery(name=wanted), None if wanted == "auto" else wanted, asked_by="--device"
+        ).load()()
+        device = selector.device = platform.facts()
+    with _timed(timings, "checkpoint"):
+        checkpoint = open_checkpoint(
+            settings.model,
+            revision=settings.revision,
+            download_dir=settings.download_dir,
+            load_format=settings.load_format,
+            catalog=catalog,
+            choose=selector.choose,
+        )
+        config = {**checkpoint.config, **settings.hf_overrides}
+    with _timed(timings, "model"):
+        architectures = tuple(config.get("architectures") or ())
+        served = selector.choose_model(ModelQuery(architectures=architectures, config=config, device=device))
+        served.load()
+        dtype = choose_dtype(settings.dtype, config, platform.dtypes(), device)
+        quantization = _quantization(selector, settings, config, dtype, device)
+        proposer = _proposer(selector, settings, served.offer.name, device)
+        num_drafts = proposer.num_drafts if proposer else 0
+        max_model_len = choose_max_model_len(settings.max_model_len, config)
+        model_build = ModelBuild(
+            target=served.offer.target,
+            config=config,
+            dtype=dtype,
+            device=device,
+            max_model_len=max_model_len,
+            max_step_tokens=0,
+            block_size=settings.block_size,
+            quantization=quantization,
+            num_drafts=num_drafts,
+        )
+        named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
+        asking = _Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
+        model, plan = model_build.construct(asking, torch.device("meta"))
+        if proposer is not None:
+            proposer.make().bind(model, plan)
+        caches = plan.finish(plan_caches, settings.block_size)
+        weight_bytes = parameter_bytes(model)
+        parameters = sum(p.numel() for p in model.parameters())
+        max_step_tokens = settings.max_num_batched_tokens or platform.token_budget(parameters)
+        # A step always has room for one token (and its drafts) of every row.
+        max_step_tokens = max(max_step_tokens, 1 + num_drafts)
+        memory = plan_memory(
+            caches,
+            cache_bytes=settings.kv_cache_memory or platform.cache_memory(weight_bytes),
+            max_model_len=max_model_len,
+            max_rows=settings.max_num_seqs,
+            max_step_tokens=max_step_tokens,
+            num_drafts=num_drafts,
+            given=settings.max_model_len is not None,
+        )
+        executor = selector.choose(
+            "executor",
+            ExecutorQuery(name=settings.distributed_executor_backend or "", world_size=1, nodes=1, device=device),
+            settings.distributed_executor_backend,
+            asked_by="--distributed-executor-backend",
+        )
+        policy = selector.choose(
+            "scheduler_policy",
+            SchedulerQuery(policy=settings.scheduling_policy),
+            settings.scheduling_policy,
+            asked_by="--scheduling-policy",
+        )
+        lock = Lock.from_decisions(selector.decisions, attrs.asdict(settings))
+    build = Build(
+        model=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
+        checkpoint=checkpoint,
+        dummy_seed=settings.seed if settings.load_format == "dummy" else None,
+        choose=LockedChooser(lock),
+        torch_device=platform.torch_device(0),
+        num_pages=memory.num_pages,
+        max_rows=settings.max_num_seqs,
+        plan_caches=plan_caches,
+        proposer=proposer,
+    )
+    return Resolved(
+        settings=settings,
+        selector=selector,
+        lock=lock,
+        checkpoint=checkpoint,
+        build=build,
+        executor_target=executor.load(),
+        max_step_tokens=max_step_tokens,
+        policy_target=policy.load(),
+        timings=timings,
+    )
+
+
+def build_engine(settings: EngineSettings) -> BuiltEngine:
+    """Resolve, load the model and the tokenizer, and start the executor."""
+    resolved = resolve(settings)
+    timings, checkpoint = resolved.timings, resolved.checkpoint
+    config = resolved.build.model.config
+    with _timed(timings, "tokenizer"):
+        tokenizer, renderer = _text(resolved.selector, settings, checkpoint, config)
+    executor = resolved.executor_target(resolved.build)
+    try:
+        capacity = executor.start()
+    except BaseException:
+        executor.stop()
+        raise
+    timings.update(capacity.timings)
+    eos = eos_ids(config, checkpoint.generation_config)
+    return BuiltEngine(
+        settings=settings,
+        executor=executor,
+        capacity=capacity,
+        max_model_len=resolved.build.model.max_model_len,
+        max_step_tokens=resolved.max_step_tokens,
+        tokenizer=tokenizer,
+        renderer=renderer,
+        eos_token_ids=tuple(dict.fromkeys([*eos, *(tokenizer.eos_token_ids if tokenizer else ())])),
+        policy=resolved.policy_target(),
+        config=config,
+        generation_config=checkpoint.generation_config if settings.generation_config == "auto" else {},
+        lock=resolved.lock,
+        decisions=resolved.selector.decisions,
+        timings=timings,
+    )
+
+
+def _refuse_parallelism(settings: EngineSettings) -> None:
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        if getattr(settings, name) > 1:
+            raise ValueError(
+                f"{name} is {getattr(settings, name)}: this version runs a model on one device.\n"
+                f"  instead leave --{name.replace('_', '-')} at 1"
+            )
+
+
+def _quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:
+    details = config.get("quantization_config") or {}
+    method = settings.quantization or details.get("quant_method")
+    if not method:
+        return None
+    query = QuantizationQuery(method=method, config=details, dtype=dtype, device=device)
+    asked_by = "--quantization" if settings.quantization else "quantization_config of the checkpoint"
+    return selector.choose("quantization_method", query, method, asked_by=asked_by).load()(dict(details))
+
+
+def _proposer(selector: Selector, settings: EngineSettings, architecture: str, device: Any) -> ProposerChoice | None:
+    if not settings.speculative_config:
+        return None
+    config = dict(settings.speculative_config)
+    method, num_drafts = config.pop("method", None), config.pop("num_speculative_tokens", None)
+    if not isinstance(method, str) or not isinstance(num_drafts, int) or num_drafts < 1:
+        raise ValueError(
+            'speculative_config needs "method" (a name) and "num_speculative_tokens" (at least 1), '
+            f"not {settings.speculative_config!r}"
+        )
+    query = ProposerQuery(method=method, num_drafts=num_drafts, architecture=architecture, config=config, device=device)
+    decision = selector.choose("draft_proposer", query, method, asked_by="speculative_config")
+    return ProposerChoice(target=decision.offer.target, num_drafts=num_drafts, config=config)
+
+
+def _text(selector: Selector, settings: EngineSettings, checkpoint: Checkpoint, config: Mapping) -> tuple[Any, Any]:
+    """The tokenizer and the chat renderer; (None, None) if there is none and none is wanted."""
+    from vllm_core.engine.tokenizer import tokenizer_files
+
+    if settings.skip_tokenizer_init:
+        return None, None
+    files = tokenizer_files(settings.tokenizer, checkpoint, download_dir=settings.download_dir)
+    architectures = tuple(config.get("architectures") or ())
+    mode = settings.tokenizer_mode
+    query = TokenizerQuery(mode=mode, path=files.path, files=(), architectures=architectures)
+    named = None if mode == "auto" else mode
+    tokenizer = selector.choose("tokenizer", query, named, asked_by="--tokenizer-mode").load()(files)
+    template = getattr(tokenizer, "chat_template", None) or ""
+    chat = ChatQuery(mode="auto", architectures=architectures, template=template)
+    return tokenizer, selector.choose("chat_renderer", chat).load()(tokenizer)
+
+
+@contextmanager
+def _timed(into: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    into[stage] = time.perf_counter() - start

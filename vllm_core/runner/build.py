@@ -1,0 +1,130 @@
+"""A resolved engine: everything decided, nothing loaded. Any process that has it can build the runner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.proposer import Proposer
+from vllm_core.interfaces.weights import Checkpoint, Progress
+from vllm_core.plugin import load_target
+from vllm_core.runner.plan import EnginePlan
+from vllm_core.runner.runner import Runner
+from vllm_core.weights import Table, fill_dummy, load_weights
+
+
+@attrs.frozen(kw_only=True)
+class ProposerChoice:
+    """The draft proposer that was chosen."""
+
+    target: str
+    num_drafts: int  # tokens a step
+    config: Mapping[str, Any]
+
+    def make(self) -> Proposer:
+        return load_target(self.target)(self.num_drafts, self.config)
+
+
+@attrs.frozen(kw_only=True)
+class ModelBuild:
+    """How to construct and bind the model; used dry in the parent and for real where steps run."""
+
+    target: str  # "module:Class" with the surface of interfaces.model.Model
+    config: Mapping[str, Any]  # config.json, overrides applied
+    dtype: str
+    device: Device
+    max_model_len: int  # tokens of a sequence
+    max_step_tokens: int
+    block_size: int | None
+    quantization: Any = None  # interfaces.quantization.Quantization
+    num_drafts: int = 0
+
+    def construct(self, choose: Any, device: torch.device) -> tuple[Any, EnginePlan]:
+        """The model, bound on ``device`` ("meta": dry). Caches are declared, pages not yet there."""
+        model = load_target(self.target).from_config(dict(self.config))
+        plan = EnginePlan(
+            choose,
+            getattr(torch, self.dtype),
+            device,
+            self.device,
+            groups={},
+            max_tokens=self.max_step_tokens,
+            max_position=self.max_model_len + self.num_drafts + 1,
+            quantization=self.quantization,
+            weight_table=Table(model.weights),
+        )
+        model.bind(plan)
+        return model, plan
+
+
+@attrs.frozen(kw_only=True)
+class Build:
+    """`runner.inprocess.Build`: what an executor gets."""
+
+    model: ModelBuild
+    checkpoint: Checkpoint
+    dummy_seed: int | None  # random weights instead of the checkpoint's
+    choose: Any  # a chooser that answers from the lock
+    torch_device: torch.device
+    num_pages: int
+    max_rows: int
+    plan_caches: Callable[..., Any]
+    proposer: ProposerChoice | None = None
+    progress: Progress | None = None
+
+    def make_runner(self) -> tuple[Runner, Capacity]:
+        """Bind on the device, read the weights, make pages and rows."""
+        timings: dict[str, float] = {}
+        clock = _Clock(timings)
+        proposer = self.proposer.make() if self.proposer else None
+        model, plan = self.model.construct(self.choose, self.torch_device)
+        if proposer is not None:
+            proposer.bind(model, plan)
+        caches = plan.finish(self.plan_caches, self.model.block_size)
+        clock.lap("bind")
+        if self.dummy_seed is not None:
+            fill_dummy(model, self.dummy_seed)
+        else:
+            load_weights(model, self.checkpoint.source, progress=self.progress)
+        clock.lap("weights")
+        runner = Runner(
+            model,
+            plan,
+            caches,
+            self.num_pages,
+            self.max_rows,
+            self.model.max_model_len,
+            proposer=proposer,
+            num_drafts=self.model.num_drafts,
+        )
+        clock.lap("pages and rows")
+        capacity = Capacity(
+            caches=caches,
+            num_pages=self.num_pages,
+            max_rows=self.max_rows,
+            num_drafts=self.model.num_drafts,
+            vocab_size=model.vocab_size,
+            memory={"weights": parameter_bytes(model), "kv_cache": self.num_pages * caches.bytes_per_page},
+            timings=timings,
+        )
+        return runner, capacity
+
+
+def parameter_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all parameters, shared ones once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+class _Clock:
+    def __init__(self, into: dict[str, float]) -> None:
+        self._into, self._last = into, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._into[name], self._last = now - self._last, now
