@@ -87,7 +87,7 @@ class DecoderAttention(Layer):
             "rotary_dim": self.rotary.table.rotary_dim if self.rotary is not None else None,
             "interleaved": self.rotary is not None and self.rotary.table.interleaved,
             "bias": self.qkv.has_bias,
-            "out_bias": self.out.wants_bias,
+            "out_bias": self.out.has_bias,
             "causal": attend.causal,
             "window": attend.window,
             "soft_cap": attend.soft_cap,

@@ -74,30 +74,24 @@ class MergedLinear(ColumnLinear):
 
 
 class RowLinear(Linear):
-    """Inputs split over ranks; the ranks' products are added up, then the bias."""
+    """Inputs split over ranks; the ranks' products are added up."""
 
     def __init__(self, in_size: int, out_size: int, bias: bool = False) -> None:
         super().__init__(in_size, {"": out_size}, bias)
-        self.wants_bias = bias
 
     def shards(self, plan: Plan) -> tuple[Shard, dict[str, Shard]]:
-        return split(self.in_size, plan.group("tp"), f"{self.path}: input"), {"": whole(self.out_sizes[""])}
-
-    def setup(self, plan: Plan) -> None:
         self.group = plan.group("tp")
-        # With several ranks the bias is added once, after the sum, so the method must not know it.
-        late = self.wants_bias and self.group.size > 1
-        self.has_bias = self.wants_bias and not late
-        super().setup(plan)
-        self.late_bias = self.own_parameter(plan, "bias", (self.out_sizes[""],)) if late else None
+        return split(self.in_size, self.group, f"{self.path}: input"), {"": whole(self.out_sizes[""])}
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.apply_linear(self, x)
-        if self.group.size > 1:
-            y = self.group.all_reduce(y)
-            if self.late_bias is not None:
-                y = y + self.late_bias
-        return y
+        return self.group.all_reduce(y) if self.group.size > 1 else y
+
+    def loaded(self) -> None:
+        if self.has_bias and self.group.rank > 0:
+            # Every rank adds its bias before the sum, so that one of them has the value.
+            self._parameters["bias"].zero_()  # type: ignore[union-attr]
+        super().loaded()
 
 
 def _slots(spec: ParamSpec, inputs: Shard, outputs: dict[str, Shard]) -> dict[str, SlotRange]:

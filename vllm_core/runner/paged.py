@@ -27,6 +27,7 @@ class PagedAttention:
         self.path, self.settings = path, settings
         self.group = -1
         self.part: int | None = None  # which of the group's backends, if it has several
+        self.backend: AttentionBackend | None = None
         self.pages: tuple[Tensor, ...] = ()
         self.write: Callable[..., Any] = self._unattached
         self.attend: Callable[..., Tensor] = self._unattached
@@ -40,6 +41,11 @@ class PagedAttention:
         if k is not None:
             self.write(k, v, self.pages, step)
         return self.attend(q, self.pages, step, metadata, sinks)
+
+    def attach(self, pages: tuple[Tensor, ...]) -> None:
+        self.pages = pages
+        if self.backend is not None:
+            self.write, self.attend = self.backend.write, self.backend.attend
 
     def _unattached(self, *args: Any) -> Any:
         raise RuntimeError(f"{self.path}: attention was called before EnginePlan.bind_caches gave it pages")
@@ -146,7 +152,7 @@ class AttentionGroups:
             )
             if config not in backends:
                 backends[config] = chosen[path].target()(config)
-            layer.write, layer.attend = backends[config].write, backends[config].attend
+            layer.backend = backends[config]
             parts.append((layer, list(backends).index(config)))
         if len(backends) <= 1:
             return next(iter(backends.values()), None)
@@ -191,7 +197,7 @@ class AttentionGroups:
             views = {name: layout.views(tensors[j], group.spec, group.block_size) for j, name in enumerate(group.names)}
             for path, layer in self.layers.items():
                 if (name := owner(path, known)) in views:
-                    layer.pages = views[name]
+                    layer.attach(views[name])
         return self.backends
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from vllm_core.interfaces.attention import AttentionStep
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.cache import CacheGroup, SlidingWindowCache
 from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.steps import NULL_PAGE
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.testing.chooser import HandChooser
@@ -43,6 +44,7 @@ class PagedModel:
         tensors: dict[str, Tensor],
         *,
         chooser: Any = None,
+        groups: Mapping[str, ProcessGroup] | None = None,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         block_size: int = 16,
@@ -53,7 +55,7 @@ class PagedModel:
     ) -> None:
         self.model = model_class.from_config(config)
         self.plan = EnginePlan(
-            chooser or HandChooser(), dtype, torch.device(device), Device(device), {}, 4096, max_position
+            chooser or HandChooser(), dtype, torch.device(device), Device(device), groups or {}, 4096, max_position
         )
         self.model.bind(self.plan)
         self.caches = self.plan.finish(plan_caches, block_size)

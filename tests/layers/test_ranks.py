@@ -1,0 +1,167 @@
+"""Layers split over ranks: what each holds, and that together they give what one gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from vllm_core.distributed.single import SingleGroup
+from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.parameter import SlotRange
+from vllm_core.interfaces.quantization import LinearShape, ParamSpec
+from vllm_core.layers import ColumnLinear, LMHead, MergedLinear, QKVLinear, RowLinear, TokenEmbedding
+from vllm_core.layers.shards import Shard, split, split_heads, split_padded
+from vllm_core.layers.stack import LayerStack, stage_range
+from vllm_core.runner.plan import EnginePlan
+from vllm_core.testing.chooser import HandChooser
+
+from .tiny import Config, TinyLM
+
+
+@attrs.frozen
+class Rank:
+    """A group that can be asked who it is and must not be asked to communicate."""
+
+    rank: int
+    size: int
+
+
+def plan(rank=0, size=1, name="tp", quantization=None):
+    groups = {name: Rank(rank, size)}
+    args = (torch.float32, torch.device("meta"), Device("cpu"), groups, 64, 64)
+    return EnginePlan(HandChooser(), *args, quantization=quantization)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path):
+    command = [sys.executable, "-m", "tests.layers.two_ranks"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    root = Path(__file__).parents[2]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")],
+            cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+
+
+def test_a_group_of_one_returns_what_it_is_given():
+    x = torch.ones(2)
+    assert SingleGroup().all_reduce(x) is x
+    assert SingleGroup().all_gather(x) is x
+
+
+def test_column_ranks_take_rows_of_the_checkpoints_matrix_and_row_ranks_columns():
+    column, row = ColumnLinear(6, 8, bias=True), RowLinear(6, 8, bias=True)
+    column.bind(plan(1, 2), "c")
+    row.bind(plan(1, 2), "r")
+    assert column.weight.shape == (4, 6)
+    assert column.loads["weight"] == {"": SlotRange((8, 6), ((4, 8), (0, 6)), ((0, 4), (0, 6)))}
+    assert column.loads["bias"] == {"": SlotRange((8,), ((4, 8),), ((0, 4),))}
+    assert row.weight.shape == (8, 3)
+    assert row.loads["weight"] == {"": SlotRange((8, 6), ((0, 8), (3, 6)), ((0, 8), (0, 3)))}
+    assert row.loads["bias"] == {"": SlotRange((8,), ((0, 8),), ((0, 8),))}
+
+
+def test_merged_slots_lie_one_after_the_other_in_each_rank():
+    layer = MergedLinear(6, {"gate": 8, "up": 8})
+    layer.bind(plan(1, 2), "m")
+    assert layer.loads["weight"] == {
+        "gate": SlotRange((8, 6), ((4, 8), (0, 6)), ((0, 4), (0, 6))),
+        "up": SlotRange((8, 6), ((4, 8), (0, 6)), ((4, 8), (0, 6))),
+    }
+
+
+@pytest.mark.parametrize(("rank", "head"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+def test_ranks_beyond_the_kv_heads_hold_copies(rank, head):
+    layer = QKVLinear(10, heads=8, kv_heads=2, head_dim=4)
+    layer.bind(plan(rank, 4), "qkv")
+    assert (layer.heads, layer.kv_heads) == (2, 1)
+    assert layer.loads["weight"]["q"].source[0] == (rank * 8, rank * 8 + 8)
+    assert layer.loads["weight"]["k"] == SlotRange((8, 10), ((head * 4, head * 4 + 4), (0, 10)), ((8, 12), (0, 10)))
+    assert layer.loads["weight"]["v"] == SlotRange((8, 10), ((head * 4, head * 4 + 4), (0, 10)), ((12, 16), (0, 10)))
+
+
+def test_the_last_rank_of_a_vocabulary_ends_in_padding():
+    table, head = TokenEmbedding(10, 4), LMHead(10, 4)
+    table.bind(plan(3, 4), "e")
+    head.bind(plan(3, 4), "h")
+    for layer in (table, head):
+        assert layer.weight.shape == (3, 4)
+        assert layer.loads["weight"][""] == SlotRange((10, 4), ((9, 10), (0, 4)), ((0, 1), (0, 4)))
+    assert split_padded(2, Rank(3, 4)) == Shard(2, 2, 2, 1)
+
+
+def test_what_cannot_be_split_is_named():
+    with pytest.raises(ValueError, match=r"heads = 6 cannot be split over 4 ranks"):
+        split_heads(6, 1, Rank(0, 4), "heads")
+    with pytest.raises(ValueError, match=r"heads = 3 cannot be repeated over 4 ranks"):
+        split_heads(3, 1, Rank(0, 4), "heads")
+    with pytest.raises(ValueError, match=r"size = 7 cannot be split over 2 ranks"):
+        split(7, Rank(0, 2), "size")
+
+
+class Packed:
+    """A quantization: eight 4-bit weights an int32 along the inputs, a scale for each 4 x 8 weights."""
+
+    def linear(self, name, shape):
+        return self
+
+    def params(self, shape: LinearShape, dtype):
+        out = sum(shape.out_sizes)
+        return [
+            ParamSpec(name="packed", shape=(out, shape.in_size // 8), dtype=torch.int32, in_pack=8),
+            ParamSpec(name="scale", shape=(out // 4, shape.in_size // 8), dtype=dtype, out_pack=4, in_pack=8),
+            ParamSpec(name="step", shape=(1,), dtype=dtype, out_dim=None, in_dim=None),
+        ]
+
+    def loaded(self, layer):
+        layer.checked = True
+
+    def apply(self, layer, x):
+        return x.new_zeros(*x.shape[:-1], layer.packed.shape[0])
+
+
+def test_packed_parameters_are_split_by_what_they_stand_for():
+    layer = MergedLinear(32, {"gate": 16, "up": 16})
+    layer.bind(plan(1, 2, quantization=Packed()), "m")
+    assert layer.loads["packed"]["up"] == SlotRange((16, 4), ((8, 16), (0, 4)), ((8, 16), (0, 4)))
+    assert layer.loads["scale"]["up"] == SlotRange((4, 4), ((2, 4), (0, 4)), ((2, 4), (0, 4)))
+    assert layer.loads["step"]["up"] == SlotRange((1,), ((0, 1),), ((0, 1),))
+    row = RowLinear(32, 16)
+    row.bind(plan(1, 2, quantization=Packed()), "r")
+    assert row.loads["scale"][""] == SlotRange((4, 4), ((0, 4), (2, 4)), ((0, 4), (0, 2)))
+    row.loaded()
+    assert row.checked
+    with pytest.raises(ValueError, match=r"'scale': 6 to 12 of 12 elements.* groups of 4"):
+        ColumnLinear(32, 12).bind(plan(1, 2, quantization=Packed()), "c")
+
+
+def test_stages_cover_all_layers_once_and_differ_by_one_at_most():
+    for layers in (1, 5, 30, 61):
+        for stages in (1, 2, 3, 4):
+            ranges = [stage_range(layers, stage, stages) for stage in range(stages)]
+            assert [i for r in ranges for i in r] == list(range(layers))
+            assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+
+
+def test_a_stage_keeps_its_layers_under_their_numbers():
+    model = TinyLM(Config(layers=3, windows=(None,) * 3))
+    model.bind(plan(1, 2, "pp"))
+    names = {name.split(".")[1] for name, _ in model.named_parameters() if name.startswith("layers.")}
+    assert names == {"2"}
+    assert isinstance(model.layers, LayerStack)
+    assert model.layers.owned == range(2, 3)

@@ -1,0 +1,48 @@
+"""One rank of two: ``python -m tests.layers.two_ranks RANK STORE``. Exits with 0 if every case agrees."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+import attrs
+import torch
+from torch import distributed as dist
+
+from vllm_core.distributed.single import SingleGroup
+from vllm_core.distributed.torch_group import TorchGroup
+from vllm_core.testing.paged import PagedModel
+
+from .tiny import Config, TinyLM, assert_close, plain_logits, random_tensors
+
+CASES = [
+    Config(),  # 53 ids: the second rank's last row is padding
+    Config(bias=True, norm="layer", sinks=True, qk_norm=True),
+    Config(kv_heads=1),  # both ranks hold a copy of the only key/value head
+    Config(tied=True, vocab=52),
+]
+IDS = list(range(1, 30))
+
+
+def main(rank: int, store: str) -> None:
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    group = TorchGroup()
+    assert (group.rank, group.size) == (rank, 2)
+    assert torch.equal(group.all_reduce(torch.tensor([1.0 + rank])), torch.tensor([3.0]))
+    assert torch.equal(group.all_gather(torch.tensor([[rank]]), dim=0), torch.tensor([[0], [1]]))
+    for config in CASES:
+        tensors = random_tensors(config)
+        paged = PagedModel(TinyLM, attrs.asdict(config), tensors, groups={"tp": group, "pp": SingleGroup()})
+        whole = PagedModel(TinyLM, attrs.asdict(config), tensors)
+        held = sum(p.numel() for p in paged.model.parameters()) / sum(p.numel() for p in whole.model.parameters())
+        assert held < 0.7, f"{config}: a rank holds {held:.0%} of the parameters"
+        row = paged.row()
+        got = torch.cat([paged.step([(row, IDS[:20])])[0], paged.step([(row, IDS[20:])])[0]])
+        assert_close(got, plain_logits(config, tensors, IDS))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
