@@ -9,27 +9,25 @@ from typing import Any
 
 import attrs
 import torch
-from vllm_core.engine.cache.grouping import plan_caches
-from vllm_core.weights.checkpoint import open_checkpoint
 
 from vllm_core.config.engine import EngineSettings
+from vllm_core.config.plugins import plugin_settings
+from vllm_core.engine.cache.grouping import plan_caches
+from vllm_core.engine.choices import choose_proposer, choose_quantization, choose_text, refuse_parallelism
 from vllm_core.engine.memory import plan_memory
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.tokenizer import eos_ids
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.interfaces.queries import (
-    ChatQuery,
     ExecutorQuery,
     ModelQuery,
     PlatformQuery,
-    ProposerQuery,
-    QuantizationQuery,
     SchedulerQuery,
-    TokenizerQuery,
 )
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Decision, Lock, LockedChooser, Question, Selector, load_catalog, read_policy
-from vllm_core.runner.build import Build, ModelBuild, ProposerChoice, parameter_bytes
+from vllm_core.runner.build import Build, ModelBuild, parameter_bytes
+from vllm_core.weights.checkpoint import open_checkpoint
 
 __all__ = ["BuiltEngine", "build_engine", "resolve"]
 
@@ -89,9 +87,10 @@ class _Asking:
 def resolve(settings: EngineSettings) -> Resolved:
     """Make every choice of an engine. Raises the error that names what is missing and what would work."""
     timings: dict[str, float] = {}
-    _refuse_parallelism(settings)
+    refuse_parallelism(settings)
     with _timed(timings, "plugins"):
-        catalog = load_catalog(read_policy())
+        catalog = load_catalog(read_policy(settings.plugins))
+        catalog.settings = plugin_settings(catalog, settings.plugin)
         selector = Selector(catalog, prefer=settings.prefer)
         wanted = settings.device
         platform = selector.choose(
@@ -113,8 +112,8 @@ def resolve(settings: EngineSettings) -> Resolved:
         served = selector.choose_model(ModelQuery(architectures=architectures, config=config, device=device))
         served.load()
         dtype = choose_dtype(settings.dtype, config, platform.dtypes(), device)
-        quantization = _quantization(selector, settings, config, dtype, device)
-        proposer = _proposer(selector, settings, served.offer.name, device)
+        quantization = choose_quantization(selector, settings, config, dtype, device)
+        proposer = choose_proposer(selector, settings, served.offer.name, device)
         num_drafts = proposer.num_drafts if proposer else 0
         max_model_len = choose_max_model_len(settings.max_model_len, config)
         model_build = ModelBuild(
@@ -191,7 +190,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
     timings, checkpoint = resolved.timings, resolved.checkpoint
     config = resolved.build.model.config
     with _timed(timings, "tokenizer"):
-        tokenizer, renderer = _text(resolved.selector, settings, checkpoint, config)
+        tokenizer, renderer = choose_text(resolved.selector, settings, checkpoint, config)
     executor = resolved.executor_target(resolved.build)
     try:
         capacity = executor.start()
@@ -216,57 +215,6 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         decisions=resolved.selector.decisions,
         timings=timings,
     )
-
-
-def _refuse_parallelism(settings: EngineSettings) -> None:
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        if getattr(settings, name) > 1:
-            raise ValueError(
-                f"{name} is {getattr(settings, name)}: this version runs a model on one device.\n"
-                f"  instead leave --{name.replace('_', '-')} at 1"
-            )
-
-
-def _quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:
-    details = config.get("quantization_config") or {}
-    method = settings.quantization or details.get("quant_method")
-    if not method:
-        return None
-    query = QuantizationQuery(method=method, config=details, dtype=dtype, device=device)
-    asked_by = "--quantization" if settings.quantization else "quantization_config of the checkpoint"
-    return selector.choose("quantization_method", query, method, asked_by=asked_by).load()(dict(details))
-
-
-def _proposer(selector: Selector, settings: EngineSettings, architecture: str, device: Any) -> ProposerChoice | None:
-    if not settings.speculative_config:
-        return None
-    config = dict(settings.speculative_config)
-    method, num_drafts = config.pop("method", None), config.pop("num_speculative_tokens", None)
-    if not isinstance(method, str) or not isinstance(num_drafts, int) or num_drafts < 1:
-        raise ValueError(
-            'speculative_config needs "method" (a name) and "num_speculative_tokens" (at least 1), '
-            f"not {settings.speculative_config!r}"
-        )
-    query = ProposerQuery(method=method, num_drafts=num_drafts, architecture=architecture, config=config, device=device)
-    decision = selector.choose("draft_proposer", query, method, asked_by="speculative_config")
-    return ProposerChoice(target=decision.offer.target, num_drafts=num_drafts, config=config)
-
-
-def _text(selector: Selector, settings: EngineSettings, checkpoint: Checkpoint, config: Mapping) -> tuple[Any, Any]:
-    """The tokenizer and the chat renderer; (None, None) if there is none and none is wanted."""
-    from vllm_core.engine.tokenizer import tokenizer_files
-
-    if settings.skip_tokenizer_init:
-        return None, None
-    files = tokenizer_files(settings.tokenizer, checkpoint, download_dir=settings.download_dir)
-    architectures = tuple(config.get("architectures") or ())
-    mode = settings.tokenizer_mode
-    query = TokenizerQuery(mode=mode, path=files.path, files=(), architectures=architectures)
-    named = None if mode == "auto" else mode
-    tokenizer = selector.choose("tokenizer", query, named, asked_by="--tokenizer-mode").load()(files)
-    template = getattr(tokenizer, "chat_template", None) or ""
-    chat = ChatQuery(mode="auto", architectures=architectures, template=template)
-    return tokenizer, selector.choose("chat_renderer", chat).load()(tokenizer)
 
 
 @contextmanager

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
+
+
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
 
 
 @attrs.frozen
@@ -14,4 +20,4 @@ class Device:
     count: int = 1
     memory: int = 0  # bytes of one device
     capability: tuple[int, int] | None = None  # CUDA compute capability
-    features: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)  # "bf16", "avx512_bf16", ...
+    features: frozenset[str] = attrs.field(default=frozenset(), converter=_names)  # "bf16", "avx512_bf16", ...

@@ -13,6 +13,7 @@ import torch
 from vllm_core.interfaces.device import Device
 
 GiB = 1 << 30
+KNOWN_FLAGS = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16"}
 STEP_SECONDS = 0.2  # how long a full step may last, so that streams do not stutter
 
 
@@ -26,7 +27,7 @@ class CpuPlatform:
             type="cpu",
             name=platform.processor() or platform.machine(),
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            features=frozenset(_cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16"}),
+            features=frozenset(_cpu_flags() & KNOWN_FLAGS),
         )
 
     def dtypes(self) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ class CudaPlatform:
             count=len(rows),
             memory=int(memory) * (1 << 20),
             capability=(major, minor),
-            features=frozenset({"bf16"} if major >= 8 else ()),
+            features=frozenset(["bf16"] if major >= 8 else []),
         )
 
     def dtypes(self) -> tuple[str, ...]:

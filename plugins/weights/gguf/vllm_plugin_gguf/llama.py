@@ -96,10 +96,11 @@ def names(file: GgufFile) -> dict[str, tuple[str, Transform | None]]:
 
 
 def _dtype(file: GgufFile) -> str:
-    """What the matrices hold: quantized ones were made from bfloat16, and carry less than it does."""
+    """What the matrices hold. Quantized ones count as float32, in which other engines multiply them: rounding
+    the few bits they carry once more turns near ties over (SmolLM2 forgets that Paris is a capital)."""
     T = gguf.GGMLQuantizationType
     kinds = {t.type for t in file.tensors.values() if len(t.shape) > 1}
     for kind, dtype in ((T.F32, "float32"), (T.F16, "float16")):
         if kinds == {kind}:
             return dtype
-    return "bfloat16"
+    return "float32"
