@@ -11,13 +11,11 @@ import pytest
 import torch
 import vllm_plugin_cpu_attention as plugin
 from vllm_plugin_cpu_attention.backend import CpuAttention
-from vllm_plugin_cpu_attention.layout import TokenLayout
-from vllm_plugin_cpu_attention.work import Gathered, InPlace
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
 from vllm_core.interfaces.cache import FullAttentionCache
 from vllm_core.interfaces.device import Device
-from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery
+from vllm_core.interfaces.queries import AttentionQuery
 from vllm_core.layers.page_layouts import HeadLayout
 from vllm_core.ops import paged_attention
 from vllm_core.plugin import Offer, Refusal
@@ -25,7 +23,7 @@ from vllm_core.plugin import Offer, Refusal
 NUM_PAGES = 80
 
 
-def make(layout="token_kv", heads=6, kv_heads=2, dim=64, block=16, dtype=torch.float32, padding=0, **options):
+def make(heads=6, kv_heads=2, dim=64, block=16, dtype=torch.float32, padding=0, **options):
     """A backend and its pages, full of NaN."""
     config = AttentionConfig(
         num_heads=heads,
@@ -37,11 +35,11 @@ def make(layout="token_kv", heads=6, kv_heads=2, dim=64, block=16, dtype=torch.f
         kv_dtype=dtype,
         device=torch.device("cpu"),
         block_size=block,
-        page_layout=layout,
+        page_layout="NHD",
         **options,
     )
     spec = FullAttentionCache(num_kv_heads=kv_heads, k_dim=dim, v_dim=dim, dtype=str(dtype).removeprefix("torch."))
-    views = TokenLayout(layout) if layout == "token_kv" else HeadLayout(layout)
+    views = HeadLayout("NHD")
     raw = torch.full((NUM_PAGES, views.page_bytes(spec, block) + padding), 255, dtype=torch.uint8)
     return CpuAttention(config), views.views(raw, spec, block)
 
@@ -131,9 +129,8 @@ def test_every_mix_of_sequences_agrees_with_the_reference(mix, scattered):
 
 @pytest.mark.parametrize("block", [8, 16, 48, 64])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 64), (9, 3, 96), (8, 1, 128), (4, 2, 32)])
-@pytest.mark.parametrize("layout", ["token_kv", "NHD"])
-def test_block_sizes_head_ratios_and_layouts_agree(block, heads, kv_heads, dim, layout):
-    backend, pages = make(layout, heads, kv_heads, dim, block)
+def test_block_sizes_and_head_ratios_agree(block, heads, kv_heads, dim):
+    backend, pages = make(heads, kv_heads, dim, block)
     compare(backend, pages, make_step(MIXES["all at once"], block))
 
 
@@ -178,14 +175,6 @@ def test_a_step_without_tokens_gives_nothing():
     backend, pages = make()
     step = make_step([], 16)
     assert backend.attend(torch.empty(0, 6, 64), pages, step, backend.begin_step(step)).shape == (0, 6, 64)
-
-
-def test_a_sequence_alone_with_pages_in_a_row_is_read_in_place():
-    backend, _ = make()
-    (work,) = backend.begin_step(make_step([(100, 1)], 16, scattered=False))
-    assert isinstance(work, InPlace)
-    (work,) = backend.begin_step(make_step([(100, 1)], 16, scattered=True))
-    assert isinstance(work, Gathered)
 
 
 def test_thirty_two_decodes_of_like_lengths_are_one_piece_of_work():
@@ -236,12 +225,6 @@ def test_what_it_cannot_do_is_refused_with_the_reason(change, reason):
 def test_it_offers_on_cpus_only():
     assert isinstance(plugin.attention_backend(QUERY), Offer)
     assert plugin.attention_backend(attrs.evolve(QUERY, device=Device("cuda"))) is None
-
-
-def test_the_layout_it_takes_is_one_it_gives():
-    wanted = plugin.attention_backend(QUERY).takes["kv.page_layout"][0]
-    query = CacheLayoutQuery(kind="full", layout=wanted, dtype="bfloat16", device=Device("cpu"))
-    assert plugin.kv_cache_layout(query).gives["kv.page_layout"] == (wanted,)
 
 
 def test_importing_the_plugin_imports_no_torch():

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery
+from vllm_core.interfaces.queries import AttentionQuery
 from vllm_core.plugin import Offer, Provides, Rank, Refusal, hookimpl
 
 HOOK_API = 1
 
-LAYOUT = "token_kv"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
 @hookimpl
 def provides() -> list[Provides]:
-    return [
-        Provides("attention_backend", "cpu", "paged attention on processors, through torch's flash kernel"),
-        Provides("kv_cache_layout", LAYOUT, "a token's keys and values side by side"),
-    ]
+    return [Provides("attention_backend", "cpu", "paged attention on processors, through torch's flash kernel")]
 
 
 @hookimpl
@@ -29,7 +25,7 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
         name="cpu",
         target="vllm_plugin_cpu_attention.backend:CpuAttention",
         rank=Rank.TUNED,
-        takes={"kv.page_layout": (LAYOUT, "NHD")},
+        takes={"kv.page_layout": ("NHD",)},
     )
 
 
@@ -47,15 +43,3 @@ def _refusal(query: AttentionQuery) -> str:
     if query.kv_dtype != query.dtype:
         return f"the cache must have the model's dtype, and is {query.kv_dtype} beside {query.dtype}"
     return ""
-
-
-@hookimpl
-def kv_cache_layout(query: CacheLayoutQuery) -> Offer | None:
-    if query.layout != LAYOUT or query.device.type != "cpu":
-        return None
-    return Offer(
-        name=LAYOUT,
-        target="vllm_plugin_cpu_attention.layout:TokenLayout",
-        rank=Rank.TUNED,
-        gives={"kv.page_layout": LAYOUT},
-    )

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
-from vllm_core.ops import write_kv
 from vllm_plugin_cpu_attention.schedule import schedule
 from vllm_plugin_cpu_attention.work import Work
 
 
 class CpuAttention:
-    """``AttentionBackend`` for pages [P, block, heads, dim] at any stride.
+    """``AttentionBackend`` for pages [P, block, heads, dim], "NHD".
 
     The device is the host here, so lengths are read where they lie and no padding is computed
     for what a step only might have needed.
@@ -21,19 +20,20 @@ class CpuAttention:
     def __init__(self, config: AttentionConfig) -> None:
         self.config = config
         self.scale = config.scale
-        self.in_place = config.page_layout == "token_kv"
         self._buffers: dict[str, Tensor] = {}
+        self._places: tuple[AttentionStep | None, tuple[Tensor, ...]] = (None, ())
 
     def begin_step(self, step: AttentionStep) -> list[Work]:
-        return schedule(step, self.config, self.in_place)
+        return schedule(step, self.config)
 
     def write(self, k: Tensor, v: Tensor, pages: tuple[Tensor, ...], step: AttentionStep) -> None:
-        k_pages, v_pages = pages
-        if _one_stride(k_pages):
-            k_pages.flatten(0, 1).index_copy_(0, step.slots, k)
-            v_pages.flatten(0, 1).index_copy_(0, step.slots, v)
-        else:
-            write_kv(k, v, k_pages, v_pages, step.slots)
+        known, places = self._places
+        if known is not step:  # the first layer of this step
+            block = self.config.block_size
+            places = step.slots.div(block, rounding_mode="floor"), step.slots.remainder(block)
+            self._places = step, places
+        pages[0].index_put_(places, k)
+        pages[1].index_put_(places, v)
 
     def attend(
         self,
@@ -52,14 +52,9 @@ class CpuAttention:
         return out
 
     def _gather(self, name: str, pages: Tensor, index: Tensor) -> Tensor:
-        """pages[index], in a buffer that grows to the largest step and serves every layer."""
+        """pages [P, N] at ``index``, in a buffer that grows to the largest step and serves every layer."""
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < len(index):
-            buffer = torch.empty((len(index), *pages.shape[1:]), dtype=pages.dtype)
+            buffer = torch.empty((len(index), pages.shape[1]), dtype=pages.dtype)
             self._buffers[name] = buffer
         return torch.index_select(pages, 0, index, out=buffer[: len(index)])
-
-
-def _one_stride(pages: Tensor) -> bool:
-    page, token, *_ = pages.stride()
-    return page == pages.shape[1] * token

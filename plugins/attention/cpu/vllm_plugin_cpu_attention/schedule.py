@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
-from vllm_plugin_cpu_attention.work import Gathered, InPlace, Work
+from vllm_plugin_cpu_attention.work import Work
 
 FOLD_QUERIES = 8  # up to so many queries a sequence is a decoding row: drafts, or a prompt's last few tokens
 PADDING_SHARE = 0.25  # of a bucket's keys may be padding; more, and another call of the kernel is cheaper
@@ -30,8 +30,8 @@ class Sequence:
     keys: int  # from the first key of that block on
 
 
-def schedule(step: AttentionStep, config: AttentionConfig, in_place: bool) -> list[Work]:
-    """The step's work. ``in_place``: the layout is token_kv, so pages in a row are one matrix."""
+def schedule(step: AttentionStep, config: AttentionConfig) -> list[Work]:
+    """The step's work."""
     table = step.block_table.numpy()
     decoding: dict[int, list[Sequence]] = {}
     work: list[Work] = []
@@ -39,9 +39,9 @@ def schedule(step: AttentionStep, config: AttentionConfig, in_place: bool) -> li
         if s.queries <= FOLD_QUERIES:
             decoding.setdefault(s.queries, []).append(s)
         else:
-            work.append(_one_or_many([s], table, config, in_place))
+            work.append(_together([s], table, config))
     for rows in decoding.values():
-        work += [_one_or_many(bucket, table, config, in_place) for bucket in _buckets(rows, config)]
+        work += [_together(bucket, table, config) for bucket in _buckets(rows, config)]
     return work
 
 
@@ -72,33 +72,31 @@ def _buckets(rows: list[Sequence], config: AttentionConfig) -> Iterator[list[Seq
     yield sorted(bucket, key=lambda s: s.index)
 
 
-def _one_or_many(rows: list[Sequence], table: np.ndarray, config: AttentionConfig, in_place: bool) -> Work:
+def _together(rows: list[Sequence], table: np.ndarray, config: AttentionConfig) -> Work:
     queries, keys, block = rows[0].queries, max(s.keys for s in rows), config.block_size
-    common = {
-        "rows": _token_rows(rows),
-        "sequences": len(rows),
-        "queries": queries,
-        "keys": keys,
-        "fold": queries <= FOLD_QUERIES,
-        "causal": config.causal and len(rows) == 1 and queries == keys > FOLD_QUERIES and config.window is None,
-    }
-    mask = None if common["causal"] else _mask(rows, keys, config)
-    if mask is not None and common["fold"]:
-        mask = mask.repeat(1, 1, config.num_heads // config.num_kv_heads, 1) if queries > 1 else mask
-    pages = [table[s.index, s.first_block : s.first_block + -(-s.keys // block)] for s in rows]
-    if in_place and len(rows) == 1 and bool((np.diff(pages[0]) == 1).all()):
-        return InPlace(**common, mask=mask, first=int(pages[0][0]) * block)
+    fold = queries <= FOLD_QUERIES
+    causal = config.causal and config.window is None and len(rows) == 1 and queries == keys and not fold
+    mask = None if causal else _mask(rows, keys, config)
+    if mask is not None and fold and queries > 1:
+        mask = mask.repeat(1, 1, config.num_heads // config.num_kv_heads, 1)
     blocks = -(-keys // block)
     # A shorter sequence repeats its first page; what that puts in the copy is overwritten with zeros.
-    index = np.stack([np.concatenate((p, np.full(blocks - len(p), p[0], p.dtype))) for p in pages])
+    pages = np.repeat(np.array([[table[s.index, s.first_block]] for s in rows], dtype=np.int64), blocks, axis=1)
+    for i, s in enumerate(rows):
+        own = -(-s.keys // block)
+        pages[i, :own] = table[s.index, s.first_block : s.first_block + own]
     unwritten = np.concatenate([np.arange(s.keys, keys) + i * blocks * block for i, s in enumerate(rows)])
-    return Gathered(
-        **common,
+    return Work(
+        rows=_token_rows(rows),
+        sequences=len(rows),
+        queries=queries,
+        keys=keys,
         mask=mask,
-        pages=torch.from_numpy(index.reshape(-1).astype(np.int64)),
-        unwritten=torch.from_numpy(unwritten) if len(unwritten) else None,
+        fold=fold,
+        causal=causal,
+        pages=torch.from_numpy(pages.reshape(-1)),
         room=blocks * block,
-        joint=in_place,
+        unwritten=torch.from_numpy(unwritten) if len(unwritten) else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pieces of attention work: what a step repeats in every layer, prepared once."""
+"""A piece of attention work: what a step repeats in every layer, prepared once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ Buffer = Callable[[str, Tensor, Tensor], Tensor]
 
 @attrs.frozen(kw_only=True)
 class Work:
-    """S sequences with Q queries each, padded to L keys."""
+    """S sequences with Q queries each, padded to L keys.
+
+    Their pages are copied next to each other first. Reading pages where they lie would need
+    tokens at one stride across pages, and torch's kernel then reads each head of a token from
+    elsewhere: it was slower than the copy at 1,000 and at 4,000 keys.
+    """
 
     rows: slice | Tensor  # which of the step's T tokens these are: S * Q of them
     sequences: int  # S
@@ -22,7 +27,23 @@ class Work:
     keys: int  # L
     mask: Tensor | None  # added to scores: [S, 1, Q, L], or [S, 1, G * Q, L] if ``fold``
     fold: bool  # queries of one KV head, G heads times Q, side by side
-    causal: bool = False  # Q == L and each query sees the keys up to its own
+    causal: bool  # Q == L and each query sees the keys up to its own
+    pages: Tensor  # int64 [S * blocks]
+    room: int  # keys of a sequence in the copy: blocks * B
+    unwritten: Tensor | None  # int64, keys of the copy (of S * blocks * B) that belong to no token of the sequence
+
+    def run(self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, buffer: Buffer) -> Tensor:
+        """q [S * Q, H, D]; pages [P, B, KV, D] -> [S * Q, H, D]."""
+        return self.attend(q, self._copy("k", k_pages, buffer), self._copy("v", v_pages, buffer), scale)
+
+    def _copy(self, name: str, pages: Tensor, buffer: Buffer) -> Tensor:
+        """pages [P, B, KV, D] -> [S, KV, L, D]."""
+        # A page's keys are one row: the copy is fastest when it need not look inside.
+        tokens = buffer(name, pages.flatten(1), self.pages).view(-1, *pages.shape[2:])
+        if self.unwritten is not None:
+            # A masked score is -inf and its weight 0, but 0 * NaN is NaN, and a page may hold anything.
+            tokens.index_fill_(0, self.unwritten, 0)
+        return tokens.unflatten(0, (self.sequences, self.room))[:, : self.keys].transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [S * Q, H, D]; k, v [S, KV, L, D] -> [S * Q, H, D]."""
@@ -46,52 +67,3 @@ class Work:
             return out.reshape(size, heads, dim)
         out = out.unflatten(2, (group, self.queries)).permute(0, 3, 1, 2, 4)
         return out.reshape(size, heads, dim)
-
-
-@attrs.frozen(kw_only=True)
-class InPlace(Work):
-    """One sequence whose pages lie in a row."""
-
-    first: int  # place of its first key, counted in tokens over all pages
-
-    def run(self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, buffer: Buffer) -> Tensor:
-        return self.attend(q, self._view(k_pages), self._view(v_pages), scale)
-
-    def _view(self, pages: Tensor) -> Tensor:
-        """[P, B, KV, D] -> [1, KV, L, D], without a copy unless pages end in padding."""
-        page, token, head, one = pages.stride()
-        block = pages.shape[1]
-        if page != block * token:
-            stop = -(-(self.first + self.keys) // block)
-            return pages[self.first // block : stop].flatten(0, 1)[: self.keys].transpose(0, 1).unsqueeze(0)
-        shape = (1, pages.shape[2], self.keys, pages.shape[3])
-        return pages.as_strided(shape, (0, head, token, one), pages.storage_offset() + self.first * token)
-
-
-@attrs.frozen(kw_only=True)
-class Gathered(Work):
-    """Sequences whose pages are copied next to each other first."""
-
-    pages: Tensor  # int64 [S * blocks]
-    unwritten: Tensor | None  # int64, keys of the copy (of S * blocks * B) that belong to no token of the sequence
-    room: int  # blocks * B
-    joint: bool  # a token's values follow its keys: one copy takes both
-
-    def run(self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, buffer: Buffer) -> Tensor:
-        num_pages, block, kv_heads, dim = k_pages.shape
-        if self.joint:
-            rows = k_pages.as_strided((num_pages, block * 2 * kv_heads * dim), (k_pages.stride(0), 1))
-            both = self._copy("kv", rows, buffer).unflatten(2, (2, kv_heads, dim))
-            k, v = both[:, :, 0], both[:, :, 1]
-        else:
-            k = self._copy("k", k_pages.flatten(2), buffer).unflatten(2, (kv_heads, dim))
-            v = self._copy("v", v_pages.flatten(2), buffer).unflatten(2, (kv_heads, dim))
-        return self.attend(q, k.transpose(1, 2), v.transpose(1, 2), scale)
-
-    def _copy(self, name: str, pages: Tensor, buffer: Buffer) -> Tensor:
-        """pages [P, ...] of B tokens -> [S, L, elements of a token]."""
-        tokens = buffer(name, pages, self.pages).view(self.sequences, self.room, -1)
-        if self.unwritten is not None:
-            # A masked score is -inf and its weight 0, but 0 * NaN is NaN, and a page may hold anything.
-            tokens.flatten(0, 1).index_fill_(0, self.unwritten, 0)
-        return tokens[:, : self.keys]
