@@ -1,6 +1,6 @@
 # Everything a person types: make demo | test | lint | test-all. Each sets up what it needs, once.
 VENV    ?= .venv
-PYTHON  ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+PYTHON  ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
 PROMPT  ?= What is the capital of France?
 JOBS    ?= 2
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check -q
