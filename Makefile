@@ -6,6 +6,8 @@ JOBS    ?= 2
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PLUGINS := $(wildcard plugins/*/*/pyproject.toml)
 FILES   := constraints.txt pyproject.toml $(PLUGINS)
+# One thread a test process: the processes already share the cores.
+PYTEST  := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS)
 EDITABLE = $(foreach p,. $(patsubst %/pyproject.toml,./%,$(PLUGINS)),-e $(p))
 
 .PHONY: demo test test-all lint docs clean
@@ -17,7 +19,7 @@ demo: $(VENV)/.runtime
 export PROMPT
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n $(JOBS) tests $(wildcard plugins/*/*/tests)
+	$(PYTEST) tests $(wildcard plugins/*/*/tests)
 
 # Named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
 SHARDS ?= core plugins
@@ -26,7 +28,7 @@ SHARD_plugins := $(wildcard plugins/*/*/tests)
 test-all: $(VENV)/.dev
 	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done
 shard-%: $(VENV)/.dev
-	@echo "== shard $*" && $(VENV)/bin/python -m pytest -n $(JOBS) $(SHARD_$*)
+	@echo "== shard $*" && $(PYTEST) $(SHARD_$*)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
