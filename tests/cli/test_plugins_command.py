@@ -60,7 +60,8 @@ def test_json_has_everything(run, three):
     works, raises = rows(out)["works"], rows(out)["raises"]
     assert code == 0
     assert (works["version"], works["distribution"], works["state"]) == ("1.5", "dummy-works", "active")
-    assert works["provides"][0] == {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": ""}
+    first = {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": "", "remedy": ""}
+    assert works["provides"][0] == first
     assert works["hooks"] == ["provides", "settings"]
     assert works["settings"][0]["name"] == "workspace_mib"
     assert works["settings"][0]["default"] == 128

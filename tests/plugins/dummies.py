@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from vllm_core.plugin import HOOK_API, Offer, Refusal, hookimpl
-from vllm_core.plugins.catalog import Catalog
+from vllm_core.plugins.catalog import Catalog, offering
 from vllm_core.plugins.policy import Policy
-from vllm_core.plugins.records import Offering, PluginStatus
+from vllm_core.plugins.records import PluginStatus
 
 _serial = itertools.count()
 
@@ -115,7 +115,7 @@ def catalog_of(*plugins: dict[str, Any], policy: Policy | None = None) -> Catalo
                 version=version,
                 module=module.__name__,
                 state="active",
-                provides=tuple(Offering(k, n, "", policy.offering_disabled(k, n)) for k, n in pairs),
+                provides=tuple(offering(policy, k, n) for k, n in pairs),
             )
         )
     catalog = Catalog(rows, listings, policy)

@@ -91,7 +91,8 @@ def _record(catalog: Catalog, plugin: PluginStatus) -> dict[str, Any]:
         "reason": plugin.reason,
         "remedy": plugin.remedy,
         "provides": [
-            {"kind": o.kind, "name": o.name, "summary": o.summary, "disabled": o.disabled} for o in plugin.provides
+            {"kind": o.kind, "name": o.name, "summary": o.summary, "disabled": o.disabled, "remedy": o.remedy}
+            for o in plugin.provides
         ],
         "hooks": list(plugin.hooks),
         "settings": [

@@ -45,7 +45,9 @@ def choose_proposer(
         )
     query = ProposerQuery(method=method, num_drafts=num_drafts, architecture=architecture, config=config, device=device)
     decision = selector.choose("draft_proposer", query, method, asked_by="speculative_config")
-    return ProposerChoice(target=decision.offer.target, num_drafts=num_drafts, config=config)
+    return ProposerChoice(
+        target=decision.offer.target, num_drafts=num_drafts, config={**decision.offer.options, **config}
+    )
 
 
 def choose_text(

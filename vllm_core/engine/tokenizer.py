@@ -5,7 +5,9 @@ transformers is imported when a tokenizer is made, not before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,8 @@ def _from_folder(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with _no_word_on_unknown_models():
+            return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         folder = Path(path)
         files = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
@@ -87,6 +90,18 @@ def _from_folder(path: str) -> Any:
             f"  files   {', '.join(files) or 'none: there is no such folder'}\n"
             "  instead tokenizer= another folder or Hub id, or skip_tokenizer_init=True and prompts as token ids"
         ) from error
+
+
+@contextmanager
+def _no_word_on_unknown_models() -> Iterator[None]:
+    """transformers warns of a "model_type" that it does not know: it is only asked for the tokenizer."""
+    log = logging.getLogger("transformers.configuration_utils")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _from_parts(files: TokenizerFiles) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -30,6 +30,7 @@ class AttentionConfig:
     device: torch.device
     block_size: int  # tokens a page
     page_layout: str  # "NHD": [page, token, head, dim]; "HND": [page, head, token, dim]; or a plugin's
+    options: Mapping[str, Any] = attrs.field(factory=dict, eq=False)  # of the offer that won
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class AttentionStep:
     query_starts: Tensor  # int32 [S + 1]
     kv_lens: Tensor  # int32 [S], this step's tokens included
     block_table: Tensor  # int32 [S, blocks], page of each block; NULL_PAGE where freed
-    slots: Tensor  # int64 [T], page * block_size + offset that token t is written to
+    slots: Tensor  # int64 [T], page * block_size + offset that token t is written to; 0 in recurrent and cross groups
 
 
 class AttentionBackend(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 from vllm_core.plugin import Offer, Refusal
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.decision import Answer, Question
-from vllm_core.plugins.records import PluginStatus, kind_of
+from vllm_core.plugins.records import Offering, PluginStatus, kind_of
 
 __all__ = ["ask"]
 
@@ -17,8 +17,10 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
     answers = []
     kind = kind_of(question.hook)
     for plugin, call in catalog.implementations(question.hook):
-        offered = {o.name: o.disabled for o in plugin.provides if o.kind == kind}
-        off = [_answer(plugin, name=name, refusal=why) for name, why in offered.items() if why]
+        offered = {o.name: o for o in plugin.provides if o.kind == kind}
+        off = [
+            _answer(plugin, name=o.name, refusal=o.disabled, remedy=o.remedy) for o in offered.values() if o.disabled
+        ]
         if off and len(off) == len(offered):
             answers += off
             continue
@@ -36,7 +38,7 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
     return answers
 
 
-def _read(plugin: PluginStatus, offered: dict[str, str], said: Any) -> Answer | str:
+def _read(plugin: PluginStatus, offered: dict[str, Offering], said: Any) -> Answer | str:
     """The answer, or what is wrong with it."""
     if said is None:
         return _answer(plugin)
@@ -47,8 +49,8 @@ def _read(plugin: PluginStatus, offered: dict[str, str], said: Any) -> Answer | 
         return f"returned {said!r:.80}, not Offer, Refusal or None: a bug of the plugin"
     if said.name not in offered:
         return f'offered "{said.name}", which its provides() does not list: a bug of the plugin'
-    if offered[said.name]:
-        return _answer(plugin, name=said.name, refusal=offered[said.name])
+    if off := offered[said.name].disabled:
+        return _answer(plugin, name=said.name, refusal=off, remedy=offered[said.name].remedy)
     return _answer(plugin, name=said.name, offer=said)
 
 

@@ -85,7 +85,7 @@ class Catalog:
             for offering in plugin.provides:
                 if (offering.kind, offering.name) == (kind, name):
                     if offering.disabled:
-                        why.append(f"{plugin.label} offers it, {offering.disabled}")
+                        why.append(f"{plugin.label} offers it, {offering.disabled}; {offering.remedy}")
                     elif plugin.state != "active":
                         state = "quarantined: " if plugin.state == "quarantined" else ""
                         why.append(f"{plugin.label} offers it, {state}{plugin.reason}; {plugin.remedy}")
@@ -134,8 +134,7 @@ def load_catalog(policy: Policy | None = None, *, reprobe: bool = False, import_
     for plugin in found:
         item = None if plugin.name == CORE else policy.plugin_disabled(plugin.name, plugin.distribution)
         if item:
-            remedy = f'remove "{item.text}" there' if item.text else f'add "{plugin.name}" there'
-            statuses[plugin] = _status(plugin, "disabled", f"disabled by {item.source}", remedy)
+            statuses[plugin] = _status(plugin, "disabled", item.disables, item.remedy(plugin.name))
     left = [plugin for plugin in found if plugin not in statuses]
     problems = collisions(left)
     for plugin in left:
@@ -179,6 +178,12 @@ def _offerings(probed: Probed, policy: Policy) -> tuple[Offering, ...]:
     found = []
     for hook, entries in probed.listings.items():
         for entry in entries if hook != "settings" else ():
-            kind, name = key_of(hook, entry)
-            found.append(Offering(kind, name, getattr(entry, "summary", ""), policy.offering_disabled(kind, name)))
+            found.append(offering(policy, *key_of(hook, entry), getattr(entry, "summary", "")))
     return tuple(found)
+
+
+def offering(policy: Policy, kind: str, name: str, summary: str = "") -> Offering:
+    """One offering, with what the policy says to it."""
+    item = policy.offering_disabled(kind, name)
+    off = (item.disables, item.remedy(f"{kind}:{name}")) if item else ("", "")
+    return Offering(kind, name, summary, *off)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +39,15 @@ class Item:
 
     def names_offering(self, kind: str, name: str) -> bool:
         return self.offering == (kind, name)
+
+    @property
+    def disables(self) -> str:
+        """``"disabled by block in ./vllm.toml"``, of an item that ``Policy`` returned as what disables."""
+        return f"disabled by {self.source}"
+
+    def remedy(self, name: str) -> str:
+        """How to lift it for what is called ``name``."""
+        return f'remove "{self.text}" there' if self.text else f'add "{name}" there'
 
     @property
     def offering(self) -> tuple[str, str] | None:
@@ -72,24 +81,23 @@ class Policy:
     import_timeout: float = attrs.field(default=2.0, converter=float, validator=attrs.validators.gt(0))  # seconds
 
     def plugin_disabled(self, name: str, distribution: str) -> Item | None:
-        """The item that turns this plugin off."""
-        for item in self.block:
-            if item.names_plugin(name, distribution):
-                return attrs.evolve(item, source=f"block in {item.source}")
-        plugins = [item for item in self.allow if item.offering is None]
-        if plugins and not any(item.names_plugin(name, distribution) for item in plugins):
-            return Item("", f"allow in {plugins[0].source}")
-        return None
+        """The item that turns this plugin off; without a text if it is what allow leaves out."""
+        return self._disabled(lambda item: item.names_plugin(name, distribution), lambda item: item.offering is None)
 
-    def offering_disabled(self, kind: str, name: str) -> str:
-        """``"disabled by block in ./vllm.toml"``, or ""."""
+    def offering_disabled(self, kind: str, name: str) -> Item | None:
+        """The same for one offering of a plugin."""
+        return self._disabled(
+            lambda item: item.names_offering(kind, name), lambda item: bool(item.offering and item.offering[0] == kind)
+        )
+
+    def _disabled(self, names: Callable[[Item], bool], limits: Callable[[Item], bool]) -> Item | None:
         for item in self.block:
-            if item.names_offering(kind, name):
-                return f"disabled by block in {item.source}"
-        allowed = [item for item in self.allow if item.offering and item.offering[0] == kind]
-        if allowed and not any(item.names_offering(kind, name) for item in allowed):
-            return f"disabled by allow in {allowed[0].source}"
-        return ""
+            if names(item):
+                return attrs.evolve(item, source=f"block in {item.source}")
+        limiting = [item for item in self.allow if limits(item)]
+        if limiting and not any(names(item) for item in limiting):
+            return Item("", f"allow in {limiting[0].source}")
+        return None
 
 
 def read_policy(

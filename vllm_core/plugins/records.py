@@ -95,6 +95,7 @@ class Offering:
     name: str
     summary: str = ""
     disabled: str = ""  # "" or "disabled by block in ./vllm.toml"
+    remedy: str = ""  # of a disabled one
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"

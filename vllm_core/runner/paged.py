@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -75,6 +75,7 @@ class _Chosen:
     target: Callable[[], Any]
     layouts: tuple[str, ...]  # best first
     block_sizes: tuple[int, ...] | None  # best first; None: any
+    options: Mapping[str, Any]  # all of the offer's
 
 
 class AttentionGroups:
@@ -149,6 +150,7 @@ class AttentionGroups:
                 device=self.torch_device,
                 block_size=group.block_size,
                 page_layout=layout,
+                options=chosen[path].options,
             )
             if config not in backends:
                 backends[config] = chosen[path].target()(config)
@@ -221,6 +223,7 @@ def _winner(decision: Any) -> _Chosen:
         target=decision.load,
         layouts=tuple(offer.takes.get("kv.page_layout", ("NHD",))),
         block_sizes=tuple(sizes) if sizes is not None else None,
+        options=offer.options,
     )
 
 
