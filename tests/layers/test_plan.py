@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import attrs
@@ -26,6 +29,7 @@ from vllm_core.weights.rules import Table, rule
 from .tiny import Config, TinyLM, assert_close, plain_logits, random_tensors
 
 HERE = __name__
+ROOT = Path(__file__).parents[2]
 IDS = list(range(2, 30))
 
 
@@ -111,6 +115,18 @@ def test_a_fused_layer_takes_the_place_of_the_composition_where_it_wants_to():
     assert made[0][0].shape["intermediate"] == config.intermediate
     tensors["layers.0.down.weight"] = tensors["layers.0.down.weight"] / 2
     assert_close(paged.step([(paged.row(), IDS)])[0], plain_logits(config, tensors, IDS))
+
+
+DRY = """
+import sys
+from tests.layers.test_plan import make_plan
+make_plan(device="meta").rotary(8, {"rope_theta": 100.0, "rope_type": "default"})
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_dry_plan_imports_no_compiler():
+    assert subprocess.run([sys.executable, "-c", DRY], cwd=ROOT, timeout=60).returncode == 0
 
 
 def test_rotary_tables_are_made_once_for_equal_parameters():

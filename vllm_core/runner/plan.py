@@ -122,7 +122,12 @@ class EnginePlan:
         if key not in self._rotary:
             query = RopeQuery(rope_type=kind, head_dim=head_dim, params=params, max_position=self.max_position)
             variant = self.choose.choose("rope_variant", query).load()
-            self._rotary[key] = variant(head_dim, params, self.max_position, self.torch_device)
+            if self.dry:
+                # Its parameters are checked on one position. On the meta device torch.arange would
+                # import a compiler, which took 0.75 s of each start.
+                self._rotary[key] = variant(head_dim, params, 1, torch.device("cpu"))
+            else:
+                self._rotary[key] = variant(head_dim, params, self.max_position, self.torch_device)
         return self._rotary[key]
 
     def cache(self, name: str, spec: CacheSpec, shared_with: str | None = None) -> None:
