@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -123,9 +124,11 @@ class EnginePlan:
             query = RopeQuery(rope_type=kind, head_dim=head_dim, params=params, max_position=self.max_position)
             variant = self.choose.choose("rope_variant", query).load()
             if self.dry:
-                # Its parameters are checked on one position. On the meta device torch.arange would
-                # import a compiler, which took 0.75 s of each start.
-                self._rotary[key] = variant(head_dim, params, 1, torch.device("cpu"))
+                # On the meta device torch.arange would import a compiler, which took 0.75 s of each start.
+                one = variant(head_dim, params, 1, torch.device("cpu"))
+                shape = (self.max_position, one.cos.shape[1])
+                empty = torch.empty(shape, dtype=one.cos.dtype, device=self.torch_device)
+                self._rotary[key] = attrs.evolve(one, cos=empty, sin=empty)
             else:
                 self._rotary[key] = variant(head_dim, params, self.max_position, self.torch_device)
         return self._rotary[key]
