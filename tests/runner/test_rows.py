@@ -105,3 +105,9 @@ def test_what_does_not_fit_is_refused_with_the_step_and_the_row(inits, growths, 
     with pytest.raises(ValueError, match="step 9") as error:
         make().apply(plan(inits, growths))
     assert message in str(error.value)
+
+
+def test_a_temperature_that_is_zero_on_the_device_is_greedy_to_the_host_as_well():
+    rows = make()
+    rows.apply(plan([init(1, [1], temperature=1e-60), init(2, [1], temperature=1e-30)]))
+    assert (rows.temperature == 0).tolist() == rows.host_greedy.tolist() == [True, True, False, True]

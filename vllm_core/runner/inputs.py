@@ -66,7 +66,8 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
         "logits_slots": np.repeat(np.arange(len(k)) * (1 + max_drafts), 1 + k) + draft,
     }
     for group, blocks in enumerate(rows.blocks):
-        host[f"block_base{group}"] = row_of_token * (blocks + 1)
+        if rows.by_position[group]:
+            host[f"block_base{group}"] = row_of_token * (blocks + 1)
     dev = upload(host, rows.device)
 
     computed = rows.num_computed.index_select(0, dev["row"])
@@ -76,9 +77,14 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
     attention = []
     for group, block_size in enumerate(rows.block_sizes):
         table, blocks = rows.block_tables[group], rows.blocks[group]
-        block = positions.div(block_size, rounding_mode="floor")
-        page = table.view(-1).index_select(0, block.clamp_max(blocks) + dev[f"block_base{group}"])
-        width = min(-(-max(plan.kv_bounds) // block_size), blocks)
+        if rows.by_position[group]:
+            width = min(-(-max(plan.kv_bounds) // block_size), blocks)
+            block = positions.div(block_size, rounding_mode="floor")
+            page = table.view(-1).index_select(0, block.clamp_max(blocks) + dev[f"block_base{group}"])
+            # page * block_size + position % block_size
+            slots = torch.add(positions, page.long().sub_(block), alpha=block_size)
+        else:
+            width, slots = blocks, torch.zeros_like(positions)
         attention.append(
             AttentionStep(
                 num_tokens=total,
@@ -87,8 +93,7 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
                 query_starts=starts32,
                 kv_lens=kv_lens,
                 block_table=table[:, :width].index_select(0, dev["row"]),
-                # page * block_size + position % block_size
-                slots=torch.add(positions, page.long().sub_(block), alpha=block_size),
+                slots=slots,
             )
         )
     return Inputs(

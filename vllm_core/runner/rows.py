@@ -28,14 +28,27 @@ class Rows:
     """
 
     def __init__(
-        self, num_rows: int, max_model_len: int, num_drafts: int, block_sizes: Sequence[int], device: torch.device
+        self,
+        num_rows: int,
+        max_model_len: int,
+        num_drafts: int,
+        block_sizes: Sequence[int],
+        device: torch.device,
+        widths: Sequence[int] | None = None,
+        by_position: Sequence[bool] | None = None,
     ) -> None:
+        """``widths``: entries of each group's block table, as ``engine.cache.table_widths`` says.
+
+        ``by_position``: whether entry i of a group's table is the page of positions
+        [i * block_size, (i + 1) * block_size). Without the two, that is so in every group.
+        """
         self.num_rows, self.num_drafts, self.device = num_rows, num_drafts, device
         # A row's last step may overshoot max_model_len by K drafts; its token and K new drafts follow.
         self.max_kv = max_model_len + num_drafts
         self.room = self.max_kv + 1 + num_drafts
         self.block_sizes = tuple(block_sizes)
-        self.blocks = [-(-self.max_kv // size) for size in block_sizes]
+        self.by_position = tuple(by_position) if by_position is not None else (True,) * len(self.block_sizes)
+        self.blocks = list(widths) if widths is not None else [-(-self.max_kv // size) for size in block_sizes]
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
@@ -84,7 +97,9 @@ class Rows:
         temperature = np.array([s.temperature for s in sampling], dtype=np.float64)
         top_p = np.array([s.top_p for s in sampling], dtype=np.float64)
         top_k = np.array([s.top_k for s in sampling], dtype=np.int64)
-        self.host_greedy[rows], self.host_top_k[rows], self.host_top_p[rows] = temperature == 0, top_k, top_p < 1
+        # As the device sees it: a temperature below the smallest float32 is 0 there.
+        greedy = temperature.astype(np.float32) == 0
+        self.host_greedy[rows], self.host_top_k[rows], self.host_top_p[rows] = greedy, top_k, top_p < 1
         # "No guess" stands where the first step could look for drafts that nobody proposed.
         no_drafts = [-1] * self.num_drafts
         lengths = np.array([len(init.token_ids) for init in inits], dtype=np.int64)

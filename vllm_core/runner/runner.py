@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vllm_core.engine.cache.table import table_widths
 from vllm_core.interfaces.attention import AttentionBackend
-from vllm_core.interfaces.cache import CachePlan
+from vllm_core.interfaces.cache import CachePlan, CrossAttentionCache, RecurrentCache
 from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.steps import StepPlan
@@ -53,8 +54,7 @@ class Runner:
         self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
         self.pages = make_pages(caches, num_pages, self.device)
         self.backends = plan.bind_caches(caches, self.pages)
-        block_sizes = [group.block_size for group in caches.groups]
-        self.rows = Rows(max_rows, max_model_len, num_drafts, block_sizes, self.device)
+        self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         if proposer is not None and proposer.taps:
             _stack(model).tap(proposer.taps)
 
@@ -117,6 +117,28 @@ class Runner:
             {i: inputs.batch.taps[i].index_select(0, last) for i in proposer.taps},
         )
         write_drafts(self.rows, inputs.sampling_rows, drafts, vocab)
+
+
+def make_rows(
+    caches: CachePlan,
+    max_rows: int,
+    max_model_len: int,
+    num_drafts: int,
+    device: torch.device,
+    max_encoder_tokens: int = 0,
+) -> Rows:
+    """Rows with a block table for every cache group, whatever its kind."""
+    lengths = {"max_model_len": max_model_len, "num_drafts": num_drafts, "max_encoder_tokens": max_encoder_tokens}
+    by_position = [not isinstance(g.spec, RecurrentCache | CrossAttentionCache) for g in caches.groups]
+    return Rows(
+        max_rows,
+        max_model_len,
+        num_drafts,
+        [group.block_size for group in caches.groups],
+        device,
+        widths=table_widths(caches, **lengths),
+        by_position=by_position,
+    )
 
 
 def _stack(model: Any) -> Any:
