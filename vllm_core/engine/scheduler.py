@@ -58,11 +58,13 @@ class Scheduler:
         draft = Draft(self.max_num_batched_tokens)
         prefilling = []
         pages_ran_out = False
+        rest = len(self.roster.running)  # rows not looked at yet: drafts leave a token for each
         for request in self.roster.running[:]:
+            rest -= 1
             if request.bound < request.prefill_end:
                 prefilling.append(request)
             elif request.state is State.RUNNING and draft.budget > 0:
-                pages_ran_out |= not self._decode(request, draft)
+                pages_ran_out |= not self._decode(request, draft, rest)
         for request in prefilling:
             if request.state is State.RUNNING and draft.budget > 0:
                 pages_ran_out |= not self._prefill(request, draft)
@@ -78,14 +80,14 @@ class Scheduler:
         self.flights.append(flight)
         return flight
 
-    def _decode(self, request: Request, draft: Draft) -> bool:
+    def _decode(self, request: Request, draft: Draft, rest: int) -> bool:
         """Schedule the token sampled last and its drafts. False: pages ran out."""
         left = request.max_total - request.bound - 1  # tokens it may still get if all drafts in flight are right
         if left <= 0:
             return True  # then it ends with what is in flight, or runs on when that is known
         drafts = self.num_drafts
         if drafts:
-            drafts = min(drafts, left - 1, draft.budget - 1)
+            drafts = max(0, min(drafts, left - 1, draft.budget - 1 - rest))
         end = request.bound + 1 + drafts
         sequence = request.cache
         if (end > sequence.room or sequence.nulls) and not self._reserve(request, end, draft):
