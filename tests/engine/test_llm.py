@@ -42,10 +42,10 @@ class Stopping(FakeDevice):
         self.stopped += 1
 
 
-def make_llm(tokenizer=True, generation_config=None, **device):
+def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **device):
     device = Stopping(**{"num_pages": 400, "max_rows": 64, **device})
     built = SimpleNamespace(
-        settings=EngineSettings(max_num_seqs=device.max_rows),
+        settings=EngineSettings(max_num_seqs=device.max_rows, async_scheduling=async_scheduling),
         executor=device,
         capacity=device.start(),
         max_model_len=128,
@@ -64,10 +64,10 @@ def make_llm(tokenizer=True, generation_config=None, **device):
 def llm():
     with make_llm() as llm:
         yield llm
-    # What was aborted gives its pages back with the next steps.
-    while llm._core.has_work:
-        llm._core.step()
-    check_empty(llm._core)
+        # What was aborted gives its pages back with the next steps.
+        while llm._core.has_work:
+            llm._core.step()
+        check_empty(llm._core)
 
 
 def answer(ids, max_tokens=8):
@@ -243,6 +243,30 @@ def test_the_executor_is_stopped_once_by_shutdown_and_by_forgetting_the_engine()
     device = llm._core.executor
     del llm
     assert device.stopped == 1
+
+
+def test_after_shutdown_every_call_says_so():
+    llm = make_llm()
+    stream = llm.stream("Hello", GREEDY)
+    next(stream)
+    llm.shutdown()
+    for use in (lambda: llm.generate("a", GREEDY, use_tqdm=False), lambda: next(llm.stream("a")), lambda: next(stream)):
+        with pytest.raises(EngineDeadError, match="it was shut down; make a new LLM"):
+            use()
+
+
+def test_a_stream_keeps_its_engine_alive():
+    texts = [o.outputs[0].text for o in make_llm().stream("Hello", GREEDY)]
+    assert texts[-1] == answer(Letters().encode("Hello"))[1]
+
+
+def test_two_engines_in_one_process_do_not_know_of_each_other():
+    one, two = make_llm(), make_llm(max_rows=2)
+    streams = one.stream("one", GREEDY), two.stream("two", GREEDY)
+    for stream in streams:
+        next(stream)
+    one.shutdown()
+    assert list(streams[1])[-1].outputs[0].token_ids == answer(Letters().encode("two"))[0]
 
 
 def test_the_progress_bar_counts_every_output(llm):

@@ -116,7 +116,7 @@ class EngineCore:
     def abort(self, request_id: str) -> None:
         """End a request, wherever it is. Its last output comes with the next step. Unknown ids are ignored."""
         request = self.roster.requests.get(request_id)
-        if request is not None:
+        if request is not None and self._dead is None:
             self.roster.finish(request, FinishReason.ABORT)
             self._ended.append(request)
 
@@ -131,11 +131,12 @@ class EngineCore:
         try:
             news = self._loop.step()
         except Exception as error:
-            self._dead = error
             log.error("a step failed: %s", error)
-            for request in list(self.roster.requests.values()):
-                request.finish(FinishReason.ERROR, error=f"the engine died: {error}")
+            self.end(error)
             raise EngineDeadError(f"a step failed, the engine has ended: {error}") from error
+        except BaseException as error:  # Ctrl-C and its like: half a step has been booked
+            self.end(RuntimeError(f"{type(error).__name__} in the middle of a step"))
+            raise
         ended = [*self._ended, *self.scheduler.given_up]
         self._ended, self.scheduler.given_up = [], []
         outputs = []
@@ -144,6 +145,12 @@ class EngineCore:
             if output is not None:
                 outputs.append(output)
         return outputs
+
+    def end(self, cause: BaseException) -> None:
+        """Nothing runs any more; from now on every call raises ``EngineDeadError`` with this cause."""
+        self._dead = self._dead or cause
+        for request in list(self.roster.requests.values()):
+            request.finish(FinishReason.ERROR, error=f"the engine died: {cause}")
 
     def _read(self, request: Request) -> RequestOutput | None:
         """The request's own code runs here: whatever it raises ends this request only."""

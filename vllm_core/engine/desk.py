@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from vllm_core.engine.core import EngineCore
+from vllm_core.engine.interrupts import InterruptsHeld
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.prompts import Prompt
 from vllm_core.engine.sampling_params import SamplingParams
@@ -13,7 +14,10 @@ __all__ = ["Desk"]
 
 
 class Desk:
-    """The engine goes on only while a caller waits. Several streams and a batch may be open at once."""
+    """The engine goes on only while a caller waits. Several streams and a batch may be open at once.
+
+    Ctrl-C ends a caller's wait between two steps, so the engine stays whole.
+    """
 
     def __init__(self, core: EngineCore) -> None:
         self._core = core
@@ -26,8 +30,9 @@ class Desk:
 
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
         """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
-        self._core.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
-        self._inbox[name] = []
+        with InterruptsHeld():
+            self._core.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
+            self._inbox[name] = []
 
     def stream(self, name: str, prompt: Prompt, params: SamplingParams) -> Iterator[RequestOutput]:
         """Submit a request and give its outputs as they come. Leaving the iteration ends the request."""
@@ -58,9 +63,10 @@ class Desk:
 
     def forget(self, names: Sequence[str]) -> None:
         """Nobody waits for these any more: end those that still run."""
-        for name in names:
-            if self._inbox.pop(name, None) is not None:
-                self._core.abort(name)
+        with InterruptsHeld():
+            for name in names:
+                if self._inbox.pop(name, None) is not None:
+                    self._core.abort(name)
 
     def _settle(self, name: str, done: dict[str, RequestOutput], finished: Callable[[], object]) -> set[str]:
         if not self._inbox[name]:
@@ -71,8 +77,9 @@ class Desk:
 
     def _step(self) -> list[str]:
         """Go on by a step; the requests that have news."""
-        outputs = self._core.step()
-        for output in outputs:
-            if output.request_id in self._inbox:  # else: ended by ``forget``
-                self._inbox[output.request_id].append(output)
+        with InterruptsHeld():
+            outputs = self._core.step()
+            for output in outputs:
+                if output.request_id in self._inbox:  # else: ended by ``forget``
+                    self._inbox[output.request_id].append(output)
         return [output.request_id for output in outputs]

@@ -129,7 +129,12 @@ class LLM:
             raise TypeError(f"{', '.join(options)}: options are for messages, and this prompt is none")
         else:
             read = read_prompt(prompt, self._tokenizer, name)
-        return self._desk.stream(name, read, self._defaults if sampling_params is None else sampling_params)
+        params = self._defaults if sampling_params is None else sampling_params
+        return self._outputs(self._desk.stream(name, read, params))
+
+    def _outputs(self, stream: Iterator[RequestOutput]) -> Iterator[RequestOutput]:
+        """As ``stream``; the iteration keeps this engine alive, even if nobody else does."""
+        yield from stream
 
     def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         """The prompt that ``chat`` makes of a conversation."""
@@ -197,6 +202,7 @@ class LLM:
 
     def shutdown(self) -> None:
         """End the model's processes and free its memory. Safe to call twice."""
+        self._core.end(RuntimeError("it was shut down; make a new LLM to go on"))
         self._stop()
 
     def __enter__(self) -> LLM:
