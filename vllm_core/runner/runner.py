@@ -128,7 +128,6 @@ def make_rows(
     max_encoder_tokens: int = 0,
 ) -> Rows:
     """Rows with a block table for every cache group, whatever its kind."""
-    lengths = {"max_model_len": max_model_len, "num_drafts": num_drafts, "max_encoder_tokens": max_encoder_tokens}
     by_position = [not isinstance(g.spec, RecurrentCache | CrossAttentionCache) for g in caches.groups]
     return Rows(
         max_rows,
@@ -136,7 +135,9 @@ def make_rows(
         num_drafts,
         [group.block_size for group in caches.groups],
         device,
-        widths=table_widths(caches, **lengths),
+        widths=table_widths(
+            caches, max_model_len=max_model_len, num_drafts=num_drafts, max_encoder_tokens=max_encoder_tokens
+        ),
         by_position=by_position,
     )
 
