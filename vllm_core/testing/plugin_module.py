@@ -1,0 +1,88 @@
+"""What holds of the plugin around a model: it is light, and honest about what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from vllm_core.testing.case import Case
+
+_IMPORT = """
+import importlib, json, sys
+sys.path[:] = json.loads(sys.argv[2])
+importlib.import_module(sys.argv[1])
+sys.exit(", ".join(sorted({"torch", "transformers"} & set(sys.modules))) or 0)
+"""
+
+
+class PluginModule:
+    """
+    cannot   what one may expect of the model and it does not do -> why; printed at the end of every test run
+    """
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+
+    def test_the_plugin_module_imports_without_torch(self, base: Case) -> None:
+        selector = base.served.resolved.selector
+        owner = next(d.provided.plugin for d in selector.decisions if d.hook in ("model", "models"))
+        module = next(p.module for p in selector.catalog.plugins if p.name == owner)
+        command = [sys.executable, "-c", _IMPORT, module, json.dumps(sys.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (
+            f"importing {module} must not import what is heavy, but it says: {done.stderr.strip()}\n"
+            '  instead  name targets by strings, "package.module:Class", and import torch only in those modules'
+        )
+
+    def test_forward_never_waits_for_the_device(self, base: Case) -> None:
+        if not torch.cuda.is_available() or base.served.runner.device.type != "cuda":
+            pytest.skip("needs a CUDA device: on a CPU every operation waits")
+        served = base.served
+        row = served.row(base.prompt(40))
+        served.step([(row, 20)])  # what is compiled or allocated once happens here
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for tokens in (19, 1):
+                served.runner.forward_logits(served.plan([(row, tokens)]))
+                served.advance([(row, tokens)])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        served.release(row)
+
+    def test_what_it_cannot_do_is_printed(self, request: pytest.FixtureRequest) -> None:
+        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
+        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
+        if self.cannot:
+            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
+
+
+class CannotReport:
+    """A pytest plugin: tells at the end of a run what tested models cannot do.
+
+    With pytest-xdist tests are collected in workers, which print nothing; there ``-rs`` shows it.
+    """
+
+    name = "vllm-core-cannot"
+
+    def __init__(self) -> None:
+        self.lines: dict[str, None] = {}
+
+    @classmethod
+    def note(cls, config: pytest.Config, kit: str, cannot: Mapping[str, str]) -> None:
+        plugin = config.pluginmanager.get_plugin(cls.name)
+        if plugin is None:
+            plugin = cls()
+            config.pluginmanager.register(plugin, cls.name)
+        plugin.lines.update({f"{kit} cannot: {what} ({why})": None for what, why in cannot.items()})
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.lines:
+            terminalreporter.section("what tested models cannot do")
+            for line in self.lines:
+                terminalreporter.write_line(line)

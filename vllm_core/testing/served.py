@@ -1,0 +1,181 @@
+"""A checkpoint in the engine, up to the runner: all choices, the lock and the loader are real, batches made by hand."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.cache.sizing import CachePlanError
+from vllm_core.engine.resolve import resolve
+from vllm_core.interfaces.cache import SlidingWindowCache, TokenCache
+from vllm_core.interfaces.queries import PlatformQuery
+from vllm_core.interfaces.steps import NULL_PAGE, PageGrowth, RowInit, RowSampling, StepPlan
+from vllm_core.plugins import Selector, load_catalog, read_policy
+
+ROWS = 6
+LONGEST = 96  # tokens of a sequence
+SMALL_BLOCK = 4  # tokens a page, where backends take it: many pages, and many ends of pages, in short prompts
+POISON = 0xFF  # bytes of it are NaN in every float format
+
+
+@attrs.define(eq=False)
+class Row:
+    """A sequence that runs: all its ids are known from the start."""
+
+    number: int
+    ids: list[int]
+    computed: int
+    pages: list[list[int]]  # of each cache group, in block order; NULL_PAGE where a window has passed
+    news: list[PageGrowth] = attrs.field(factory=list)  # windows' passed blocks, told with the next step
+    admitted: bool = False
+
+
+class Served:
+    """The model that serves a checkpoint, with pages that hold NaN until they are written.
+
+    block_size   tokens a page; None: small, or what the backends take if that is not small
+    overrides    fields that replace those of config.json
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        block_size: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        settings = EngineSettings(
+            model=str(folder),
+            dtype=dtype,
+            device=device,
+            skip_tokenizer_init=True,
+            max_num_seqs=ROWS,
+            max_model_len=LONGEST,
+            block_size=block_size or SMALL_BLOCK,
+            hf_overrides=dict(overrides or {}),
+        )
+        try:
+            self.resolved = resolve(settings)
+        except CachePlanError:
+            if block_size is not None:
+                raise
+            self.resolved = resolve(attrs.evolve(settings, block_size=None))
+        self.runner, self.capacity = self.resolved.build.make_runner()
+        self.groups = self.runner.caches.groups
+        for group in self.groups:
+            if not isinstance(group.spec, TokenCache):
+                raise ValueError(
+                    f"the kit hands out pages that grow with the sequence, and {group.names[0]} declares a cache of"
+                    f" kind {group.spec.kind}; say so in `cannot` and test the model by hand until it does"
+                )
+        for tensor in self.runner.pages:
+            tensor.fill_(POISON)
+        self.free = list(range(1, self.runner.num_pages))
+        random.Random(0).shuffle(self.free)
+        self.readers: Counter[int] = Counter()
+        self.free_rows = list(range(ROWS))[::-1]
+        self.steps = 0
+
+    def row(self, ids: list[int], prefix_of: Row | None = None, shared: int = 0) -> Row:
+        """A new sequence; ``shared`` tokens, whole blocks, are found in the pages of ``prefix_of``."""
+        pages: list[list[int]] = [[] for _ in self.groups]
+        if prefix_of is not None:
+            pages = [
+                table[: shared // group.block_size] for group, table in zip(self.groups, prefix_of.pages, strict=True)
+            ]
+        self.readers.update(page for table in pages for page in table)
+        return Row(self.free_rows.pop(), ids, shared, pages)
+
+    def step(self, work: Sequence[tuple[Row, int]]) -> list[Tensor]:
+        """Compute the next tokens of rows, as many as given, in one batch; logits [tokens, vocab_size] of each."""
+        logits = self.runner.forward_logits(self.plan(work))
+        self.advance(work)
+        return list(logits.split([tokens for _, tokens in work]))
+
+    def plan(self, work: Sequence[tuple[Row, int]]) -> StepPlan:
+        inits, growths = [], []
+        for row, tokens in work:
+            grown = [*row.news, *self._grow(row, row.computed + tokens)]
+            row.news = []
+            if row.admitted:
+                growths += grown
+                continue
+            row.admitted = True
+            inits.append(
+                RowInit(
+                    row=row.number,
+                    token_ids=row.ids,
+                    num_computed=row.computed,
+                    pages=[list(table) for table in row.pages],
+                    sampling=RowSampling(temperature=0.0),
+                )
+            )
+        self.steps += 1
+        return StepPlan(
+            step=self.steps,
+            inits=inits,
+            growths=growths,
+            copies=[],
+            rows=[row.number for row, _ in work],
+            num_tokens=[tokens for _, tokens in work],
+            num_drafts=[0] * len(work),
+            samples=[False] * len(work),
+            kv_bounds=[row.computed + tokens for row, tokens in work],
+        )
+
+    def advance(self, work: Sequence[tuple[Row, int]]) -> None:
+        """The step has run: count its tokens, give up blocks that windows have passed."""
+        for row, tokens in work:
+            row.computed += tokens
+            for group, table in zip(self.groups, row.pages, strict=True):
+                if isinstance(group.spec, SlidingWindowCache):
+                    passed = max(0, row.computed - group.spec.window + 1) // group.block_size
+                    if gone := [page for page in table[:passed] if page != NULL_PAGE]:
+                        self._release(gone)
+                        table[:passed] = [NULL_PAGE] * passed
+                        row.news.append(
+                            PageGrowth(row=row.number, group=group.index, first_block=0, pages=table[:passed])
+                        )
+
+    def release(self, *rows: Row) -> None:
+        """Rows end, or are preempted: pages without another reader hold NaN again, and are taken next."""
+        for row in rows:
+            for table in row.pages:
+                self._release(table)
+                table.clear()
+            self.free_rows.append(row.number)
+
+    def _grow(self, row: Row, tokens: int) -> list[PageGrowth]:
+        growths = []
+        for group, table in zip(self.groups, row.pages, strict=True):
+            lacking = -(-tokens // group.block_size) - len(table)
+            if lacking > 0:
+                pages = [self.free.pop() for _ in range(lacking)]
+                self.readers.update(pages)
+                growths.append(PageGrowth(row=row.number, group=group.index, first_block=len(table), pages=pages))
+                table += pages
+        return growths
+
+    def _release(self, pages: Sequence[int]) -> None:
+        owned = [page for page in pages if page != NULL_PAGE]
+        self.readers.subtract(owned)
+        gone = [page for page in owned if self.readers[page] == 0]
+        for tensor in self.runner.pages:
+            tensor[torch.tensor(gone, dtype=torch.int64, device=tensor.device)] = POISON
+        self.free += gone
+
+
+def computes(dtype: str, device: str) -> bool:
+    """Whether the engine would run this dtype here."""
+    platform = Selector(load_catalog(read_policy({}))).choose("platform", PlatformQuery(name=device)).load()()
+    return dtype == "float32" or dtype in platform.dtypes()
