@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.engine.tokenizers_for_tests import CHATML, byte_fallback, byte_level
 from vllm_core.engine.chat import TemplateRenderer, template_renderer
@@ -40,6 +42,32 @@ def test_a_tokenizer_from_memory_and_one_from_a_folder_agree(make, tmp_path):
         assert tokenizer.eos_token_ids == (original.hf.eos_token_id,)
         assert tokenizer.vocab_size == original.vocab_size
         assert tokenizer.chat_template == CHATML
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_the_quick_way_to_a_tokenizer_comes_to_the_one_that_transformers_chooses(make, tmp_path):
+    make().hf.save_pretrained(tmp_path)
+    named = json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"]
+    assert named in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    ours, theirs = load_tokenizer(TokenizerFiles(path=str(tmp_path))).hf, AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.chat_template == theirs.chat_template
+
+
+QUICK = """
+import sys
+from vllm_core.engine.tokenizer import load_tokenizer
+from vllm_core.interfaces.weights import TokenizerFiles
+load_tokenizer(TokenizerFiles(path=sys.argv[1]))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_reading_a_tokenizer_imports_no_compiler(tmp_path):
+    byte_level().hf.save_pretrained(tmp_path)
+    assert subprocess.run([sys.executable, "-c", QUICK, str(tmp_path)], timeout=60).returncode == 0
 
 
 def test_special_tokens_are_left_out_unless_asked_for():
