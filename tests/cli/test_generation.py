@@ -105,7 +105,7 @@ def test_quarantined_plugins_are_named_before_the_answer(run, echo, install):
     install("raises", "raise RuntimeError('no such library')")
     code, out, err = run("chat", "M", "a", "-q")
     assert (code, out) == (0, "a\n")
-    assert re.fullmatch(r"plugin raises \(dummy-raises 1\.5\): .*no such library.*\n", err)
+    assert re.fullmatch(r"plugin raises \(dummy-raises 1\.5\) is quarantined: .*no such library.*\n", err)
 
 
 def test_verbose_shows_where_the_start_went(run, echo):

@@ -9,7 +9,7 @@ import pytest
 BACKEND = """
 @hookimpl
 def provides():
-    return [Provides("sampler", "quick", "draws fast"), Provides("pooler", "slow")]
+    return [Provides("sampler", "quick", "draws fast"), Provides("rope_variant", "slow")]
 
 @hookimpl
 def settings():
@@ -37,21 +37,67 @@ def rows(out):
     return {row["name"]: row for row in json.loads(out)}
 
 
-def test_the_list_shows_state_and_reason(run, three, home):
+def test_the_list_shows_state_reason_remedy_and_offers(run, three, home):
     home.joinpath("vllm.toml").write_text('[plugins]\nblock = ["sampler:quick"]')
     code, out, _ = run("plugins", "list")
-    lines = {line.split()[0]: line for line in out.splitlines()}
+    lines = {line.split()[0]: line for line in out.splitlines() if not line.startswith(" ")}
     assert code == 0
-    assert lines["works"].split()[1:3] == ["1.5", "dummy-works"]
-    assert "sampler:quick (off), pooler:slow" in lines["works"]
-    assert lines["works"].endswith("  active")
+    assert lines["works"].split() == ["works", "1.5", "dummy-works", "active"]
+    assert "    offers  sampler:quick (off), rope_variant:slow\n" in out
     assert "quarantined because importing it raised RuntimeError: no such library" in lines["raises"]
     assert "quarantined because it is written for hook API 99" in lines["future"]
+    assert "    remedy  upgrade vllm-core: pip install -U vllm-core\n" in out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_no_line_is_wider_than_it(run, install, monkeypatch, width):
+    reason = "libsomething.so.13: cannot open shared object file: No such file or directory\\nand " + "more " * 30
+    install("raises", f"raise ImportError('{reason}')")
+    monkeypatch.setattr("vllm_core.cli.plugins.columns", lambda: width)
+    _, out, _ = run("plugins", "list")
+    assert max(map(len, out.splitlines())) <= width
+    assert "raises" in out
+    assert "quarantined\n    why     importing it raised ImportError: libsomething.so.13: cannot open" in out
+
+
+def test_offers_that_this_version_never_asks_for_are_shown_as_unused(run, install):
+    source = """
+@hookimpl
+def provides(): return [Provides("sampler", "quick"), Provides("rope_variant", "slow")]
+@hookimpl
+def http_endpoints(): return [Endpoint("/v1/x", "a:B")]
+@hookimpl
+def metrics_sink(query): return None
+"""
+    install("early", source)
+    _, out, _ = run("plugins", "list")
+    offers = (
+        "endpoint:/v1/x (not asked by this version), sampler:quick (not asked by this version), rope_variant:slow\n"
+    )
+    assert f"    offers  {offers}" in out
+    _, out, _ = run("plugins", "show", "early")
+    assert "sampler:quick  [not asked by this version]\n" in out
+    assert "metrics_sink (not asked by this version)" in out
+    _, out, _ = run("plugins", "list", "--json")
+    assert {o["name"]: o["asked"] for o in rows(out)["early"]["provides"]} == {
+        "/v1/x": False, "quick": False, "slow": True,
+    }  # fmt: skip
+
+
+def test_reprobe_imports_again_what_had_failed(run, install, tmp_path):
+    awake = tmp_path / "awake"
+    install("moody", f"import os\nif not os.path.exists({str(awake)!r}): raise RuntimeError('not yet')")
+    run("plugins", "list")
+    awake.touch()
+    assert "not yet" in run("plugins", "list")[1]
+    assert "not yet" not in run("plugins", "list", "--reprobe")[1]
+    assert "not yet" not in run("plugins", "list")[1]
+    assert "--reprobe" in run("plugins", "--help")[1]
 
 
 def test_a_flag_disables_a_plugin_and_the_list_says_so(run, three):
     _, out, _ = run("plugins", "list", "--plugins-block", "works")
-    line = next(line for line in out.splitlines() if line.startswith("works"))
+    line = next(line for line in out.splitlines() if line.startswith("works "))
     assert line.endswith("disabled by block in --plugins-block")
 
 
@@ -60,7 +106,7 @@ def test_json_has_everything(run, three):
     works, raises = rows(out)["works"], rows(out)["raises"]
     assert code == 0
     assert (works["version"], works["distribution"], works["state"]) == ("1.5", "dummy-works", "active")
-    first = {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": "", "remedy": ""}
+    first = {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": "", "remedy": "", "asked": False}
     assert works["provides"][0] == first
     assert works["hooks"] == ["provides", "settings"]
     assert works["settings"][0]["name"] == "workspace_mib"
@@ -74,13 +120,13 @@ def test_show_prints_one_plugin_with_its_settings(run, three):
     code, out, _ = run("plugins", "show", "dummy-works")
     assert code == 0
     assert out.startswith("works 1.5  (dummy-works, module ")
-    assert "offers   sampler:quick  draws fast" in out
+    assert "offers  sampler:quick  draws fast" in out
     assert "--plugin.works.workspace-mib  Room for partial results. Default: 128 MiB." in out
 
 
 def test_show_gives_the_remedy_of_a_broken_plugin(run, three):
     _, out, _ = run("plugins", "show", "future")
-    assert "remedy: upgrade vllm-core" in out
+    assert "  remedy  upgrade vllm-core" in out
 
 
 def test_show_of_an_unknown_name_names_the_nearest(run, three):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vllm_core.cli.wrap import one_line
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.flags import add_flags, given_flags
@@ -63,7 +64,7 @@ def check_plugins(loaded: Loaded[EngineSettings]) -> Catalog:
     catalog = load_catalog(read_policy(loaded.settings.plugins), import_modules=False)
     for plugin in catalog.plugins:
         if plugin.state == "quarantined":
-            print(f"plugin {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.reason}", file=sys.stderr)
+            print(f"plugin {plugin.label} is quarantined: {one_line(plugin.reason)}", file=sys.stderr)
     for warning in catalog.warnings:
         print(warning, file=sys.stderr)
     plugin_settings(catalog, loaded.settings.plugin)

@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.cli.engine_flags import add_policy_flags, policy_of
+from vllm_core.cli.plugin_pages import page, table
+from vllm_core.cli.wrap import columns
 
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
@@ -23,12 +25,17 @@ class Plugins:
         parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
         parser.add_argument("name", nargs="?", metavar="NAME", help="with show: a plugin or a distribution")
         parser.add_argument("--json", action="store_true", help="as JSON")
+        parser.add_argument(
+            "--reprobe",
+            action="store_true",
+            help="import every plugin again, in a child process, instead of what is known",
+        )
         add_policy_flags(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         from vllm_core.plugins import load_catalog, read_policy
 
-        catalog = load_catalog(read_policy(policy_of(args)), import_modules=False)
+        catalog = load_catalog(read_policy(policy_of(args)), reprobe=args.reprobe, import_modules=False)
         for warning in catalog.warnings:
             print(warning, file=sys.stderr)
         if args.action == "show":
@@ -40,9 +47,9 @@ class Plugins:
         if args.json:
             print(json.dumps([_record(catalog, plugin) for plugin in plugins], indent=2))
         elif args.action == "show":
-            print("\n\n".join(_page(catalog, plugin) for plugin in plugins))
+            print("\n\n".join(page(plugin, _settings(catalog, plugin)) for plugin in plugins))
         else:
-            print(_table(plugins))
+            print(table(plugins, columns()))
         return 0
 
 
@@ -59,28 +66,6 @@ def _named(catalog: Catalog, name: str | None) -> list[PluginStatus]:
     return found
 
 
-def _state(plugin: PluginStatus) -> str:
-    if plugin.state == "quarantined":
-        return f"quarantined because {plugin.reason}"
-    return plugin.reason or plugin.state  # "disabled by block in ./vllm.toml"
-
-
-def _table(plugins: list[PluginStatus]) -> str:
-    rows = [("PLUGIN", "VERSION", "DISTRIBUTION", "OFFERS", "STATE")]
-    for plugin in plugins:
-        offers = ", ".join(str(o) + (" (off)" if o.disabled else "") for o in plugin.provides) or "-"
-        rows.append((plugin.name, plugin.version, plugin.distribution, _cut(offers, 60), _state(plugin)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=True)) + f"  {row[4]}"
-        for row in rows
-    )
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
 def _record(catalog: Catalog, plugin: PluginStatus) -> dict[str, Any]:
     return {
         "name": plugin.name,
@@ -91,7 +76,14 @@ def _record(catalog: Catalog, plugin: PluginStatus) -> dict[str, Any]:
         "reason": plugin.reason,
         "remedy": plugin.remedy,
         "provides": [
-            {"kind": o.kind, "name": o.name, "summary": o.summary, "disabled": o.disabled, "remedy": o.remedy}
+            {
+                "kind": o.kind,
+                "name": o.name,
+                "summary": o.summary,
+                "disabled": o.disabled,
+                "remedy": o.remedy,
+                "asked": o.asked,
+            }
             for o in plugin.provides
         ],
         "hooks": list(plugin.hooks),
@@ -100,22 +92,6 @@ def _record(catalog: Catalog, plugin: PluginStatus) -> dict[str, Any]:
             for s in _settings(catalog, plugin)
         ],
     }
-
-
-def _page(catalog: Catalog, plugin: PluginStatus) -> str:
-    lines = [f"{plugin.name} {plugin.version}  ({plugin.distribution}, module {plugin.module})", f"  {_state(plugin)}"]
-    if plugin.remedy:
-        lines.append(f"  remedy: {plugin.remedy}")
-    for offering in plugin.provides:
-        note = f"  [{offering.disabled}]" if offering.disabled else ""
-        lines.append(f"  offers   {offering}  {offering.summary}{note}".rstrip())
-    if plugin.hooks:
-        lines.append(f"  hooks    {', '.join(plugin.hooks)}")
-    for setting in _settings(catalog, plugin):
-        from vllm_core.config.flags import flag_help
-
-        lines.append(f"  setting  --plugin.{plugin.name}.{setting.flag[2:]}  {flag_help(setting)}")
-    return "\n".join(lines)
 
 
 def _settings(catalog: Catalog, plugin: PluginStatus) -> list[Any]:

@@ -39,7 +39,11 @@ with the literal `HOOK_API = 1` and functions marked `@hookimpl`, named after th
 declares only the arguments it uses. A contract is a protocol in `vllm_core/interfaces/`, or a record of
 `vllm_core.plugin`.
 
-A hook marked *provisional* has fewer than two implementations so far and may still change.
+A hook marked *provisional* has fewer than two implementations so far and may still change. One that is *not asked by
+this version* can be implemented already; `vllm-core plugins list` says so beside what a plugin offers through it.
+
+Hooks with a query are asked in a thread of their own. One that has not answered after `answer_timeout_s` (20, a key of
+`[plugins]` in vllm.toml) ends the start, naming the plugin.
 """
 
 
@@ -72,9 +76,10 @@ def pages() -> dict[str, str]:
 
 def _hook(hook: Specification) -> str:
     mark = " *(provisional)*" if hook.info.provisional else ""
+    unused = "" if hook.info.asked else " *Not asked by this version.*"
     asked = f"`interfaces.queries.{hook.query}`. {hook.sections['query']}" if hook.query else "none"
     contracts = ", ".join(f"`{name}`" for name in hook.contracts)
-    lines = [f"### {hook.info.name}{mark}", "", hook.summary, "", f"- **Contract** {contracts}"]
+    lines = [f"### {hook.info.name}{mark}", "", hook.summary + unused, "", f"- **Contract** {contracts}"]
     for heading, text in hook.sections.items():
         text = asked if heading == "query" else text
         lines.append(f"- **{heading[0].upper()}{heading[1:]}** {text.replace('``', '`')}")

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["HOOKS", "MODULES", "HookInfo"]
+__all__ = ["ASKED", "HOOKS", "MODULES", "HookInfo"]
 
 GROUPS: Final = {
     "plugins": ("provides", "settings"),
@@ -40,6 +40,16 @@ SETTLED: Final = frozenset(
 """Hooks with at least two implementations. All others are provisional: they may still change."""
 
 
+ASKED: Final = frozenset(
+    {
+        "provides", "settings", "models", "model", "bundled_models", "weight_format", "quantization_method",
+        "attention_backend", "kv_cache_layout", "rope_variant", "op_kernel", "draft_proposer", "tokenizer",
+        "chat_renderer", "platform", "executor", "scheduler_policy", "cli_commands",
+    }
+)  # fmt: skip
+"""Hooks that this version asks. What a plugin offers through another one is shown as unused, never silently so."""
+
+
 @attrs.frozen(kw_only=True)
 class HookInfo:
     """What is known about a hook besides its docstring."""
@@ -48,6 +58,7 @@ class HookInfo:
     file: str  # module below vllm_core.hookspecs
     listing: bool  # no query; the answers of all plugins together are the result
     provisional: bool  # fewer than two implementations: outside the public-API snapshot
+    asked: bool  # by this version
 
     @property
     def module(self) -> str:
@@ -59,7 +70,9 @@ MODULES: Final = tuple(f"{__name__}.{file}" for file in GROUPS)
 
 HOOKS: Final = MappingProxyType(
     {
-        name: HookInfo(name=name, file=file, listing=name in LISTINGS, provisional=name not in SETTLED)
+        name: HookInfo(
+            name=name, file=file, listing=name in LISTINGS, provisional=name not in SETTLED, asked=name in ASKED
+        )
         for file, names in GROUPS.items()
         for name in names
     }

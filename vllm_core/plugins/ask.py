@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from vllm_core.plugin import Offer, Refusal
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.decision import Answer, Question
-from vllm_core.plugins.records import Offering, PluginStatus, kind_of
+from vllm_core.plugins.errors import PluginError
+from vllm_core.plugins.patience import Overdue, Patience
+from vllm_core.plugins.records import CORE, Offering, PluginStatus, kind_of
 
 __all__ = ["ask"]
 
 
 def ask(catalog: Catalog, question: Question) -> list[Answer]:
-    """Every plugin's answer. What goes wrong counts as a refusal that keeps the error."""
+    """Every plugin's answer. What goes wrong counts as a refusal that keeps the error.
+
+    A plugin that does not answer at all ends the start: the call cannot be ended, and what it holds
+    (locks, the processor) would stay held beside a running engine.
+    """
     answers = []
     kind = kind_of(question.hook)
-    for plugin, call in catalog.implementations(question.hook):
-        offered = {o.name: o for o in plugin.provides if o.kind == kind}
-        off = [
-            _answer(plugin, name=o.name, refusal=o.disabled, remedy=o.remedy) for o in offered.values() if o.disabled
-        ]
-        if off and len(off) == len(offered):
-            answers += off
-            continue
-        name = question.named if question.named in offered else ""
-        try:
-            said = call(query=question.query, settings=catalog.settings.get(plugin.name))
-        except (Exception, SystemExit) as error:
-            answers.append(_answer(plugin, name=name, refusal=f"raised {type(error).__name__}: {error}", error=error))
-            continue
-        answer = _read(plugin, offered, said)
-        if isinstance(answer, str):
-            answer = _answer(plugin, name=name, refusal=answer, error=TypeError(answer))
-        answers.append(answer)
-        answers += [row for row in off if row.name != getattr(said, "name", "")]
+    seconds = catalog.policy.answer_timeout
+    with Patience(seconds) as patience:
+        for plugin, implementation in catalog.implementations(question.hook):
+            offered = {o.name: o for o in plugin.provides if o.kind == kind}
+            disabled = [o for o in offered.values() if o.disabled]
+            off = [_answer(plugin, name=o.name, refusal=o.disabled, remedy=o.remedy) for o in disabled]
+            if off and len(off) == len(offered):
+                answers += off
+                continue
+            name = question.named if question.named in offered else ""
+            call = partial(implementation, query=question.query, settings=catalog.settings.get(plugin.name))
+            try:
+                said = call() if plugin.name == CORE else patience.call(call)
+            except Overdue:
+                raise _overdue(plugin, question.hook, seconds) from None
+            except (Exception, SystemExit) as error:
+                why = f"raised {type(error).__name__}: {error}"
+                answers.append(_answer(plugin, name=name, refusal=why, error=error))
+                continue
+            answer = _read(plugin, offered, said)
+            if isinstance(answer, str):
+                answer = _answer(plugin, name=name, refusal=answer, error=TypeError(answer))
+            answers.append(answer)
+            answers += [row for row in off if row.name != getattr(said, "name", "")]
     return answers
+
+
+def _overdue(plugin: PluginStatus, hook: str, seconds: float) -> PluginError:
+    return PluginError(
+        f'plugin "{plugin.name}" was asked for {hook} and had not answered after {seconds:g} s.',
+        by=plugin.owner,
+        why="its hook hangs, and Python cannot end it: the start ends instead",
+        instead=(
+            f'block = ["{plugin.name}"] under [plugins] in vllm.toml, or --plugins-block {plugin.name}, drops it',
+            "answer_timeout_s under [plugins] in vllm.toml waits longer",
+        ),
+    )
 
 
 def _read(plugin: PluginStatus, offered: dict[str, Offering], said: Any) -> Answer | str:

@@ -23,7 +23,8 @@ from vllm_core.plugins.records import kind_of
 __all__ = ["Item", "Policy", "read_policy"]
 
 _LISTS = ("allow", "block", "require")
-_KEYS = (*_LISTS, "prefer", "import_timeout_s")
+_SECONDS = ("import_timeout_s", "answer_timeout_s")
+_KEYS = (*_LISTS, "prefer", *_SECONDS)
 _ENV = "VLLM_CORE_PLUGINS_"
 
 
@@ -72,6 +73,7 @@ class Policy:
     block    these are not used. A blocked plugin is never imported.
     require  the start fails unless these are active.
     prefer   hook -> names (of offers, plugins or distributions), best first, among equal ranks.
+    import_timeout, answer_timeout   what a plugin may take to be imported, and to answer one hook.
     """
 
     allow: tuple[Item, ...] = attrs.field(default=(), converter=_items)
@@ -79,6 +81,7 @@ class Policy:
     require: tuple[Item, ...] = attrs.field(default=(), converter=_items)
     prefer: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_orders)
     import_timeout: float = attrs.field(default=2.0, converter=float, validator=attrs.validators.gt(0))  # seconds
+    answer_timeout: float = attrs.field(default=20.0, converter=float, validator=attrs.validators.gt(0))  # seconds
 
     def plugin_disabled(self, name: str, distribution: str) -> Item | None:
         """The item that turns this plugin off; without a text if it is what allow leaves out."""
@@ -124,8 +127,7 @@ def read_policy(
     }
     if "prefer" in values:
         arguments["prefer"] = values["prefer"][0]
-    if "import_timeout_s" in values:
-        arguments["import_timeout"] = values["import_timeout_s"][0]
+    arguments |= {key.removesuffix("_s"): values[key][0] for key in _SECONDS if key in values}
     return Policy(**arguments)
 
 
@@ -172,8 +174,8 @@ def _checked(key: str, value: Any, source: str) -> tuple[Any, str]:
             f"prefer in {source} must map hooks to lists of names, "
             f'such as prefer.attention_backend = ["x"], not {value!r}.'
         )
-    if key == "import_timeout_s" and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-        raise PolicyError(f"import_timeout_s in {source} must be a number of seconds above 0, not {value!r}.")
+    if key in _SECONDS and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+        raise PolicyError(f"{key} in {source} must be a number of seconds above 0, not {value!r}.")
     return value, source
 
 

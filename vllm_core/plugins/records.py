@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
+from vllm_core.hookspecs import ASKED
 from vllm_core.plugin import BundledModel, Command, Endpoint, ModelEntry, Provides
 
 __all__ = ["CORE", "LISTINGS", "Found", "Offering", "PluginStatus", "Probed", "Provided", "key_of", "kind_of"]
@@ -96,6 +97,11 @@ class Offering:
     summary: str = ""
     disabled: str = ""  # "" or "disabled by block in ./vllm.toml"
     remedy: str = ""  # of a disabled one
+
+    @property
+    def asked(self) -> bool:
+        """Whether this version asks the hook that it is offered through; if not, it stays unused."""
+        return any(kind_of(hook) == self.kind for hook in ASKED)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
