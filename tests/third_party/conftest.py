@@ -14,14 +14,19 @@ PACKAGES = Path(__file__).with_name("packages")
 
 @pytest.fixture(scope="session")
 def pip_install(tmp_path_factory):
-    """``pip_install("owl", ...)`` -> folder with these packages, as ``pip install --target`` leaves it."""
+    """``pip_install("owl", ...)`` -> folder with these packages, as ``pip install --target`` leaves it.
+
+    Names are of folders in packages/; a path is taken as it is.
+    """
 
     def install(*names):
         target = tmp_path_factory.mktemp("site")
         # Without network, and without what they depend on: vllm-core is here already.
         options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
         line = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options]
-        done = subprocess.run([*line, *(str(PACKAGES / n) for n in names)], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [*line, *(str(PACKAGES / name) for name in names)], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         return target
 

@@ -43,6 +43,7 @@ def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], in
         return NoOffer(
             f"no {word} accepts this engine.",
             why=refusals(answers) or ("nobody was asked: no active plugin implements the hook" if not answers else ""),
+            known=", ".join(catalog.names(kind)),
             query=f"{question.query!r:.300}",
             broken=broken,
         )

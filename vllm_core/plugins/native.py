@@ -54,7 +54,11 @@ def nobody(selector: Selector, query: Any, answers: list[Answer]) -> NoOffer:
     """The error for a model that neither a listing nor an offer covers."""
     architecture = query.architectures[0] if query.architectures else ""
     if not architecture:
-        return NoOffer("the model's config.json names no architecture, and no plugin offers to serve it from the rest.")
+        return NoOffer(
+            "the model's config.json names no architecture, and no plugin offers to serve it from the rest.",
+            known=", ".join(selector.catalog.names("model")),
+            instead="""--hf-overrides '{"architectures": ["NAME"]}' if you know which it is""",
+        )
     error = selector.catalog.nobody("model", architecture)
     why = [f"{a.label} refuses: {a.refusal}" + (f"; {a.remedy}" if a.remedy else "") for a in answers if a.refusal]
     return NoOffer(error.title, **{**error.facts, "why": (*error.facts.get("why", ()), *why)})

@@ -137,12 +137,15 @@ class Selector:
     def _instead(
         self, i: int, questions: Sequence[Question], answers: list[list[Answer]], candidates: list[list[Candidate]]
     ) -> Candidate | None:
-        """What would be chosen if question ``i`` named nothing: found by the same search, so that it is true."""
-        question = questions[i]
-        if question.named is None:
+        """What question ``i`` would get if the user named nothing: found by the same search, so that it is true."""
+        hook, named = questions[i].hook, questions[i].named
+        if named is None:
             return None
-        others = order(question, answers[i], self.prefer(question.hook), self.device)
-        without = self._solve(questions, [*candidates[:i], others, *candidates[i + 1 :]])
+        free = [
+            order(q, a, self.prefer(hook), self.device) if (q.hook, q.named) == (hook, named) else c
+            for q, a, c in zip(questions, answers, candidates, strict=True)
+        ]
+        without = self._solve(questions, free)
         return without[0][i] if len(without) == 1 else None
 
 
