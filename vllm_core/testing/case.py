@@ -45,6 +45,11 @@ class Case:
         """Our engine on the checkpoint as it is."""
         return self.serve()
 
+    def idle(self) -> Served:
+        """The same engine without the rows that a failed test left behind."""
+        self.served.release(*self.served.live)
+        return self.served
+
     @property
     def model(self) -> Any:
         """Our model: bound, filled, and any other torch module."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -20,9 +20,13 @@ class Change:
     variant: str
     values: Mapping[str, Any]
 
-    def __str__(self) -> str:
+    @property
+    def names(self) -> str:
         where = "" if self.variant == "base" else f"{self.variant}."
-        return ", ".join(f"{where}{name}={value}" for name, value in self.values.items())
+        return "+".join(where + name for name in self.values)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {value!r}" for name, value in self.values.items())
 
 
 class Fields:
@@ -31,31 +35,40 @@ class Fields:
                 longer fits the weights counts as broken. "variant.field" changes the config of that variant;
                 a tuple of fields with a tuple of values (or a list of these) changes several at once
     unchanged   field -> why no value of it can be told from another
+    other_defaults   field -> why its default is not the one of transformers' config
     """
 
     changes: ClassVar[Mapping[str | tuple[str, ...], Any]] = {}
     unchanged: ClassVar[Mapping[str, str]] = {}
+    other_defaults: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def all_changes(cls) -> list[Change]:
         return list(_changes(cls.changes))
 
     def test_every_config_field_is_changed_or_explained(self, base: Case) -> None:
-        model_class = load_target(base.served.resolved.build.model.target)
-        fields = getattr(model_class, "Config", None)
-        if fields is None or not attrs.has(fields):
-            raise AssertionError(
-                f"{model_class.__name__}.Config must be an attrs class of the fields of config.json that it reads"
-            )
-        read = {a.name for a in attrs.fields(fields)}
+        who, fields = _fields(base)
+        read = {a.name for a in fields}
         told = {name for change in self.all_changes() for name in change.values} | self.unchanged.keys()
         silent, unread = sorted(read - told), sorted(told - read)
-        assert not silent, (
-            f"{model_class.__name__} reads {', '.join(silent)}: give `changes` another value, or `unchanged` a reason"
-        )
-        assert not unread, f"{model_class.__name__}.Config has no {', '.join(unread)}, which the test changes"
+        assert not silent, f"{who} reads {', '.join(silent)}: give `changes` another value, or `unchanged` a reason"
+        assert not unread, f"{who}.Config has no {', '.join(unread)}, which the test names"
         empty = [name for name, reason in self.unchanged.items() if not reason.strip()]
         assert not empty, f"`unchanged` gives no reason for {', '.join(empty)}"
+
+    def test_a_config_without_a_field_means_what_it_means_to_transformers(self, base: Case) -> None:
+        """Older checkpoints lack fields that came later."""
+        theirs = base.model_class.config_class()  # type: ignore[attr-defined]
+        who, fields = _fields(base)
+        for a in fields:
+            computed = a.default is attrs.NOTHING or isinstance(a.default, attrs.Factory)  # type: ignore[arg-type]
+            if computed or a.name in self.other_defaults or not hasattr(theirs, a.name):
+                continue
+            default = getattr(theirs, a.name)
+            assert a.default == default, (
+                f"{who}.Config takes {a.name} = {a.default!r} where config.json has none, and {type(theirs).__name__}"
+                f" {default!r}; take that, or give `other_defaults` the reason"
+            )
 
     def test_a_changed_config_field_breaks_the_comparison(self, cases: Mapping[str, Case], change: Change) -> None:
         case = cases[change.variant]
@@ -71,6 +84,15 @@ class Fields:
                 f"{change}: the engine refuses this value, which does not prove that the model reads it; give another"
             ) from error
         case.differ_on(served, case.prompt(64), str(change))
+
+
+def _fields(case: Case) -> tuple[str, Sequence[Any]]:
+    """The name of our model class, and the attributes of its ``Config``."""
+    ours = load_target(case.served.resolved.build.model.target)
+    config = getattr(ours, "Config", None)
+    if config is None or not attrs.has(config):
+        raise AssertionError(f"{ours.__name__}.Config must be an attrs class: the fields of config.json that it reads")
+    return ours.__name__, attrs.fields(config)
 
 
 def _changes(changes: Mapping[str | tuple[str, ...], Any]) -> Iterator[Change]:

@@ -47,8 +47,9 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
     tolerance      dtype -> largest |difference| of logits over the range of the reference's. The first
                    dtype runs all tests, the others the base config in every mode
     gains          tensor name with wildcards -> factor on its random values
+    device         platform to run on
     block_size     tokens a cache page; None: small where the backend takes any
-    changes, unchanged   of config fields: see `Fields`
+    changes, unchanged, other_defaults   of config fields: see `Fields`
     inert          tensors that cannot matter: see `Tensors`
     cannot         what the model does not do: see `PluginModule`
     """
@@ -58,6 +59,7 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     tolerance: ClassVar[Mapping[str, float]] = {"float32": 1e-4}
     gains: ClassVar[Mapping[str, float]] = {}
+    device: ClassVar[str] = "auto"
     block_size: ClassVar[int | None] = None
 
     @classmethod
@@ -90,6 +92,7 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
             folder=folder,
             tolerance=cls.tolerance[dtype],
             dtype=dtype,
+            device=cls.device,
             block_size=cls.block_size,
             gains=cls.gains,
         )
@@ -122,5 +125,5 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
         if "sharp_variant" in metafunc.fixturenames:
             metafunc.parametrize("sharp_variant", [BASE, *self.variants])
         if "change" in metafunc.fixturenames:
-            metafunc.parametrize("change", self.all_changes(), ids=str)
+            metafunc.parametrize("change", self.all_changes(), ids=lambda change: change.names)
         CannotReport.note(metafunc.config, type(self).__name__, self.cannot)

@@ -11,24 +11,24 @@ class Modes:
     """Tests of each variant: batches as the scheduler makes them, pages scattered and full of NaN."""
 
     def test_a_whole_prompt_gives_the_references_logits(self, case: Case) -> None:
-        case.agree_on(case.served, case.prompt(75), "one prompt in one step")
+        case.agree_on(case.idle(), case.prompt(75), "one prompt in one step")
 
     def test_a_ragged_batch_gives_each_prompt_its_own_logits(self, case: Case) -> None:
-        served = case.served
+        served = case.idle()
         rows = [served.row(case.prompt(n)) for n in (1, 33, 16, 7, 50)]
         for row, got in zip(rows, served.step([(row, len(row.ids)) for row in rows]), strict=True):
             case.agree(got, row, f"a prompt of {len(row.ids)} tokens beside four others")
         served.release(*rows)
 
     def test_a_prompt_in_chunks_gives_the_logits_of_the_whole(self, case: Case) -> None:
-        served = case.served
+        served = case.idle()
         row = served.row(case.prompt(70))
         for tokens in (5, 1, 33, 31):
             case.agree(served.step([(row, tokens)])[0], row, f"a chunk of {tokens} tokens")
         served.release(row)
 
     def test_decoding_from_pages_beside_a_prefill_gives_the_same_logits(self, case: Case) -> None:
-        served = case.served
+        served = case.idle()
         a, b, c = (served.row(case.prompt(n)) for n in (40, 24, 30))
         served.step([(a, 30), (b, 19)])
         for work in ([(a, 1), (c, 20), (b, 1)], [(b, 1), (a, 1), (c, 9)], [(c, 1), (b, 3), (a, 1)]):
@@ -37,7 +37,7 @@ class Modes:
         served.release(a, b, c)
 
     def test_a_prefix_found_in_anothers_pages_gives_the_same_logits(self, case: Case) -> None:
-        served = case.served
+        served = case.idle()
         unit = lcm(*(group.block_size for group in served.groups)) if served.groups else 1
         shared = max(1, 32 // unit) * unit
         ids = case.prompt(shared)
@@ -50,7 +50,7 @@ class Modes:
         served.release(first, second, third)
 
     def test_a_preempted_request_computes_the_same_logits_again(self, case: Case) -> None:
-        served = case.served
+        served = case.idle()
         ids = case.prompt(50)
         row = served.row(ids)
         served.step([(row, 37)])

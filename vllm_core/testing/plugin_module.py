@@ -42,17 +42,18 @@ class PluginModule:
     def test_forward_never_waits_for_the_device(self, base: Case) -> None:
         if not torch.cuda.is_available() or base.served.runner.device.type != "cuda":
             pytest.skip("needs a CUDA device: on a CPU every operation waits")
-        served = base.served
+        served = base.idle()
         row = served.row(base.prompt(40))
         served.step([(row, 20)])  # what is compiled or allocated once happens here
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            for tokens in (19, 1):
-                served.runner.forward_logits(served.plan([(row, tokens)]))
-                served.advance([(row, tokens)])
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+        for tokens in (19, 1):
+            plan = served.plan([(row, tokens)])
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                served.runner.forward_logits(plan)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            served.advance([(row, tokens)])
         served.release(row)
 
     def test_what_it_cannot_do_is_printed(self, request: pytest.FixtureRequest) -> None:

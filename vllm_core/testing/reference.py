@@ -46,7 +46,7 @@ class Reference:
     @torch.no_grad()
     def logits(self, ids: list[int]) -> Tensor:
         """float32 [T, vocab_size]."""
-        return self.model(torch.tensor([ids])).logits[0].float()
+        return self.model(torch.tensor([ids]), use_cache=False).logits[0].float()
 
     def save(self, folder: Path) -> None:
         """A checkpoint as the architecture's are published."""
@@ -95,7 +95,7 @@ class Reference:
 
     @torch.no_grad()
     def _measure(self) -> None:
-        out = self.model(torch.tensor([self.prompt(SAMPLE)]), output_attentions=True)
+        out = self.model(torch.tensor([self.prompt(SAMPLE)]), output_attentions=True, use_cache=False)
         self.std = out.logits.std().item()
         self.entropy = [_entropy(w[0].float()) for w in out.attentions or () if w is not None]
 

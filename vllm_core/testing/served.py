@@ -83,7 +83,7 @@ class Served:
         self.free = list(range(1, self.runner.num_pages))
         random.Random(0).shuffle(self.free)
         self.readers: Counter[int] = Counter()
-        self.free_rows = list(range(ROWS))[::-1]
+        self.live: list[Row] = []
         self.steps = 0
 
     def row(self, ids: list[int], prefix_of: Row | None = None, shared: int = 0) -> Row:
@@ -94,7 +94,9 @@ class Served:
                 table[: shared // group.block_size] for group, table in zip(self.groups, prefix_of.pages, strict=True)
             ]
         self.readers.update(page for table in pages for page in table)
-        return Row(self.free_rows.pop(), ids, shared, pages)
+        taken = {row.number for row in self.live}
+        self.live.append(Row(min(set(range(ROWS)) - taken), ids, shared, pages))
+        return self.live[-1]
 
     def step(self, work: Sequence[tuple[Row, int]]) -> list[Tensor]:
         """Compute the next tokens of rows, as many as given, in one batch; logits [tokens, vocab_size] of each."""
@@ -153,7 +155,7 @@ class Served:
             for table in row.pages:
                 self._release(table)
                 table.clear()
-            self.free_rows.append(row.number)
+            self.live.remove(row)
 
     def _grow(self, row: Row, tokens: int) -> list[PageGrowth]:
         growths = []
@@ -177,5 +179,7 @@ class Served:
 
 def computes(dtype: str, device: str) -> bool:
     """Whether the engine would run this dtype here."""
+    if dtype == "float32":
+        return True
     platform = Selector(load_catalog(read_policy({}))).choose("platform", PlatformQuery(name=device)).load()()
-    return dtype == "float32" or dtype in platform.dtypes()
+    return dtype in platform.dtypes()

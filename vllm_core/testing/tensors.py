@@ -31,21 +31,21 @@ class Tensors:
 
     def test_each_tensor_matters(self, sharp: Case) -> None:
         """A tensor that is changed a little must break the comparison, unless it is ``inert``: then it must not."""
-        model, source, ids = sharp.model, _source(sharp), sharp.prompt(40)
+        served, model, source, ids = sharp.idle(), sharp.model, _source(sharp), sharp.prompt(40)
         ignored = load_weights(model, source).ignored
         lost, alive = [], []
         for name in source.tensors():
             if name in ignored:
                 continue
             load_weights(model, Overlay(source, {name: _shaken(source.read(name))}))
-            broken = distance(whole(sharp.served, ids), sharp.want(ids)) > sharp.tolerance
+            broken = distance(whole(served, ids), sharp.want(ids)) > sharp.tolerance
             inert = [pattern for pattern in self.inert if fnmatch(name, pattern)]
             if broken and inert:
                 alive.append(f"{name} (inert by {inert[0]!r}: {self.inert[inert[0]]})")
             elif not broken and not inert:
                 lost.append(name)
         load_weights(model, source)
-        sharp.agree_on(sharp.served, ids, "after all weights were read again")
+        sharp.agree_on(served, ids, "after all weights were read again")
         if lost or alive:
             raise AssertionError(
                 f"{sharp.name}: each tensor was changed by {STRENGTH:.0%} of its size, one after the other"
