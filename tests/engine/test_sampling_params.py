@@ -5,7 +5,7 @@ import math
 import attrs
 import pytest
 
-from vllm_core.engine.sampling_params import NOT_YET, SamplingParams
+from vllm_core.engine.sampling_params import NOT_YET, SamplingParams, unmet_defaults
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,12 @@ def test_params_can_be_evolved_and_are_frozen():
         SamplingParams().top_k = 5
 
 
-def test_the_generation_config_gives_defaults_and_what_is_missing_is_said(caplog):
+def test_the_generation_config_gives_defaults_and_what_is_missing_is_said():
     config = {"temperature": 0.6, "top_p": None, "max_new_tokens": 99, "repetition_penalty": 1.05, "do_sample": True}
     assert SamplingParams.from_defaults(config, top_k=3) == SamplingParams(temperature=0.6, max_tokens=99, top_k=3)
-    assert "repetition_penalty=1.05" in caplog.text
+    assert SamplingParams.from_defaults({"top_k": 20.0}).changed() == {"top_k": 20}
+    (unmet,) = unmet_defaults(config)
+    assert "repetition_penalty=1.05" in unmet
 
 
 def test_a_row_gets_the_users_seed_or_the_engines():

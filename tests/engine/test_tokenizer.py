@@ -100,7 +100,7 @@ def test_where_the_tokenizer_is(tmp_path):
     with pytest.raises(ValueError, match="comes without a tokenizer"):
         tokenizer_files(None, Checkpoint(None))
     with pytest.raises(FileNotFoundError, match="neither a folder here nor a Hub id"):
-        tokenizer_files("no-such-folder", Checkpoint(own))
+        tokenizer_files("./no-such-folder", Checkpoint(own))
 
 
 def test_a_folder_that_holds_no_tokenizer_is_named_with_its_files(tmp_path):

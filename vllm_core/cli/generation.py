@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -46,9 +46,11 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
 
     llm = LLM.from_settings(loaded.settings)
     try:
+        params = attrs.evolve(llm.get_default_sampling_params(), **{"max_tokens": None, **given})
         if args.verbose:
             _print_timings(llm.timings)
-        yield llm, attrs.evolve(llm.get_default_sampling_params(), **{"max_tokens": None, **given})
+            _print_sampling(params, given)
+        yield llm, params
     finally:
         llm.shutdown()
 
@@ -93,6 +95,16 @@ def _figures(shown: Streamed, begun: float, first: float, end: float, since_star
         f"[{shown.prompt_tokens} prompt tokens, {shown.tokens} tokens, {rate}first token {first - begun:.2f} s"
         f" after submission, {since_start:.2f} s after process start]"
     )
+
+
+def _print_sampling(params: Any, given: Container[str]) -> None:
+    """What is not as it would be without flags and generation_config.json."""
+    shown = [
+        f"{name}={value!r} ({'flag' if name in given else 'generation_config.json'})"
+        for name, value in params.changed().items()
+        if value is not None
+    ]
+    print(f"sampling: {', '.join(shown) or 'no parameters are set'}", file=sys.stderr)
 
 
 def _print_timings(timings: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import types
 import typing
@@ -98,6 +99,8 @@ def _checked(setting: Declared, value: Any) -> Any:
 
 
 def _primitive(kind: type, value: Any, name: str) -> Any:
+    if kind is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -25,7 +25,9 @@ class EngineSettings:
     skip_tokenizer_init: bool = setting(
         False, group="model", help="Do without a tokenizer: prompts are token ids and outputs have no text."
     )
-    revision: str | None = setting(None, group="model", help="Branch, tag or commit of a model on the Hub.")
+    revision: str | None = setting(
+        None, group="model", help="Branch, tag or commit of a model on the Hub; refused for local files."
+    )
     download_dir: str | None = setting(
         None, group="model", help="Folder for downloads from the Hub, instead of its cache."
     )
@@ -46,7 +48,8 @@ class EngineSettings:
         "auto",
         group="model",
         choices=("auto", "none"),
-        help="Where default sampling parameters come from: auto reads generation_config.json, none ignores it.",
+        help="Where default sampling parameters come from: auto reads generation_config.json, none ignores it. The"
+        " tokens that end a text are the model's in both cases.",
     )
     max_model_len: int | None = setting(
         None,
@@ -55,7 +58,9 @@ class EngineSettings:
         unit="tokens",
         help="Longest sequence, prompt and output together. Default: what the model was made for.",
     )
-    seed: int = setting(0, group="model", help="Seed of requests that bring none, and of dummy weights.")
+    seed: int = setting(
+        0, group="model", low=0, high=2**63 - 1, help="Seed of requests that bring none, and of dummy weights."
+    )
 
     device: str = setting("auto", group="device", help="Platform to run on. auto: the best that is present.")
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
@@ -69,8 +74,10 @@ class EngineSettings:
         64,
         group="scheduler",
         low=1,
+        high=65_536,
         unit="requests",
-        help="Most requests that run at the same time.",
+        help="Most requests that run at the same time. Each takes a token of every step, so no more run than"
+        " max_num_batched_tokens.",
         trade="Higher: better throughput. Lower: less memory for rows, faster answers under load.",
     )
     max_num_batched_tokens: int | None = setting(

@@ -36,9 +36,9 @@ def setting(
         if choices and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
         if low is not None and value < low:
-            raise ValueError(f"{name} must be at least {low:g}{' ' + unit if unit else ''}, not {value!r}")
+            raise ValueError(f"{name} must be at least {low:,}{' ' + unit if unit else ''}, not {value!r}")
         if high is not None and value > high:
-            raise ValueError(f"{name} must be at most {high:g}{' ' + unit if unit else ''}, not {value!r}")
+            raise ValueError(f"{name} must be at most {high:,}{' ' + unit if unit else ''}, not {value!r}")
 
     meta = {"help": help, "unit": unit, "trade": trade, "choices": choices, "low": low, "high": high, "group": group}
     if isinstance(default, dict | list | set):

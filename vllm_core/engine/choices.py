@@ -6,10 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_core.config.engine import EngineSettings
+from vllm_core.config.errors import SettingError, did_you_mean
+from vllm_core.hookspecs import HOOKS
 from vllm_core.interfaces.queries import ChatQuery, ProposerQuery, QuantizationQuery, TokenizerQuery
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Selector
 from vllm_core.runner.build import ProposerChoice
+
+MAX_DRAFTS = 256  # tokens a row and step
+
+
+def check_prefer(prefer: Mapping[str, Any]) -> None:
+    """Refuse an order among the offers of a hook that does not exist."""
+    for hook in prefer:
+        if hook not in HOOKS:
+            hint = did_you_mean(hook, HOOKS) or f"; hooks are {', '.join(HOOKS)}"
+            raise SettingError(f'"{hook}" in prefer is no hook{hint}')
+
+
+def choose_step_tokens(settings: EngineSettings, of_platform: int, num_drafts: int) -> int:
+    """The most tokens of a step: what the user says, else the platform's, with room for a token and drafts of each row.
+
+    of_platform   the platform's own choice, tokens
+    """
+    asked, least = settings.max_num_batched_tokens, 1 + num_drafts
+    if asked is None:
+        return max(of_platform, settings.max_num_seqs * least)
+    if asked < least:
+        raise ValueError(
+            f"max_num_batched_tokens is {asked}: no step has room for a token and its {num_drafts} drafts.\n"
+            f"  Any one of these starts:\n    --max-num-batched-tokens {least}\n"
+            "    num_speculative_tokens " + (f"{asked - 1}" if asked > 1 else "left out, with speculative_config")
+        )
+    return asked
 
 
 def refuse_parallelism(settings: EngineSettings) -> None:
@@ -19,6 +48,16 @@ def refuse_parallelism(settings: EngineSettings) -> None:
                 f"{name} is {getattr(settings, name)}: this version runs a model on one device.\n"
                 f"  instead leave --{name.replace('_', '-')} at 1"
             )
+
+
+def refuse_contradictions(settings: EngineSettings) -> None:
+    """Settings that leave another one without effect."""
+    if settings.skip_tokenizer_init:
+        for name, given in (("tokenizer", settings.tokenizer), ("tokenizer_mode", settings.tokenizer_mode != "auto")):
+            if given:
+                raise SettingError(
+                    f"{name} was given together with skip_tokenizer_init, which leaves no tokenizer; drop one of them"
+                )
 
 
 def choose_quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:
@@ -38,9 +77,9 @@ def choose_proposer(
         return None
     config = dict(settings.speculative_config)
     method, num_drafts = config.pop("method", None), config.pop("num_speculative_tokens", None)
-    if not isinstance(method, str) or not isinstance(num_drafts, int) or num_drafts < 1:
+    if not isinstance(method, str) or type(num_drafts) is not int or not 1 <= num_drafts <= MAX_DRAFTS:
         raise ValueError(
-            'speculative_config needs "method" (a name) and "num_speculative_tokens" (at least 1), '
+            f'speculative_config needs "method" (a name) and "num_speculative_tokens" (1 to {MAX_DRAFTS}), '
             f"not {settings.speculative_config!r}"
         )
     query = ProposerQuery(method=method, num_drafts=num_drafts, architecture=architecture, config=config, device=device)
@@ -58,7 +97,9 @@ def choose_text(
 
     if settings.skip_tokenizer_init:
         return None, None
-    files = tokenizer_files(settings.tokenizer, checkpoint, download_dir=settings.download_dir)
+    # A revision names a commit of one repository: another's tokenizer has none of that name.
+    revision = settings.revision if settings.tokenizer == settings.model else None
+    files = tokenizer_files(settings.tokenizer, checkpoint, download_dir=settings.download_dir, revision=revision)
     architectures = tuple(config.get("architectures") or ())
     mode = settings.tokenizer_mode
     query = TokenizerQuery(mode=mode, path=files.path, files=(), architectures=architectures)

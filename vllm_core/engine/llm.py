@@ -15,7 +15,7 @@ from vllm_core.engine.errors import RequestError
 from vllm_core.engine.missing import explain_missing
 from vllm_core.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
 from vllm_core.engine.prompts import Prompt, as_list, read_prompt
-from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.sampling_params import SamplingParams, unmet_defaults
 
 __all__ = ["LLM"]
 
@@ -33,6 +33,8 @@ class LLM:
 
     def __init__(self, model: str, **settings: Any) -> None:
         self._start(from_kwargs(EngineSettings, {"model": model, **settings}))
+        for warning in self.built.warnings:
+            log.warning("%s", warning)
 
     @classmethod
     def from_settings(cls, settings: EngineSettings) -> LLM:
@@ -60,6 +62,8 @@ class LLM:
         self.timings: dict[str, float] = built.timings  # seconds by stage of the start
         self._tokenizer, self._renderer = built.tokenizer, built.renderer
         self._defaults = SamplingParams.from_defaults(built.generation_config)
+        for unmet in unmet_defaults(built.generation_config):
+            log.warning("%s", unmet)
         self._core = EngineCore(
             built.settings,
             built.capacity,

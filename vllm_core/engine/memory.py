@@ -7,7 +7,7 @@ import attrs
 from vllm_core.engine.cache.groups import pages_of_sequence
 from vllm_core.interfaces.cache import CachePlan
 
-MiB = 1 << 20
+KiB, MiB = 1 << 10, 1 << 20
 
 
 class MemoryPlanError(ValueError):
@@ -51,13 +51,17 @@ def plan_memory(
             starts.insert(0, f"    --max-model-len {fits}")
         raise MemoryPlanError(
             f"{max_model_len:,} tokens of context{'' if given else ' (what the model was made for)'} do not fit "
-            f"in {cache_bytes / MiB:,.0f} MiB of KV cache.\n"
+            f"in {_shown(cache_bytes)} of KV cache.\n"
             f"  one such sequence needs {one:,} pages of {caches.bytes_per_page:,} bytes = "
-            f"{need_bytes / MiB:,.0f} MiB\n"
+            f"{_shown(need_bytes)}\n"
             "  Any one of these starts:\n" + "\n".join(starts)
         )
     pages = min(have, max_rows * one) + 1
     return MemoryPlan(num_pages=pages, cache_bytes=pages * caches.bytes_per_page, tokens=max_model_len)
+
+
+def _shown(size: int) -> str:
+    return f"{size / MiB:,.0f} MiB" if size >= 10 * MiB else f"{size / KiB:,.1f} KiB"
 
 
 def _longest(needed, have: int, limit: int) -> int:

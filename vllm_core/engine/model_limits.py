@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vllm_core.engine.model_config import ModelConfigError
 from vllm_core.interfaces.device import Device
 
 LENGTH_KEYS = (
@@ -36,7 +37,11 @@ def choose_dtype(asked: str, config: Mapping[str, Any], able: Sequence[str], dev
 def choose_max_model_len(asked: int | None, config: Mapping[str, Any]) -> int:
     """Tokens of the longest sequence: what the user asks, at most what the model was made for."""
     text = config.get("text_config") or {}
-    known = [source[key] for source in (config, text) for key in LENGTH_KEYS if isinstance(source.get(key), int)]
+    found = {key: source[key] for source in (text, config) for key in LENGTH_KEYS if source.get(key) is not None}
+    for key, length in found.items():
+        if type(length) is int and length < 1:
+            raise ModelConfigError(f'"{key}" in config.json must be at least 1, not {length}')
+    known = [length for length in found.values() if type(length) is int]
     limit = min(known) if known else None
     if asked is None:
         if limit is None:

@@ -13,9 +13,20 @@ import torch
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.plugins import plugin_settings
 from vllm_core.engine.cache.grouping import plan_caches
-from vllm_core.engine.choices import choose_proposer, choose_quantization, choose_text, refuse_parallelism
+from vllm_core.engine.choices import (
+    check_prefer,
+    choose_proposer,
+    choose_quantization,
+    choose_step_tokens,
+    choose_text,
+    refuse_contradictions,
+    refuse_parallelism,
+)
 from vllm_core.engine.memory import plan_memory
+from vllm_core.engine.model_config import explain_config, model_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
+from vllm_core.engine.progress import loading_line
+from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.engine.tokenizer import eos_ids
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.interfaces.queries import (
@@ -44,6 +55,9 @@ class Resolved:
     executor_target: Any
     max_step_tokens: int
     policy_target: Any
+    eos_token_ids: tuple[int, ...]
+    generation_config: Mapping[str, Any]
+    warnings: Sequence[str]  # of the policy of plugins
     timings: dict[str, float]
 
 
@@ -64,6 +78,7 @@ class BuiltEngine:
     generation_config: Mapping[str, Any]
     lock: Lock
     decisions: Sequence[Decision]
+    warnings: Sequence[str]  # of the policy of plugins
     timings: dict[str, float]  # seconds by stage
 
 
@@ -88,6 +103,8 @@ def resolve(settings: EngineSettings) -> Resolved:
     """Make every choice of an engine. Raises the error that names what is missing and what would work."""
     timings: dict[str, float] = {}
     refuse_parallelism(settings)
+    refuse_contradictions(settings)
+    check_prefer(settings.prefer)
     with _timed(timings, "plugins"):
         catalog = load_catalog(read_policy(settings.plugins))
         catalog.settings = plugin_settings(catalog, settings.plugin)
@@ -106,7 +123,10 @@ def resolve(settings: EngineSettings) -> Resolved:
             catalog=catalog,
             choose=selector.choose,
         )
-        config = {**checkpoint.config, **settings.hf_overrides}
+        config = model_config(checkpoint.config, settings.hf_overrides)
+        eos = eos_ids(config, checkpoint.generation_config)
+        generation_config = checkpoint.generation_config if settings.generation_config == "auto" else {}
+        SamplingParams.from_defaults(generation_config)  # what cannot be a default is refused before a weight is read
     with _timed(timings, "model"):
         architectures = tuple(config.get("architectures") or ())
         served = selector.choose_model(ModelQuery(architectures=architectures, config=config, device=device))
@@ -129,15 +149,14 @@ def resolve(settings: EngineSettings) -> Resolved:
         )
         named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
         asking = _Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
-        model, plan = model_build.construct(asking, torch.device("meta"))
+        with explain_config(served.offer.name, f"{served.provided.distribution} {served.provided.version}"):
+            model, plan = model_build.construct(asking, torch.device("meta"))
         if proposer is not None:
             proposer.make().bind(model, plan)
         caches = plan.finish(plan_caches, settings.block_size)
         weight_bytes = parameter_bytes(model)
         parameters = sum(p.numel() for p in model.parameters())
-        max_step_tokens = settings.max_num_batched_tokens or platform.token_budget(parameters)
-        # A step always has room for one token (and its drafts) of every row.
-        max_step_tokens = max(max_step_tokens, 1 + num_drafts)
+        max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)
         memory = plan_memory(
             caches,
             cache_bytes=settings.kv_cache_memory or platform.cache_memory(weight_bytes),
@@ -170,9 +189,13 @@ def resolve(settings: EngineSettings) -> Resolved:
         max_rows=settings.max_num_seqs,
         plan_caches=plan_caches,
         proposer=proposer,
+        progress=loading_line(),
     )
     return Resolved(
         settings=settings,
+        warnings=catalog.warnings,
+        eos_token_ids=eos,
+        generation_config=generation_config,
         selector=selector,
         lock=lock,
         checkpoint=checkpoint,
@@ -198,7 +221,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         executor.stop()
         raise
     timings.update(capacity.timings)
-    eos = eos_ids(config, checkpoint.generation_config)
+    eos = resolved.eos_token_ids
     return BuiltEngine(
         settings=settings,
         executor=executor,
@@ -210,7 +233,8 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         eos_token_ids=tuple(dict.fromkeys([*eos, *(tokenizer.eos_token_ids if tokenizer else ())])),
         policy=resolved.policy_target(),
         config=config,
-        generation_config=checkpoint.generation_config if settings.generation_config == "auto" else {},
+        generation_config=resolved.generation_config,
+        warnings=resolved.warnings,
         lock=resolved.lock,
         decisions=resolved.selector.decisions,
         timings=timings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +11,7 @@ import attrs
 from vllm_core.engine.errors import nearest
 from vllm_core.interfaces.steps import RowSampling
 
-__all__ = ["SamplingParams"]
-
-log = logging.getLogger(__name__)
+__all__ = ["SamplingParams", "unmet_defaults"]
 
 MAX_STOPS = 128  # stop strings or stop tokens a request
 MAX_STOP_LENGTH = 1024  # characters
@@ -44,7 +41,17 @@ NOT_YET: dict[str, Any] = {
 
 # Keys of generation_config.json that say how to sample, and what they are called here.
 GENERATION_KEYS = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_new_tokens": "max_tokens"}
+COUNTS = ("top_k", "max_tokens")
 GENERATION_KEYS_NOT_YET = {"repetition_penalty": 1.0, "min_p": 0.0}
+
+
+def unmet_defaults(generation_config: Mapping[str, Any]) -> list[str]:
+    """What the model's authors recommend and nobody here can do yet, a line each."""
+    return [
+        f"generation_config.json asks for {key}={generation_config[key]}, which is not supported yet"
+        for key, neutral in GENERATION_KEYS_NOT_YET.items()
+        if generation_config.get(key, neutral) not in (neutral, None)
+    ]
 
 
 def _number(low: float, high: float, *, open_low: bool = False) -> Any:
@@ -97,7 +104,7 @@ def _ids(value: Any) -> Any:
 def _stops(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_LENGTH for s in value):
         raise ValueError(
-            f"stop must be a string or a list of strings of 1 to {MAX_STOP_LENGTH} characters, not {value!r}"
+            f"stop must be a string or a list of strings of 1 to {MAX_STOP_LENGTH} characters, not {value!r:.200}"
         )
     if len(value) > MAX_STOPS:
         raise ValueError(f"stop may hold at most {MAX_STOPS} strings, not {len(value)}")
@@ -143,12 +150,25 @@ class SamplingParams:
 
     @classmethod
     def from_defaults(cls, generation_config: Mapping[str, Any], **fields: Any) -> SamplingParams:
-        """What the model's authors recommend in generation_config.json, with ``fields`` on top."""
-        for key, neutral in GENERATION_KEYS_NOT_YET.items():
-            if generation_config.get(key, neutral) not in (neutral, None):
-                log.warning("generation_config asks for %s=%s, which is not supported yet", key, generation_config[key])
+        """What the model's authors recommend in generation_config.json, with ``fields`` on top.
+
+        ``ValueError`` if what they wrote is no sampling parameter.
+        """
         given = {ours: generation_config.get(theirs) for theirs, ours in GENERATION_KEYS.items()}
-        return cls(**{k: v for k, v in given.items() if v is not None} | fields)
+        # JSON written by other tools has 50.0 for 50.
+        given = {k: int(v) if isinstance(v, float) and k in COUNTS and v.is_integer() else v for k, v in given.items()}
+        try:
+            recommended = cls(**{k: v for k, v in given.items() if v is not None})
+        except ValueError as error:
+            raise ValueError(
+                f"generation_config.json: {error}\n"
+                '  instead generation_config="none" (--generation-config none) does without the file'
+            ) from error
+        return attrs.evolve(recommended, **fields)
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {a.name: getattr(self, a.name) for a in attrs.fields(type(self)) if getattr(self, a.name) != a.default}
 
     def for_row(self, fallback_seed: int) -> RowSampling:
         """What the device needs. ``fallback_seed`` serves requests that bring none."""

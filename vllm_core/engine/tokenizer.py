@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vllm_core.interfaces.weights import Checkpoint, TokenizerFiles
+from vllm_core.weights.hub import HubError, download
+from vllm_core.weights.locate import is_hub_id
 
 __all__ = ["HFTokenizer", "eos_ids", "load_tokenizer", "tokenizer_files"]
-
-TOKENIZER_FILES = [
-    "tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json",
-    "chat_template*", "config.json",
-]  # fmt: skip
 
 
 class HFTokenizer:
@@ -46,7 +43,13 @@ def eos_ids(config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> 
     for source in (generation_config, config, config.get("text_config") or {}):
         found = source.get("eos_token_id")
         if found is not None:
-            return (found,) if isinstance(found, int) else tuple(found)
+            ids = found if isinstance(found, list | tuple) else [found]
+            if not all(type(i) is int and i >= 0 for i in ids):
+                raise ValueError(
+                    f'"eos_token_id" of the model must be a token id or a list of them, not {found!r:.80} '
+                    "(generation_config.json or config.json)"
+                )
+            return tuple(ids)
     return ()
 
 
@@ -66,15 +69,18 @@ def tokenizer_files(
                 "  instead tokenizer= a folder or Hub id, or skip_tokenizer_init=True and prompts as token ids"
             )
         return checkpoint.tokenizer
-    if Path(named).is_dir():
-        return TokenizerFiles(path=named)
-    if named.count("/") != 1 or named.startswith((".", "/", "~")):
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        return TokenizerFiles(path=str(folder))
+    if not is_hub_id(named):
         raise FileNotFoundError(f"tokenizer={named!r} is neither a folder here nor a Hub id such as 'owner/name'")
-    from huggingface_hub import snapshot_download
-
-    return TokenizerFiles(
-        path=snapshot_download(named, revision=revision, cache_dir=download_dir, allow_patterns=TOKENIZER_FILES)
-    )
+    try:
+        return TokenizerFiles(path=download(named, revision=revision, download_dir=download_dir, weights=False))
+    except HubError as error:
+        raise FileNotFoundError(
+            f"the tokenizer {named!r} was not found; tried in this order\n"
+            f"  path     {folder.absolute()}: no such folder\n  Hub      {error}"
+        ) from error
 
 
 def _from_folder(path: str) -> Any:
@@ -92,7 +98,7 @@ def _from_folder(path: str) -> Any:
         files = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         raise ValueError(
             f"the tokenizer in {path} cannot be read: {error}\n"
-            f"  files   {', '.join(files) or 'none: there is no such folder'}\n"
+            f"  files   {', '.join(files) or ('none' if folder.is_dir() else 'there is no such folder')}\n"
             "  instead tokenizer= another folder or Hub id, or skip_tokenizer_init=True and prompts as token ids"
         ) from error
 

@@ -52,6 +52,9 @@ class CausalLM(Layer):
         return self.head(hidden)
 
 
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+
+
 def read_config(fields: type, config: dict[str, Any], who: str) -> Any:
     """An instance of the attrs class ``fields`` from a config's keys of the same names.
 
@@ -61,4 +64,10 @@ def read_config(fields: type, config: dict[str, Any], who: str) -> Any:
     lacking = [a.name for a in attrs.fields(fields) if a.name not in given and a.default is attrs.NOTHING]
     if lacking:
         raise ValueError(f"config.json lacks {', '.join(map(repr, lacking))}, which {who} needs")
+    for a in attrs.fields(fields):
+        kinds = _KINDS.get(getattr(a.type, "__name__", str(a.type)))
+        if a.name in given and kinds is not None and type(given[a.name]) not in kinds:
+            raise ValueError(
+                f"{a.name!r} in config.json must be {kinds[0].__name__}, not {given[a.name]!r:.80} ({who})"
+            )
     return fields(**given)

@@ -129,7 +129,7 @@ def _visible_gpus() -> list[tuple[str, str, str]]:
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        raise RuntimeError(f"no CUDA device: nvidia-smi failed ({error})") from error
+        raise RuntimeError(f"no CUDA device: nvidia-smi failed ({error}); --device cpu runs without one") from error
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         lines = [lines[int(i)] for i in visible.split(",") if i.strip().isdigit() and int(i) < len(lines)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm_core.interfaces.queries import WeightFormatQuery
 from vllm_core.interfaces.weights import Checkpoint, TokenizerFiles, WeightSource
+from vllm_core.plugins.errors import NoOffer
 from vllm_core.weights.errors import CheckpointError, listing
 from vllm_core.weights.locate import locate
 from vllm_core.weights.safetensors import SafetensorsSource, read_json
@@ -82,14 +83,29 @@ def open_checkpoint(
             first=_CORE if has_safetensors else "",
         )
     except Exception as e:
-        if named is None and not has_safetensors and (pickles := [f for f in files if f.endswith(_PICKLES)]):
+        if named is not None or has_safetensors:
+            raise
+        if pickles := [f for f in files if f.endswith(_PICKLES)]:
             raise _pickles(path, pickles) from e
+        if isinstance(e, NoOffer):
+            raise _no_format(path, files, e) from e
         raise
     return decision.load()(str(path))
 
 
 def _files(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_file())
+
+
+def _no_format(path: Path, files: list[str], error: NoOffer) -> CheckpointError:
+    """Nobody takes these files: say what they are, and who was asked."""
+    why = "".join(f"\n  why     {reason}" for reason in error.facts.get("why", ()))
+    instead = 'load_format="dummy" runs a config.json without weights' if "config.json" in files else ""
+    return CheckpointError(
+        f"{path} holds no weights in a format that anybody here reads{why}\n"
+        f"  found\n{listing(files)}"
+        + (f"\n  instead {instead}" if instead else "\n  a checkpoint is a folder with config.json and *.safetensors")
+    )
 
 
 def _pickles(path: Path, files: list[str]) -> CheckpointError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["HubError", "download"]
 
-_SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+_SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "tokenizer*")
 _WEIGHTS = "*.safetensors"
 # A repository's other layouts: the original release, other frameworks, exports.
 _IGNORED = ("*/*", "consolidated*.safetensors")

@@ -32,13 +32,18 @@ def locate(
         raise CheckpointError("no model was named: give a folder, a bundled model's name, or a Hub id")
     path = Path(model).expanduser()
     if path.exists():
+        if revision is not None:
+            raise CheckpointError(
+                f"revision {revision!r} was asked for, but {path} is here already, and files have no revisions\n"
+                "  instead leave the revision out"
+            )
         return path
     tried = [f"path     {path.absolute()}: does not exist"]
     bundled = {p.entry.name: p for p in catalog.entries("bundled_models")} if catalog is not None else {}
     hub_id = model
     if model in bundled:
         provided = catalog.find("bundled_models", model)
-        found, why = _bundled(provided)
+        found, why = _bundled(provided) if revision is None else (None, f"has no revision {revision!r}")
         if found is not None:
             return found
         tried.append(f"bundled  {provided.distribution} {provided.version}: {why}")
@@ -47,7 +52,7 @@ def locate(
             raise _nothing(model, tried)
     else:
         tried.append(f"bundled  {', '.join(bundled) or 'no models'}{nearest(model, bundled)}")
-    if not _is_hub_id(hub_id):
+    if not is_hub_id(hub_id, or_file=True):
         raise _nothing(model, [*tried, "Hub      not asked: this is no ORG/NAME"])
     try:
         return Path(download(hub_id, revision=revision, download_dir=download_dir, weights=weights))
@@ -55,11 +60,12 @@ def locate(
         raise _nothing(model, [*tried, f"Hub      {hub_id}: {e}"]) from e
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str, *, or_file: bool = False) -> bool:
+    """Whether it may be a repository on the Hub; with ``or_file``, or one file of a repository."""
     found = _HUB_ID.fullmatch(name)
     if found is None or ".." in name:
         return False
-    return bool(found["file"]) or _FILE_SUFFIX.search(name) is None
+    return or_file if found["file"] else _FILE_SUFFIX.search(name) is None
 
 
 def _bundled(provided: Any) -> tuple[Path | None, str]:
