@@ -22,7 +22,7 @@ def model_config(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dic
     """config.json with ``hf_overrides``. ``ModelConfigError`` for an override that could not have an effect."""
     for name in overrides:
         newer = REPLACED.get(name)
-        if newer in stored and newer not in overrides:
+        if newer is not None and newer in stored and newer not in overrides:
             raise ModelConfigError(
                 f'hf_overrides: "{name}" has no effect, because config.json has "{newer}", which goes first.\n'
                 f'  instead {{"{newer}": ...}}; it is {stored[newer]!r:.200} now'
