@@ -64,7 +64,7 @@ BROKEN = {
         remedy='keep one: block = ["dummy-twin-one"] under [plugins] in vllm.toml keeps dummy-twin-two',
     ),
     "hangs": Broken(
-        source="HOOK_API = 1\nimport time\ntime.sleep(5)",
+        source="HOOK_API = 1\nimport os, time\nopen(os.environ['TRIES'], 'a').write('x')\ntime.sleep(5)",
         why="importing it had not ended after 2 s, and was killed",
         remedy="report it; --reprobe tries again, import_timeout_s under [plugins] in vllm.toml waits longer",
     ),

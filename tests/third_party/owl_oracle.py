@@ -25,8 +25,12 @@ CONFIG = {
 }
 
 
-def save_owl(folder):
-    """Random weights under Owl's own names, scaled so that attention and logits are far from uniform."""
+def save_owl(folder, layers=1.0):
+    """Random weights under Owl's own names, scaled so that attention and logits are far from uniform.
+
+    ``layers`` scales what layers add. Near 0 the next token follows from the last one alone, so
+    greedy text soon repeats itself.
+    """
     from tests.engine.tokenizers_for_tests import byte_level
 
     c = CONFIG
@@ -50,6 +54,7 @@ def save_owl(folder):
         tensors |= {f"{at}.norm_{n}.bias": vector(size) for n in (1, 2)}
         tensors |= {f"{at}.mlp.up.weight": matrix(inner, size), f"{at}.mlp.up.bias": vector(inner)}
         tensors |= {f"{at}.mlp.down.weight": matrix(size, inner), f"{at}.mlp.down.bias": vector(size)}
+    tensors |= {name: t * layers for name, t in tensors.items() if ".attn.o." in name or ".mlp.down." in name}
     tensors |= {"owl.norm.weight": vector(size, 1.0), "owl.norm.bias": vector(size)}
     save_file(tensors, folder / "model.safetensors")
     folder.joinpath("config.json").write_text(json.dumps(CONFIG))

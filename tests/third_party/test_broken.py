@@ -32,11 +32,9 @@ def shell(site, cache, tmp_path):
 def listed(site, cache, tmp_path_factory):
     """``plugins list`` as text and as JSON: the first start, and the second."""
     shell = Shell(tmp_path_factory.mktemp("work"), site, cache)
-    first = shell("plugins", "list")
-    begun = time.monotonic()
-    second = shell("plugins", "list", "--json")
+    first, second = shell("plugins", "list", TRIES="tries"), shell("plugins", "list", "--json", TRIES="tries")
     assert (first.code, second.code) == (0, 0), first.err + second.err
-    return first, json.loads(second.out), time.monotonic() - begun
+    return first, json.loads(second.out), shell.folder.joinpath("tries").read_text()
 
 
 @pytest.mark.parametrize("name", QUARANTINED)
@@ -54,13 +52,13 @@ def test_the_list_says_whose_what_why_and_what_helps(listed, name):
 
 
 def test_the_others_are_active_and_the_second_list_waits_for_nobody(listed):
-    _, rows, seconds = listed
+    _, rows, tries = listed
     states = {
         row["name"]: row["state"] for row in rows if row["distribution"].removeprefix("dummy-") not in QUARANTINED
     }
     assert states == dict.fromkeys(states, "active")
     assert {"core", "owl", "hollow", "grumpy", "babbling", "sleepy"} <= set(states)
-    assert seconds < 1.9  # the one that hangs would have taken 2 s
+    assert tries == "x"  # the one that hangs was imported once
 
 
 def test_an_answer_comes_all_the_same_below_one_line_for_each_quarantined_plugin(shell, owl_folder):
@@ -90,16 +88,11 @@ def test_explain_tells_what_refused_and_why(shell, owl_folder):
     assert choice["chosen"]["distribution"] in ("vllm-core", "vllm-plugin-cpu-attention")
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("grumpy", "raised OSError: no such device"), ("babbling", "returned 'yes', not Offer, Refusal or None")],
-)
-def test_what_the_user_named_fails_loudly(shell, owl_folder, name, why):
-    done = shell("complete", owl_folder, "hoo", "--attention-backend", name)
+def test_what_the_user_named_fails_loudly(shell, owl_folder):
+    done = shell("complete", owl_folder, "hoo", "--attention-backend", "grumpy")
     assert (done.code, done.out) == (1, "")
-    assert f'attention backend "{name}" was asked for (--attention-backend) and cannot be used.' in done.err
-    assert f"  by      dummy-{name} 1.0, plugin {name}" in done.err
-    assert why in done.err
+    assert 'attention backend "grumpy" was asked for (--attention-backend) and cannot be used.' in done.err
+    assert "  by      dummy-grumpy 1.0, plugin grumpy\n  why     raised OSError: no such device\n" in done.err
     assert re.search(r"  instead \w+ \(.*\) accepts the same engine; leave the setting out to use it", done.err)
     assert "Traceback" not in done.err
 
@@ -108,7 +101,7 @@ def test_a_hook_that_hangs_ends_the_start_in_time_and_by_name(shell, owl_folder)
     shell.toml("[plugins]\nanswer_timeout_s = 0.5\n")
     begun = time.monotonic()
     done = shell("complete", owl_folder, "hoo", SLEEP="1")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 55  # the hook would take 60 s
     assert (done.code, done.out) == (1, "")
     assert 'plugin "sleepy" was asked for attention_backend and had not answered after 0.5 s.' in done.err
     assert "dummy-sleepy 1.0, entry point sleepy = dummy_sleepy" in done.err
