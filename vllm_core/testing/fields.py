@@ -10,6 +10,7 @@ import pytest
 
 from vllm_core.plugin import load_target
 from vllm_core.testing.case import Case
+from vllm_core.testing.reference_fields import read_by_reference
 from vllm_core.weights import WeightsError
 
 
@@ -30,17 +31,21 @@ class Change:
 
 
 class Fields:
-    """
+    """Tests of the config, most of them of the base variant.
+
     changes     field -> another value, or a list of other values; each must break the comparison. A shape that no
                 longer fits the weights counts as broken. "variant.field" changes the config of that variant;
-                a tuple of fields with a tuple of values (or a list of these) changes several at once
+                a tuple of fields with a tuple of values (or a list of these) changes several at once,
+                beside a change of each alone
     unchanged   field -> why no value of it can be told from another
     other_defaults   field -> why its default is not the one of transformers' config
+    unread      field that transformers' model reads and ours does not -> why that is right
     """
 
     changes: ClassVar[Mapping[str | tuple[str, ...], Any]] = {}
     unchanged: ClassVar[Mapping[str, str]] = {}
     other_defaults: ClassVar[Mapping[str, str]] = {}
+    unread: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def all_changes(cls) -> list[Change]:
@@ -49,12 +54,15 @@ class Fields:
     def test_every_config_field_is_changed_or_explained(self, base: Case) -> None:
         who, fields = _fields(base)
         read = {a.name for a in fields}
-        told = {name for change in self.all_changes() for name in change.values} | self.unchanged.keys()
-        silent, unread = sorted(read - told), sorted(told - read)
+        named = {name for change in self.all_changes() for name in change.values} | self.unchanged.keys()
+        # Several at once do not show which of them is read.
+        alone = {name for change in self.all_changes() if len(change.values) == 1 for name in change.values}
+        silent, unread = sorted(read - alone - self.unchanged.keys()), sorted(named - read)
         assert not silent, f"{who} reads {', '.join(silent)}: give `changes` another value, or `unchanged` a reason"
         assert not unread, f"{who}.Config has no {', '.join(unread)}, which the test names"
-        empty = [name for name, reason in self.unchanged.items() if not reason.strip()]
-        assert not empty, f"`unchanged` gives no reason for {', '.join(empty)}"
+        for attribute in ("unchanged", "other_defaults", "unread"):
+            empty = [name for name, reason in getattr(self, attribute).items() if not reason.strip()]
+            assert not empty, f"`{attribute}` gives no reason for {', '.join(empty)}"
 
     def test_a_config_without_a_field_means_what_it_means_to_transformers(self, base: Case) -> None:
         """Older checkpoints lack fields that came later."""
@@ -69,6 +77,15 @@ class Fields:
                 f"{who}.Config takes {a.name} = {a.default!r} where config.json has none, and {type(theirs).__name__}"
                 f" {default!r}; take that, or give `other_defaults` the reason"
             )
+
+    def test_no_field_that_transformers_reads_is_overlooked(self, sharp: Case) -> None:
+        """Whoever overlooks a field serves checkpoints in which it differs with wrong answers and no error."""
+        who, fields = _fields(sharp)
+        overlooked = read_by_reference(sharp, skip={a.name for a in fields} | self.unread.keys())
+        assert not overlooked, (
+            f"{sharp.name}: transformers' {sharp.model_class.__name__} reads {', '.join(overlooked)}, and {who}.Config"
+            " does not: read it, or give `unread` the reason"
+        )
 
     def test_a_changed_config_field_breaks_the_comparison(self, cases: Mapping[str, Case], change: Change) -> None:
         case = cases[change.variant]

@@ -49,7 +49,7 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
     gains          tensor name with wildcards -> factor on its random values
     device         platform to run on
     block_size     tokens a cache page; None: small where the backend takes any
-    changes, unchanged, other_defaults   of config fields: see `Fields`
+    changes, unchanged, other_defaults, unread   of config fields: see `Fields`
     inert          tensors that cannot matter: see `Tensors`
     cannot         what the model does not do: see `PluginModule`
     """
@@ -82,8 +82,10 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
 
     @classmethod
     def make_case(cls, name: str, folder: Path) -> Case:
+        if name not in cls.case_names():
+            raise AssertionError(f"{cls.__name__} has no variant {name!r}; it has {', '.join(cls.case_names())}")
         dtype = next(iter(cls.tolerance))
-        if name.startswith(f"{BASE}-"):
+        if name not in cls.variants and name != BASE:
             dtype = name.removeprefix(f"{BASE}-")
         return Case(
             name=name,

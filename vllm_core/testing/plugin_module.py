@@ -22,7 +22,8 @@ sys.exit(", ".join(sorted({"torch", "transformers"} & set(sys.modules))) or 0)
 
 
 class PluginModule:
-    """
+    """Tests of the base variant.
+
     cannot   what one may expect of the model and it does not do -> why; printed at the end of every test run
     """
 

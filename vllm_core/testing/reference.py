@@ -37,16 +37,18 @@ class Reference:
         gains: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        made = make_config(model_class, config)
-        # The plain implementation: the only one that gives out attention weights.
-        self.model = model_class._from_config(made, attn_implementation="eager", dtype=torch.float32).eval()  # type: ignore[attr-defined]
-        self.vocab_size: int = made.get_text_config().vocab_size
+        self.model = build(model_class, config)
+        self.vocab_size: int = self.model.config.get_text_config().vocab_size
         self._tune(rounded, gains or {}, seed)
 
-    @torch.no_grad()
     def logits(self, ids: list[int]) -> Tensor:
         """float32 [T, vocab_size]."""
-        return self.model(torch.tensor([ids]), use_cache=False).logits[0].float()
+        return self.logits_of(self.model, ids)
+
+    @staticmethod
+    @torch.no_grad()
+    def logits_of(model: Any, ids: list[int]) -> Tensor:
+        return model(torch.tensor([ids]), use_cache=False).logits[0].float()
 
     def save(self, folder: Path) -> None:
         """A checkpoint as the architecture's are published."""
@@ -107,6 +109,12 @@ def _entropy(weights: Tensor) -> float:
     keys = torch.minimum(seen, (weights > 0).sum(-1).amax(0))  # a window hides the others
     entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1)
     return (entropy / keys.clamp_min(2).log()).mean().item()
+
+
+def build(model_class: Any, fields: Mapping[str, Any]) -> Any:
+    """transformers' model, in the plain implementation: the only one that gives out attention weights."""
+    config = make_config(model_class, fields)
+    return model_class._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
 
 
 def make_config(model_class: Any, fields: Mapping[str, Any]) -> Any:

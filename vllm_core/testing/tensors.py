@@ -16,7 +16,7 @@ from vllm_core.testing.compare import distance
 from vllm_core.testing.overlay import Overlay
 from vllm_core.weights import LoadReport, WeightsError, load_weights
 
-STRENGTH = 0.3  # of a tensor's own size
+STRENGTH = 0.05  # of a tensor's own size
 UNKNOWN = "an.unknown.tensor.weight"
 
 

@@ -14,11 +14,12 @@ from vllm_core.layers import (
     LMHead,
     RMSNorm,
     Rotary,
+    TiedHead,
     TokenEmbedding,
     read_config,
     rope_parameters,
 )
-from vllm_core.weights.rules import rule
+from vllm_core.weights.rules import ignore, rule
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +30,9 @@ class Config:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
+    hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
     sliding_window: int
     layer_types: list[str]
     rope_parameters: dict[str, Any]
@@ -47,7 +50,7 @@ def decoder_layer(c: Config, i: int) -> DecoderLayer:
             rotary=Rotary(c.head_dim, c.rope_parameters),
             window=c.sliding_window if c.layer_types[i] == "sliding_attention" else None,
         ),
-        mlp=GatedMLP(c.hidden_size, c.intermediate_size, act="silu", norm=norm()),
+        mlp=GatedMLP(c.hidden_size, c.intermediate_size, act=c.hidden_act, norm=norm()),
     )
 
 
@@ -70,8 +73,10 @@ class Ministral(CausalLM):
             embed=TokenEmbedding(c.vocab_size, c.hidden_size),
             layers=LayerStack(len(c.layer_types), partial(decoder_layer, c)),
             norm=RMSNorm(c.hidden_size, c.rms_norm_eps),
-            head=LMHead(c.vocab_size, c.hidden_size),
+            head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
         )
+        if c.tie_word_embeddings:
+            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     @classmethod
     def from_config(cls, config):
