@@ -119,6 +119,7 @@ class Lock:
             raise LockMismatch(
                 "what is installed here differs from what the engine was resolved with.",
                 why=wrong,
+                known=f"the lock's digest is {self.digest}",
                 instead="restart the engine, and give every host the same packages",
             )
 
@@ -131,6 +132,10 @@ class LockedChooser:
         self._found: dict[tuple[str, str], list[LockRecord]] = {}
         for record in lock.records:
             self._found.setdefault((record.kind, record.key), []).append(record)
+
+    def verify(self) -> None:
+        """Before anything is built: check what is installed here. ``LockMismatch`` names all that differs."""
+        self._lock.verify()
 
     def choose(
         self, hook: str, query: Any, named: str | None = None, *, asked_by: str = "", first: str = ""

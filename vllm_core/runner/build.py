@@ -14,6 +14,7 @@ from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
+from vllm_core.plugins.lock import LockedChooser
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.runner.runner import Runner
 from vllm_core.weights import Table, fill_dummy, load_weights
@@ -70,7 +71,7 @@ class Build:
     model: ModelBuild
     checkpoint: Checkpoint
     dummy_seed: int | None  # random weights instead of the checkpoint's
-    choose: Any  # a chooser that answers from the lock
+    choose: LockedChooser
     torch_device: torch.device
     num_pages: int
     max_rows: int
@@ -79,9 +80,14 @@ class Build:
     progress: Progress | None = None
 
     def make_runner(self) -> tuple[Runner, Capacity]:
-        """Bind on the device, read the weights, make pages and rows."""
+        """Bind on the device, read the weights, make pages and rows.
+
+        ``LockMismatch`` if other code is installed here than when the lock was made.
+        """
         timings: dict[str, float] = {}
         clock = _Clock(timings)
+        self.choose.verify()
+        clock.lap("lock")
         proposer = self.proposer.make() if self.proposer else None
         model, plan = self.model.construct(self.choose, self.torch_device)
         if proposer is not None:
