@@ -92,6 +92,12 @@ class EngineCore:
         ids = self._check(request_id, prompt_token_ids)
         if not isinstance(params, SamplingParams):
             raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", request_id)
+        if params.stop_token_ids and max(params.stop_token_ids) >= self.capacity.vocab_size:
+            raise RequestError(
+                f"stop token id {max(params.stop_token_ids)} is not in the vocabulary of "
+                f"{self.capacity.vocab_size} tokens",
+                request_id,
+            )
         self._seeds += 1
         eos = frozenset() if params.ignore_eos else self.eos_token_ids
         request = Request(
@@ -167,8 +173,9 @@ class EngineCore:
         return self.processor.output(request)
 
     def _check(self, request_id: str, ids: Sequence[int]) -> list[int]:
-        if isinstance(ids, str) or not isinstance(ids, Sequence):
-            raise RequestError(f"a prompt's token ids must be a list of numbers, not {ids!r:.80}", request_id)
+        if isinstance(ids, str | bytes | bytearray | memoryview) or not isinstance(ids, Sequence):
+            hint = "; its .tolist() is one" if hasattr(ids, "tolist") else ""
+            raise RequestError(f"a prompt's token ids must be a list of numbers, not {ids!r:.80}{hint}", request_id)
         if not ids:
             raise RequestError("the prompt is empty; give it at least one token", request_id)
         ids = list(ids)

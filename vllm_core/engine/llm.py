@@ -111,7 +111,7 @@ class LLM:
         options   for the chat template: chat_template, add_generation_prompt, tools,
                   chat_template_kwargs, and whatever the template itself reads
         """
-        several = not isinstance(messages, str) and bool(messages) and isinstance(messages[0], list | tuple)
+        several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
         return self._answer(
             list(messages) if several else [messages],
             lambda m, name: self._render(m, name, options),

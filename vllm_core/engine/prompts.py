@@ -27,7 +27,7 @@ def as_list(prompts: Any) -> list[Any]:
     """One prompt or several, as several. A list of numbers is one prompt."""
     if isinstance(prompts, str | Mapping):
         return [prompts]
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes | bytearray | memoryview):
         raise TypeError(
             "prompts must be text, {'prompt': text}, {'prompt_token_ids': [...]} or a list of these, "
             f"not {type(prompts).__name__}"
@@ -60,5 +60,14 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
         )
     try:
         return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens))
-    except Exception as error:  # a lone surrogate, say: whatever it is, it is about this prompt
-        raise RequestError(f"the prompt cannot be tokenized: {error}", request_id) from error
+    except Exception as error:  # whatever it is, it is about this prompt
+        raise RequestError(f"the prompt cannot be tokenized: {_not_text(text) or error}", request_id) from error
+
+
+def _not_text(text: str) -> str:
+    """What is wrong with a string that no encoding can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"character {error.start} is half of a surrogate pair ({text[error.start]!r})"
+    return ""

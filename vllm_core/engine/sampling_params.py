@@ -13,6 +13,7 @@ from vllm_core.interfaces.steps import RowSampling
 
 __all__ = ["SamplingParams", "unmet_defaults"]
 
+HOTTEST = 1e30  # temperature: the device has float32, and every token is as likely long before
 MAX_STOPS = 128  # stop strings or stop tokens a request
 MAX_STOP_LENGTH = 1024  # characters
 
@@ -174,5 +175,8 @@ class SamplingParams:
         """What the device needs. ``fallback_seed`` serves requests that bring none."""
         seed = fallback_seed if self.seed is None or self.seed == -1 else self.seed
         return RowSampling(
-            temperature=float(self.temperature), top_k=max(self.top_k, 0), top_p=float(self.top_p), seed=seed
+            temperature=min(float(self.temperature), HOTTEST),
+            top_k=max(self.top_k, 0),
+            top_p=float(self.top_p),
+            seed=seed,
         )
