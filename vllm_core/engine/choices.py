@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vllm_core.config.engine import EngineSettings
@@ -11,17 +11,27 @@ from vllm_core.hookspecs import HOOKS
 from vllm_core.interfaces.queries import ChatQuery, ProposerQuery, QuantizationQuery, TokenizerQuery
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Selector
+from vllm_core.plugins.catalog import Catalog
+from vllm_core.plugins.records import kind_of
 from vllm_core.runner.build import ProposerChoice
 
 MAX_DRAFTS = 256  # tokens a row and step
 
 
-def check_prefer(prefer: Mapping[str, Any]) -> None:
-    """Refuse an order among the offers of a hook that does not exist."""
+def check_prefer(prefer: Mapping[str, Sequence[str]], catalog: Catalog) -> list[str]:
+    """Refuse an order among the offers of a hook that does not exist. Returns warnings: names nobody here has."""
     for hook in prefer:
         if hook not in HOOKS:
             hint = did_you_mean(hook, HOOKS) or f"; hooks are {', '.join(HOOKS)}"
             raise SettingError(f'"{hook}" in prefer is no hook{hint}')
+    present = {name for plugin in catalog.plugins for name in (plugin.name, plugin.distribution)}
+    known = {hook: present.union(catalog.names(kind_of(hook))) for hook in prefer}
+    return [
+        f'"{name}" in prefer.{hook} is not installed: nothing to prefer{did_you_mean(name, known[hook])}'
+        for hook, names in prefer.items()
+        for name in names
+        if name not in known[hook]
+    ]
 
 
 def choose_step_tokens(settings: EngineSettings, of_platform: int, num_drafts: int) -> int:

@@ -104,9 +104,10 @@ def resolve(settings: EngineSettings) -> Resolved:
     timings: dict[str, float] = {}
     refuse_parallelism(settings)
     refuse_contradictions(settings)
-    check_prefer(settings.prefer)
     with _timed(timings, "plugins"):
-        catalog = load_catalog(read_policy(settings.plugins))
+        policy = read_policy(settings.plugins)
+        catalog = load_catalog(policy)
+        warnings = [*catalog.warnings, *check_prefer({**policy.prefer, **settings.prefer}, catalog)]
         catalog.settings = plugin_settings(catalog, settings.plugin)
         selector = Selector(catalog, prefer=settings.prefer)
         wanted = settings.device
@@ -175,7 +176,8 @@ def resolve(settings: EngineSettings) -> Resolved:
         policy = selector.choose(
             "scheduler_policy",
             SchedulerQuery(policy=settings.scheduling_policy),
-            settings.scheduling_policy,
+            # The default is nobody's wish: explain should not say that it was asked for.
+            None if settings.scheduling_policy == EngineSettings().scheduling_policy else settings.scheduling_policy,
             asked_by="--scheduling-policy",
         )
         lock = Lock.from_decisions(selector.decisions, attrs.asdict(settings))
@@ -193,7 +195,7 @@ def resolve(settings: EngineSettings) -> Resolved:
     )
     return Resolved(
         settings=settings,
-        warnings=catalog.warnings,
+        warnings=warnings,
         eos_token_ids=eos,
         generation_config=generation_config,
         selector=selector,

@@ -90,10 +90,13 @@ class Catalog:
                         state = "quarantined: " if plugin.state == "quarantined" else ""
                         why.append(f"{plugin.label} offers it, {state}{plugin.reason}; {plugin.remedy}")
         known = self.names(kind)
+        # A blocked plugin is not imported to ask it, so what it offers is known only from an earlier start.
+        unasked = [p for p in self.plugins if p.state == "disabled" and not p.provides]
         return NoOffer(
             f'no active plugin offers the {word} "{name}"{(not why and did_you_mean(name, known)) or "."}',
             why=why,
             known=", ".join(known) or f"no {word} at all",
+            unasked=[f"{p.label}: {p.reason}; {p.remedy}" for p in unasked] if not why else (),
             broken=[
                 f"{p.name} ({p.distribution} {p.version}): {p.reason}" for p in self.plugins if p.state == "quarantined"
             ],

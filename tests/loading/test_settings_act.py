@@ -1,0 +1,185 @@
+"""Every setting of the engine does something, or is refused: one test a setting, and none is left out."""
+
+import logging
+
+import pytest
+
+from tests.loading.checkpoints import greedy
+from vllm_core import LLM, SamplingParams
+from vllm_core.config.declared import declared
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.loop import OverlappedLoop, PlainLoop
+from vllm_core.weights import CheckpointError
+
+PROMPT = [5, 60, 70, 200, 399]
+GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+
+
+class Case:
+    """One setting at work on a real tiny model."""
+
+    def __init__(self, folder, tmp_path, model):
+        self.folder, self.tmp_path, self.model = str(folder), tmp_path, model
+
+    def built(self, **settings):
+        """The running engine's parts, after the engine has ended."""
+        with LLM(self.folder, **settings) as llm:
+            self.output = llm.generate([PROMPT], GREEDY, use_tqdm=False)[0]
+            self.steps = llm._core.scheduler._step
+            return llm
+
+    def tokens(self, **settings):
+        self.built(**settings)
+        return self.output.outputs[0].token_ids
+
+    def winner(self, hook, **settings):
+        return next(d.offer.name for d in self.built(**settings).built.decisions if d.hook == hook)
+
+    def refused(self, **settings):
+        with pytest.raises(Exception) as error:  # noqa: PT011, B017: whose it is differs, what it says is tested
+            LLM(self.folder, **settings)
+        return str(error.value)
+
+    # ---- model
+
+    def model_(self):
+        assert self.tokens() == greedy(self.model, PROMPT, 8)
+
+    def tokenizer(self):
+        assert "neither a folder here nor a Hub id" in self.refused(tokenizer="/nowhere")
+        assert "skip_tokenizer_init" in self.refused(tokenizer=self.folder, skip_tokenizer_init=True)
+
+    def tokenizer_mode(self):
+        assert 'tokenizer "slow" was asked for (--tokenizer-mode)' in self.refused(tokenizer_mode="slow")
+
+    def skip_tokenizer_init(self):
+        assert self.built(skip_tokenizer_init=True).built.tokenizer is None
+
+    def revision(self):
+        assert "files have no revisions" in self.refused(revision="main")
+
+    def download_dir(self):
+        from huggingface_hub import constants
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckpointError, match="is not in the cache"):
+            patch.setattr(constants, "HF_HUB_OFFLINE", True)
+            LLM("org/name", download_dir=str(self.tmp_path / "there"))
+
+    def load_format(self):
+        assert self.tokens(load_format="dummy") != self.tokens(load_format="safetensors")
+        assert 'did you mean "safetensors"?' in self.refused(load_format="safetensor")
+
+    def dtype(self):
+        assert self.built(dtype="float32").built.lock.settings["dtype"] == "float32"
+        assert "dtype must be one of" in self.refused(dtype="float8")
+
+    def quantization(self):
+        assert 'quantization method "q" was asked for (--quantization)' in self.refused(quantization="q")
+
+    def hf_overrides(self):
+        assert self.built(hf_overrides={"max_position_embeddings": 99}).built.max_model_len == 99
+
+    def generation_config(self):
+        assert self.built(generation_config="none").get_default_sampling_params() == SamplingParams()
+        assert "generation_config must be one of 'auto', 'none'" in self.refused(generation_config="vllm")
+
+    def max_model_len(self):
+        with LLM(self.folder, max_model_len=9) as llm:
+            params = SamplingParams(temperature=0, max_tokens=None, ignore_eos=True)
+            assert len(llm.generate([PROMPT], params, use_tqdm=False)[0].outputs[0].token_ids) == 9 - len(PROMPT)
+
+    def seed(self):
+        texts = set()
+        for seed in (0, 0, 1):
+            with LLM(self.folder, seed=seed) as llm:
+                params = SamplingParams(max_tokens=20, ignore_eos=True)
+                texts.add(tuple(llm.generate([PROMPT], params, use_tqdm=False)[0].outputs[0].token_ids))
+        assert len(texts) == 2
+        assert "seed must be at least 0, not -1" in self.refused(seed=-1)
+        assert "seed must be at most" in self.refused(seed=2**63)
+
+    # ---- device
+
+    def device(self):
+        assert self.winner("platform", device="cpu") == "cpu"
+        assert 'did you mean "cpu"?' in self.refused(device="cpuu")
+
+    def attention_backend(self):
+        assert self.winner("attention_backend", attention_backend="reference") == "reference"
+        assert self.output.outputs[0].token_ids == greedy(self.model, PROMPT, 8)
+
+    def tensor_parallel_size(self):
+        assert "tensor_parallel_size is 2" in self.refused(tensor_parallel_size=2)
+
+    def pipeline_parallel_size(self):
+        assert "pipeline_parallel_size is 2" in self.refused(pipeline_parallel_size=2)
+
+    def distributed_executor_backend(self):
+        assert self.winner("executor", distributed_executor_backend="in-process") == "in-process"
+        assert 'executor "ray" was asked for' in self.refused(distributed_executor_backend="ray")
+
+    # ---- scheduler, cache
+
+    def max_num_seqs(self):
+        assert self.built(max_num_seqs=3).built.capacity.max_rows == 3
+        assert "at most 65,536 requests" in self.refused(max_num_seqs=10**9)
+
+    def max_num_batched_tokens(self):
+        self.built(max_num_batched_tokens=64)
+        whole = self.steps
+        self.built(max_num_batched_tokens=1)
+        assert self.steps == whole + len(PROMPT) - 1
+        assert self.output.outputs[0].token_ids == greedy(self.model, PROMPT, 8)
+
+    def scheduling_policy(self):
+        assert self.winner("scheduler_policy", scheduling_policy="fcfs") == "fcfs"
+        assert 'scheduler policy "lifo" was asked for' in self.refused(scheduling_policy="lifo")
+
+    def async_scheduling(self):
+        for on, loop in ((True, OverlappedLoop), (False, PlainLoop)):
+            assert type(self.built(async_scheduling=on)._core._loop) is loop
+
+    def block_size(self):
+        assert self.built(block_size=8).built.capacity.caches.groups[0].block_size == 8
+
+    def enable_prefix_caching(self):
+        for on in (True, False):
+            with LLM(self.folder, enable_prefix_caching=on, block_size=4) as llm:
+                hits = [llm.generate([[7] * 30], GREEDY, use_tqdm=False)[0].num_cached_tokens for _ in range(2)]
+            assert hits == [0, 28 if on else 0]
+
+    def kv_cache_memory(self):
+        assert self.built(kv_cache_memory=100_000).built.capacity.num_pages == 100_000 // 4096
+        assert "Any one of these starts" in self.refused(kv_cache_memory=1)
+
+    # ---- plugins
+
+    def speculative_config(self):
+        config = {"method": "no-such", "num_speculative_tokens": 2}
+        assert 'draft proposer "no-such" was asked for' in self.refused(speculative_config=config)
+        for wrong in ({"method": "x"}, {"method": "x", "num_speculative_tokens": True}, {"metod": "x"}):
+            assert 'speculative_config needs "method"' in self.refused(speculative_config=wrong)
+
+    def prefer(self):
+        assert 'did you mean "attention_backend"?' in self.refused(prefer={"attention_backnd": ["x"]})
+        self.built(prefer={"attention_backend": ["refrence", "cpu"]})
+        assert 'nothing to prefer; did you mean "reference"?' in self.logged()
+
+    def plugins(self):
+        assert "vllm-plugin-llama" in self.refused(plugins={"block": ["llama"]})
+        assert 'did you mean "block"?' in self.refused(plugins={"blok": ["llama"]})
+        assert 'did you mean "attention_backend"?' in self.refused(plugins={"prefer": {"attention_backnd": ["x"]}})
+        self.built(plugins={"block": ["no-such-plugin"]})
+        assert '"no-such-plugin" in block' in self.logged()
+
+    def plugin(self):
+        assert 'did you mean "llama"?' in self.refused(plugin={"lama": {"a": 1}})
+        assert 'plugin "llama" has no settings' in self.refused(plugin={"llama": {"a": 1}})
+
+
+@pytest.mark.parametrize("name", declared(EngineSettings))
+def test_it_acts_or_is_refused(name, folder, tmp_path, model, caplog):
+    caplog.set_level(logging.WARNING)
+    case = Case(folder, tmp_path, model)
+    case.logged = lambda: caplog.text
+    getattr(case, "model_" if name == "model" else name)()
