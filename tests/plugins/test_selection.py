@@ -381,9 +381,10 @@ def test_explain_shows_who_offered_who_refused_and_why_and_who_won():
     assert [a["answer"] for a in choice["answers"]] == ["offer", "offer", "refusal", "none"]
     text = format_explain(selector.decisions)
     for part in (
-        "x  (dist-a 3.1, rank TUNED)",
-        "rank TUNED over PORTABLE",
-        "z (dist-c 1.0): no sinks; pip install more",
-        "silent  d",
+        "attention_backend  x      dist-a 3.1  rank TUNED over PORTABLE\n",
+        "  chosen  x (dist-a 3.1), rank TUNED: rank TUNED over PORTABLE\n",
+        "  offers  y (dist-b 1.0), rank PORTABLE - the winner goes before it: rank TUNED over PORTABLE\n",
+        "  refuses z (dist-c 1.0): no sinks; pip install more\n",
+        "  silent  d (the question is not theirs)",
     ):
         assert part in text, text

@@ -237,6 +237,13 @@ def test_a_misspelt_bundled_name_names_the_nearest(hub):
 
     with pytest.raises(CheckpointError, match="nearest: Tiny-1B"):
         opened("Tiny-1b", catalog=bundled("x"))
+    assert hub.calls == []
+
+
+def test_a_misspelt_folder_names_its_nearest_neighbour(hub, tmp_path):
+    (tmp_path / "my-model").mkdir()
+    with pytest.raises(CheckpointError, match="my-modle: does not exist; nearest: my-model"):
+        opened(str(tmp_path / "my-modle"))
 
 
 @pytest.mark.parametrize("model", ["./nope", "/nope/at/all", "nope/model.gguf", "model.safetensors", "a/../b"])

@@ -6,11 +6,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vllm_core.cli.wrap import one_line
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.flags import add_flags, given_flags
 from vllm_core.config.load import Loaded, load
+from vllm_core.plugins.lines import one_line
 
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings
+from vllm_core.plugins.lines import columns, labelled
 
 if TYPE_CHECKING:
     from vllm_core.config.engine import EngineSettings
     from vllm_core.config.load import Loaded
+    from vllm_core.plugins.catalog import Catalog
 
 __all__ = ["Explain"]
 
@@ -25,33 +28,56 @@ class Explain:
     def run(self, args: argparse.Namespace) -> int:
         loaded = engine_settings(args)
         catalog = check_plugins(loaded)
+        from vllm_core.engine.choices import choose_text
         from vllm_core.engine.resolve import resolve
         from vllm_core.plugins.explain import explain, format_explain
 
         resolved = resolve(loaded.settings)
+        problem = ""
+        if resolved.checkpoint.tokenizer or loaded.settings.tokenizer:
+            choose_text(resolved.selector, loaded.settings, resolved.checkpoint, resolved.build.model.config)
+        elif not loaded.settings.skip_tokenizer_init:
+            problem = "the checkpoint has no tokenizer; --tokenizer names one, --skip-tokenizer-init goes without"
+        decisions = resolved.selector.decisions
         given = _sources(loaded)
-        quarantined = {p.name: p.reason for p in catalog.plugins if p.state == "quarantined"}
         if args.json:
             report: dict[str, Any] = {
                 "model": args.model,
                 "settings": {name: {"value": value, "source": source} for name, (value, source) in given.items()},
-                **explain(resolved.selector.decisions),
-                "quarantined": quarantined,
+                **explain(decisions),
+                "disabled": {p.name: p.reason for p in catalog.plugins if p.state == "disabled"},
+                "quarantined": {p.name: p.reason for p in catalog.plugins if p.state == "quarantined"},
+                "problem": problem,
                 "digest": resolved.lock.digest,
             }
             print(json.dumps(report, indent=2, default=str))
             return 0
         width = max(map(len, given))
-        print("settings")
-        for name, (value, source) in given.items():
-            print(f"  {name:<{width}}  {value}  ({source})")
-        print(f"\n{format_explain(resolved.selector.decisions)}")
+        rows = "".join(f"\n  {name:<{width}}  {value}  ({source})" for name, (value, source) in given.items())
+        print(f"settings{rows}\n\n{format_explain(decisions, columns())}{_absent(catalog)}")
+        if problem:
+            print(f"\nproblem: {problem}")
         return 0
 
 
+def _absent(catalog: Catalog) -> str:
+    """The plugins that were not asked at all."""
+    lines = []
+    for plugin in catalog.plugins:
+        if plugin.state != "active":
+            state = "quarantined: " if plugin.state == "quarantined" else ""
+            lines += labelled(plugin.name, f"({plugin.owner}) {state}{plugin.reason}; {plugin.remedy}", columns())
+    return "\n".join(["\n\ninstalled, and not asked", *lines]) if lines else ""
+
+
 def _sources(loaded: Loaded[EngineSettings]) -> dict[str, tuple[Any, str]]:
-    """Every setting that somebody gave: value and source. Plugins' own as plugin.NAME.KEY."""
-    given = {name: (value, loaded.sources[name]) for name, value in loaded.given.items() if name != "plugin"}
+    """Every setting that somebody gave: value and source. Tables by key: plugins.block, plugin.NAME.KEY."""
+    given = {name: (value, loaded.sources[name]) for name, value in loaded.given.items()}
+    given.pop("plugin", None)
+    policy, source = given.pop("plugins", ({}, ""))
+    for key, value in policy.items():
+        shown = value if isinstance(value, Mapping | str) else ", ".join(value)
+        given[f"plugins.{key}"] = (shown, source.replace("--plugins-...", f"--plugins-{key}"))
     for plugin, table in loaded.settings.plugin.items():
         for key, value in table.items():
             given[f"plugin.{plugin}.{key}"] = (value.value, value.source)

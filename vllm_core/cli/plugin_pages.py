@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vllm_core.cli.wrap import columns, labelled, one_line
 from vllm_core.hookspecs import ASKED
+from vllm_core.plugins.lines import columns, labelled, one_line
 
 if TYPE_CHECKING:
     from vllm_core.plugins.records import Offering, PluginStatus

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_core.cli.engine_flags import add_policy_flags, policy_of
 from vllm_core.cli.plugin_pages import page, table
-from vllm_core.cli.wrap import columns
+from vllm_core.plugins.lines import columns
 
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog

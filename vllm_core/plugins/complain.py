@@ -50,7 +50,8 @@ def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], in
     other = _instead(instead)
     if question.named not in catalog.names(kind):
         error = catalog.nobody(kind, question.named)
-        return NoOffer(f"{question.what}, and {error.title}", **error.facts, instead=other)
+        title = error.title.replace(f'the {word} "{question.named}"', "it", 1)
+        return NoOffer(f"{question.what}, and {title}", **error.facts, instead=other)
     mine = [a for a in answers if a.name == question.named and a.refusal]
     owners = [p for p in catalog.active if any((o.kind, o.name) == (kind, question.named) for o in p.provides)]
     if not mine:

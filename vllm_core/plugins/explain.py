@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
 from vllm_core.plugins.decision import Answer, Decision
 from vllm_core.plugins.digest import canonical
+from vllm_core.plugins.lines import labelled
 
 __all__ = ["explain", "format_explain"]
 
@@ -53,40 +54,55 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {**row, **{key: value for key, value in facts.items() if value}}
 
 
-def format_explain(decisions: Iterable[Decision]) -> str:
-    """The decisions as text, a block for each."""
-    return "\n\n".join(_block(decision) for decision in decisions)
+def format_explain(decisions: Iterable[Decision], width: int | None = None) -> str:
+    """The decisions as text: first who does what, then each question with all answers to it.
+
+    ``width`` in characters; None: lines as long as they are.
+    """
+    decisions = list(decisions)
+    return "\n\n".join([_summary(decisions), *(_block(decision, width) for decision in decisions)])
 
 
-def _block(decision: Decision) -> str:
-    asked = f"{decision.hook}: {decision.offer.name}  ({decision.provided.owner}, rank {decision.offer.rank.name})"
-    lines = [asked, f"  for     {_query(decision.query)}", f"  why     {decision.why}"]
-    labels = {True: "offers", False: "refuses"}
+def _summary(decisions: list[Decision]) -> str:
+    """A line a choice; questions of one hook with the same outcome share one."""
+    rows = [("choice", "taken", "from", "because")]
+    rows += dict.fromkeys((d.hook, d.offer.name, d.provided.owner, d.why) for d in decisions)
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]) for row in rows)
+
+
+def _block(decision: Decision, width: int | None) -> str:
+    chosen = f"{decision.offer.name} ({decision.provided.owner}), rank {decision.offer.rank.name}: {decision.why}"
+    rows = [("asked", _query(decision.query)), ("chosen", chosen)]
     for answer in decision.answers:
-        if answer.offer:
-            text = f"{answer.label}, rank {answer.offer.rank.name}"
+        note = f" - {answer.note}" if answer.note else ""
+        if answer.offer and answer.offer is not decision.offer:
+            rows.append(("offers", f"{answer.label}, rank {answer.offer.rank.name}{note}"))
         elif answer.refusal:
-            text = f"{answer.label}: {answer.refusal}" + (f"; {answer.remedy}" if answer.remedy else "")
-        else:
-            continue
-        lines.append(f"  {labels[answer.offer is not None]:<7} {text}" + (f" - {answer.note}" if answer.note else ""))
+            remedy = f"; {answer.remedy}" if answer.remedy else ""
+            rows.append(("refuses", f"{answer.label}: {answer.refusal}{remedy}{note}"))
     silent = sorted({a.plugin for a in decision.answers if not a.offer and not a.refusal})
     if silent:
-        lines.append(f"  silent  {', '.join(silent)}")
-    return "\n".join(lines)
+        rows.append(("silent", f"{', '.join(silent)} (the question is not theirs)"))
+    lines = [line for label, text in rows for line in labelled(label, text, width)]
+    return "\n".join([f"{decision.hook}: {decision.offer.name}", *lines])
 
 
 def _query(query: Any) -> str:
+    """What was asked, less what is empty."""
     if not attrs.has(type(query)):
         return repr(query)[:_SHOWN]
     fields = ((f.name, getattr(query, f.name)) for f in attrs.fields(type(query)))
-    text = ", ".join(f"{name}={_short(value)}" for name, value in fields)
+    known = ((name, value) for name, value in fields if value not in (None, False, "", (), {}))
+    text = ", ".join(name if value is True else f"{name} {_short(value)}" for name, value in known)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _short(value: Any) -> str:
     if attrs.has(type(value)):  # a device
         return getattr(value, "name", "") or getattr(value, "type", "") or "..."
-    if isinstance(value, dict) and len(value) > 4:
-        return "{" + f"{len(value)} fields" + "}"
-    return repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str) and len(value) > 80 and len(value.split()) > 3:  # a template
+        return f"of {len(value)} characters"
+    if isinstance(value, Mapping):
+        return f"of {len(value)} fields" if len(value) > 4 else " ".join(f"{k}={v}" for k, v in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

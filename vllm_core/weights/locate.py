@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def locate(
                 "  instead leave the revision out"
             )
         return path
-    tried = [f"path     {path.absolute()}: does not exist"]
+    tried = [f"path     {path.absolute()}: does not exist{_sibling(path)}"]
     bundled = {p.entry.name: p for p in catalog.entries("bundled_models")} if catalog is not None else {}
     hub_id = model
     if model in bundled:
@@ -51,13 +52,24 @@ def locate(
         if not hub_id:
             raise _nothing(model, tried)
     else:
-        tried.append(f"bundled  {', '.join(bundled) or 'no models'}{nearest(model, bundled)}")
+        close = nearest(model, bundled)
+        tried.append(f"bundled  {', '.join(bundled) or 'no models'}{close}")
+        if close and "/" not in model:  # offline, asking the Hub would take long to say nothing
+            raise _nothing(model, [*tried, "Hub      not asked: ids there are ORG/NAME"])
     if not is_hub_id(hub_id, or_file=True):
         raise _nothing(model, [*tried, "Hub      not asked: this is no ORG/NAME"])
     try:
         return Path(download(hub_id, revision=revision, download_dir=download_dir, weights=weights))
     except HubError as e:
         raise _nothing(model, [*tried, f"Hub      {hub_id}: {e}"]) from e
+
+
+def _sibling(path: Path) -> str:
+    """What lies beside a missing path under nearly its name."""
+    try:
+        return nearest(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
 
 
 def is_hub_id(name: str, *, or_file: bool = False) -> bool:
