@@ -105,9 +105,9 @@ def resolve(settings: EngineSettings) -> Resolved:
     refuse_parallelism(settings)
     refuse_contradictions(settings)
     with _timed(timings, "plugins"):
-        policy = read_policy(settings.plugins)
-        catalog = load_catalog(policy)
-        warnings = [*catalog.warnings, *check_prefer({**policy.prefer, **settings.prefer}, catalog)]
+        rules = read_policy(settings.plugins)
+        catalog = load_catalog(rules)
+        warnings = [*catalog.warnings, *check_prefer({**rules.prefer, **settings.prefer}, catalog)]
         catalog.settings = plugin_settings(catalog, settings.plugin)
         selector = Selector(catalog, prefer=settings.prefer)
         wanted = settings.device
