@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 import pytest
-import torch
 
+from tests.system import oracle
 from vllm_core import LLM, SamplingParams
 
 PROMPTS = [
@@ -46,33 +46,29 @@ def prompts(llm):
 
 
 @pytest.fixture(scope="module")
-def expected(gguf_file, prompts):
-    """transformers' own GGUF loader and its own greedy loop, float32."""
-    from pathlib import Path
-
-    from transformers import AutoModelForCausalLM
-
-    path = Path(gguf_file)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-    outputs = []
-    for ids in prompts:
-        with torch.inference_mode():
-            x = torch.tensor([ids])
-            y = model.generate(
-                x, attention_mask=torch.ones_like(x), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0
-            )
-        outputs.append(y[0, len(ids) :].tolist())
-    return outputs
+def reference(gguf_file):
+    return oracle.load(str(gguf_file))
 
 
-def test_greedy_answers_equal_transformers_token_for_token(llm, prompts, expected):
+@pytest.fixture(scope="module")
+def answers(llm, prompts):
+    """Greedy, 64 tokens or up to the end of the text."""
     params = SamplingParams(temperature=0.0, max_tokens=TOKENS)
-    got = [o.outputs[0] for o in llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)]
+    return [o.outputs[0] for o in llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)]
+
+
+def test_greedy_answers_equal_transformers_token_for_token(llm, prompts, reference, answers):
     eos = set(llm.get_tokenizer().eos_token_ids)
-    for prompt, ours, theirs in zip(PROMPTS, got, expected, strict=True):
-        theirs = theirs[: next((i for i, t in enumerate(theirs) if t in eos), len(theirs))]
-        mine = [t for t in ours.token_ids if t not in eos]
-        assert mine == theirs, prompt
+    for text, prompt, ours in zip(PROMPTS, prompts, answers, strict=True):
+        assert oracle.follows_greedily(reference, prompt, ours.token_ids) == ours.token_ids, text
+        ends = [i for i, token in enumerate(ours.token_ids) if token in eos]
+        assert ends == ([] if len(ours.token_ids) == TOKENS else [len(ours.token_ids) - 1]), text
+
+
+@pytest.mark.parametrize("which", [1, 9])
+def test_transformers_own_loop_gives_the_same_tokens(prompts, reference, answers, which):
+    ours = answers[which].token_ids
+    assert oracle.generate(reference, prompts[which], len(ours)) == ours
 
 
 def test_the_capital_of_france_is_paris(llm):
