@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from vllm_core.engine.core import EngineCore
@@ -16,21 +17,25 @@ __all__ = ["Desk"]
 class Desk:
     """The engine goes on only while a caller waits. Several streams and a batch may be open at once.
 
-    Ctrl-C ends a caller's wait between two steps, so the engine stays whole.
+    Ctrl-C ends a caller's wait between two steps, so the engine stays whole. Callers in several
+    threads take turns, a step each.
     """
 
     def __init__(self, core: EngineCore) -> None:
         self._core = core
+        self._lock = threading.RLock()
         self._count = 0
+        self._steps = 0
         self._inbox: dict[str, list[RequestOutput]] = {}  # by request: what has not been fetched yet
 
     def next_id(self) -> str:
-        self._count += 1
-        return str(self._count - 1)
+        with self._lock:
+            self._count += 1
+            return str(self._count - 1)
 
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
         """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
-        with InterruptsHeld():
+        with self._lock, InterruptsHeld():
             self._core.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
             self._inbox[name] = []
 
@@ -39,31 +44,35 @@ class Desk:
         try:
             self.submit(name, prompt, params, stream=True)
             while True:
-                outputs, self._inbox[name] = self._inbox[name], []
+                with self._lock:
+                    if not self._inbox[name]:
+                        self._step()
+                    outputs, self._inbox[name] = self._inbox[name], []
                 for output in outputs:
                     if output.finished:
                         del self._inbox[name]
                     yield output
                     if output.finished:
                         return
-                self._step()
         finally:
             self.forget([name])
 
     def collect(self, names: Sequence[str], finished: Callable[[], object]) -> dict[str, RequestOutput]:
         """Wait for the last outputs of requests that do not stream. ``finished`` is called once for each."""
-        waiting, done = set(names), dict[str, RequestOutput]()
-        for name in names:  # what finished while another caller waited
-            waiting -= self._settle(name, done, finished)
+        waiting, done, seen = set(names), dict[str, RequestOutput](), -1
         while waiting:
-            for name in self._step():
+            with self._lock:
+                # Another caller's steps may have finished any of them, one's own only those it names.
+                news = list(waiting) if self._steps != seen else self._step()
+                seen = self._steps
+            for name in news:
                 if name in waiting:
                     waiting -= self._settle(name, done, finished)
         return done
 
     def forget(self, names: Sequence[str]) -> None:
         """Nobody waits for these any more: end those that still run."""
-        with InterruptsHeld():
+        with self._lock, InterruptsHeld():
             for name in names:
                 if self._inbox.pop(name, None) is not None:
                     self._core.abort(name)
@@ -78,6 +87,7 @@ class Desk:
     def _step(self) -> list[str]:
         """Go on by a step; the requests that have news."""
         with InterruptsHeld():
+            self._steps += 1
             outputs = self._core.step()
             for output in outputs:
                 if output.request_id in self._inbox:  # else: ended by ``forget``

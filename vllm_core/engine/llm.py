@@ -26,7 +26,7 @@ Read = Callable[[Any, str], Prompt]  # (prompt as given, request id)
 
 
 class LLM:
-    """A model that answers in this process. Not thread-safe: one call at a time.
+    """A model that answers in this process. Calls from several threads take turns, a step each.
 
     ``model`` and every other setting of ``EngineSettings`` by keyword; unknown ones are refused.
     """

@@ -100,11 +100,10 @@ def _files(folder: Path) -> list[str]:
 def _no_format(path: Path, files: list[str], error: NoOffer) -> CheckpointError:
     """Nobody takes these files: say what they are, and who was asked."""
     why = "".join(f"\n  why     {reason}" for reason in error.facts.get("why", ()))
-    instead = 'load_format="dummy" runs a config.json without weights' if "config.json" in files else ""
+    dummy = '\n  instead load_format="dummy" runs a config.json without weights' if "config.json" in files else ""
+    usual = "" if why or dummy else "\n  a checkpoint is a folder with config.json and *.safetensors"
     return CheckpointError(
-        f"{path} holds no weights in a format that anybody here reads{why}\n"
-        f"  found\n{listing(files)}"
-        + (f"\n  instead {instead}" if instead else "\n  a checkpoint is a folder with config.json and *.safetensors")
+        f"{path} holds no weights in a format that anybody here reads{why}\n  found\n{listing(files)}{dummy}{usual}"
     )
 
 
