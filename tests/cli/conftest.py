@@ -1,5 +1,7 @@
 """An empty home, plugins made on the spot, and an engine that only repeats."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import vllm_core
@@ -59,6 +61,7 @@ class Echo:
     made: list["Echo"]
     fails = ""
     timings = {"plugins": 0.25}
+    built = SimpleNamespace(warnings=())
 
     @classmethod
     def from_settings(cls, settings):
@@ -97,6 +100,6 @@ class Echo:
 @pytest.fixture
 def echo(monkeypatch):
     """``vllm_core.LLM`` only repeats; ``echo.made`` lists those that were made."""
-    kind = type("EchoLLM", (Echo,), {"made": []})
+    kind = type("EchoLLM", (Echo,), {"made": [], "built": SimpleNamespace(warnings=())})
     monkeypatch.setattr(vllm_core, "LLM", kind, raising=False)
     return kind

@@ -22,7 +22,10 @@ def resolve(monkeypatch):
         policy = settings.scheduling_policy
         selector.choose("scheduler_policy", SchedulerQuery(policy=policy), policy, asked_by="--scheduling-policy")
         return SimpleNamespace(
-            selector=selector, lock=SimpleNamespace(digest="abc"), checkpoint=SimpleNamespace(tokenizer=None)
+            selector=selector,
+            lock=SimpleNamespace(digest="abc"),
+            checkpoint=SimpleNamespace(tokenizer=None),
+            warnings=selector.catalog.notices,
         )
 
     module.resolve = resolve

@@ -108,6 +108,13 @@ def test_quarantined_plugins_are_named_before_the_answer(run, echo, install):
     assert re.fullmatch(r"plugin raises \(dummy-raises 1\.5\) is quarantined: .*no such library.*\n", err)
 
 
+def test_what_only_the_engine_notices_is_told_once(run, echo, install):
+    install("raises", "raise RuntimeError('no such library')")
+    echo.built.warnings = ('"x" in prefer.sampler is not installed: nothing to prefer',)
+    _, _, err = run("chat", "M", "a", "-q")
+    assert [line.split()[0] for line in err.splitlines()] == ["plugin", '"x"']
+
+
 def test_verbose_shows_where_the_start_went(run, echo):
     _, _, err = run("chat", "M", "a", "--verbose")
     assert "0.250 s  plugins" in err

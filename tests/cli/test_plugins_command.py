@@ -158,6 +158,7 @@ def test_sixty_plugins_are_listed_without_importing_any(install):
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import vllm_core.cli as c\n"
         "assert c.main(['plugins', 'list']) == 0\n"
+        "assert c.main(['--help']) == 0\n"
         "bad = [m for m in sys.modules if m.startswith('dummy_') or m in ('torch', 'transformers', 'cattrs')]\n"
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -83,7 +83,8 @@ BROKEN = {
         why="importing it imports torch (",
         remedy="import torch where it is used, in the modules that records name as targets",
     ),
-    # Fine to import; wrong when asked, or when used.
+    # Fine to import in the probe's child; wrong in an engine, when asked, or when used.
+    "moody": Broken(source=_HEAD + "import sys\nif 'vllm_core.engine' in sys.modules: raise OSError('not here')"),
     "hollow": Broken(
         source=_HEAD + "@hookimpl\ndef models(): return [ModelEntry('HollowForCausalLM', 'dummy_no:Hollow')]"
     ),

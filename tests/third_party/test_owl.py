@@ -58,9 +58,44 @@ def test_the_model_is_found_and_listed(shell):
 def test_the_choice_is_explained(shell, owl_folder):
     done = shell("explain", owl_folder, "--json")
     assert done.code == 0, done.err
-    (choice,) = [c for c in json.loads(done.out)["choices"] if c["hook"] == "model"]
+    choices = json.loads(done.out)["choices"]
+    (choice,) = [c for c in choices if c["hook"] == "model"]
     assert choice["chosen"]["name"] == "OwlForCausalLM"
     assert (choice["chosen"]["distribution"], choice["chosen"]["version"]) == ("vllm-plugin-owl", "0.3.1")
+    assert {c["query"]["kind"] for c in choices if c["hook"] == "attention_backend"} == {"full", "sliding_window"}
+
+    text = shell("explain", owl_folder, "--plugins-block", "parrot").out
+    settings, summary, rest = text.split("\n\n", 2)
+    assert settings.splitlines()[1:] == [
+        f"  model          {owl_folder}  (MODEL)",
+        "  plugins.block  parrot  (--plugins-block)",
+    ]
+    assert re.search(
+        r"^model +OwlForCausalLM +vllm-plugin-owl 0\.3\.1 +its plugin lists the architecture$", summary, re.M
+    )
+    hooks = {line.split()[0] for line in summary.splitlines()[1:]}
+    assert hooks == {c["hook"] for c in choices}
+    assert {"platform", "weight_format", "rope_variant", "executor", "tokenizer", "chat_renderer"} <= hooks
+    assert "asked   kind sliding_window, num_heads 4, num_kv_heads 2, k_dim 12, v_dim 12, window 9, causal," in rest
+    assert rest.endswith('parrot  (vllm-plugin-parrot 0.2.0, entry point parrot = vllm_plugin_parrot) disabled by block'
+                         ' in --plugins-block; remove "parrot" there\n')  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("{folder}x",), r"x: does not exist; nearest: tiny-owl"),
+        (("{folder}", "--attention-backend", "refrence"), r'no active plugin offers it; did you mean "reference"\?'),
+        (("{folder}", "--device", "cpuu"), r'platform "cpuu" was asked for \(--device\), .*did you mean "cpu"\?'),
+        (("{folder}", "--atention-backend", "x"), r'did you mean "--attention-backend"\?'),
+    ],
+)
+def test_wrong_input_is_one_message_with_the_nearest_name(shell, owl_folder, words, said):
+    done = shell("explain", *(word.format(folder=owl_folder) for word in words))
+    assert done.code in (1, 2)
+    assert done.out == ""
+    assert re.search(said, done.err)
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("what", ["owl", "vllm-plugin-owl", "model:OwlForCausalLM"])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.flags import add_flags, given_flags
 from vllm_core.config.load import Loaded, load
-from vllm_core.plugins.lines import one_line
 
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
 
-__all__ = ["add_engine_flags", "add_policy_flags", "check_plugins", "engine_settings", "policy_of"]
+__all__ = ["add_engine_flags", "add_policy_flags", "check_plugins", "engine_settings", "policy_of", "tell"]
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +62,13 @@ def check_plugins(loaded: Loaded[EngineSettings]) -> Catalog:
     from vllm_core.plugins import load_catalog, read_policy
 
     catalog = load_catalog(read_policy(loaded.settings.plugins), import_modules=False)
-    for plugin in catalog.plugins:
-        if plugin.state == "quarantined":
-            print(f"plugin {plugin.label} is quarantined: {one_line(plugin.reason)}", file=sys.stderr)
-    for warning in catalog.warnings:
-        print(warning, file=sys.stderr)
+    tell(catalog.notices)
     plugin_settings(catalog, loaded.settings.plugin)
     return catalog
+
+
+def tell(notices: Iterable[str], known: Collection[str] = ()) -> None:
+    """Print those that are not known yet, on standard error."""
+    for notice in notices:
+        if notice not in known:
+            print(notice, file=sys.stderr)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings
+from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings, tell
 from vllm_core.plugins.lines import columns, labelled
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Explain:
         from vllm_core.plugins.explain import explain, format_explain
 
         resolved = resolve(loaded.settings)
+        tell(resolved.warnings, known=catalog.notices)
         problem = ""
         if resolved.checkpoint.tokenizer or loaded.settings.tokenizer:
             choose_text(resolved.selector, loaded.settings, resolved.checkpoint, resolved.build.model.config)

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from vllm_core.cli.clock import seconds_since_start
-from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings
+from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings, tell
 
 __all__ = ["add_generation_flags", "engine", "stream"]
 
@@ -41,11 +41,12 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
     given = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
     SamplingParams(**given)  # a wrong value is refused before a model is loaded
     loaded = engine_settings(args)
-    check_plugins(loaded)
+    catalog = check_plugins(loaded)
     from vllm_core import LLM
 
     llm = LLM.from_settings(loaded.settings)
     try:
+        tell(llm.built.warnings, known=catalog.notices)
         params = attrs.evolve(llm.get_default_sampling_params(), **{"max_tokens": None, **given})
         if args.verbose:
             _print_timings(llm.timings)

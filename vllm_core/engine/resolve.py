@@ -57,7 +57,7 @@ class Resolved:
     policy_target: Any
     eos_token_ids: tuple[int, ...]
     generation_config: Mapping[str, Any]
-    warnings: Sequence[str]  # of the policy of plugins
+    warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
     timings: dict[str, float]
 
 
@@ -78,7 +78,7 @@ class BuiltEngine:
     generation_config: Mapping[str, Any]
     lock: Lock
     decisions: Sequence[Decision]
-    warnings: Sequence[str]  # of the policy of plugins
+    warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
     timings: dict[str, float]  # seconds by stage
 
 
@@ -107,7 +107,7 @@ def resolve(settings: EngineSettings) -> Resolved:
     with _timed(timings, "plugins"):
         rules = read_policy(settings.plugins)
         catalog = load_catalog(rules)
-        warnings = [*catalog.warnings, *check_prefer({**rules.prefer, **settings.prefer}, catalog)]
+        warnings = [*catalog.notices, *check_prefer({**rules.prefer, **settings.prefer}, catalog)]
         catalog.settings = plugin_settings(catalog, settings.plugin)
         selector = Selector(catalog, prefer=settings.prefer)
         wanted = settings.device

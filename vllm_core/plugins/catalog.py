@@ -12,6 +12,7 @@ from vllm_core.plugins.checks import check, collisions
 from vllm_core.plugins.discovery import discover
 from vllm_core.plugins.errors import Ambiguous, NoOffer, did_you_mean
 from vllm_core.plugins.index import advice
+from vllm_core.plugins.lines import one_line
 from vllm_core.plugins.policy import Policy, read_policy
 from vllm_core.plugins.probing import probe_all
 from vllm_core.plugins.records import CORE, Found, Offering, PluginStatus, Probed, Provided, key_of, kind_of
@@ -31,6 +32,12 @@ class Catalog:
         self.settings: dict[str, Any] = {}  # plugin -> instance of its settings (config.plugins.plugin_settings)
         self._listings = listings  # plugin -> hook -> records
         self._hooks: Any = None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a start says on one line each: plugins that are quarantined, then warnings."""
+        quarantined = (p for p in self.plugins if p.state == "quarantined")
+        return (*(f"plugin {p.label} is quarantined: {one_line(p.reason)}" for p in quarantined), *self.warnings)
 
     @property
     def active(self) -> tuple[PluginStatus, ...]:
