@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.runner import truncation
 from vllm_core.runner.inprocess import InProcessExecutor, StepError
 from vllm_core.runner.noise import uniform
-from vllm_core.runner.sampler import Needs, Sampling, sample
+from vllm_core.runner.sampler import ReferenceSampler
 
 from .proposers import HiddenHead, PromptLookup
 from .test_inprocess import Build, launch_ahead
@@ -54,14 +55,17 @@ def test_nucleus_and_draws_are_those_of_the_cpu():
     assert torch.equal(
         truncation.top_p_threshold(numbers, top_p), truncation.top_p_threshold(numbers.to(GPU), top_p.to(GPU)).cpu()
     )
-    needs = Needs(greedy=True, random=True, largest_top_k=100, top_p=True)
-    temperature, top_k = torch.arange(64) % 3 * 0.7, torch.arange(64) % 5 * 25
-    noise = uniform(torch.arange(64), torch.arange(64))
+    tensors = {
+        "temperature": torch.arange(64) % 3 * 0.7,
+        "top_k": torch.arange(64) % 5 * 25,
+        "top_p": top_p,
+        "min_p": torch.arange(64) % 2 * 0.01,
+        "noise": uniform(torch.arange(64), torch.arange(64)),
+    }
+    facts = {"any_greedy": True, "any_random": True, "largest_top_k": 100, "any_top_p": True, "any_min_p": True}
     tokens = [
-        sample(
-            logits.to(d),
-            Sampling(temperature=temperature.to(d), top_k=top_k.to(d), top_p=top_p.to(d), needs=needs),
-            noise.to(d),
+        ReferenceSampler()(
+            logits.to(d), SamplingTensors(**{name: t.to(d) for name, t in tensors.items()}, **facts)
         ).cpu()
         for d in (torch.device("cpu"), GPU)
     ]

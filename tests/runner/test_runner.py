@@ -89,7 +89,7 @@ def test_a_prompt_whose_beginning_is_cached_gives_the_same_tokens():
 
 
 def runner_tokens(result):
-    return [[t for t in row if t >= 0] for row in result.tolist()]
+    return [[t for t in row if t >= 0] for row in result.token_ids.tolist()]
 
 
 def test_pages_are_copied_before_the_step_reads_them():
@@ -123,7 +123,7 @@ def test_prompt_chunks_before_the_last_emit_nothing():
 def test_a_plan_without_rows_still_takes_rows():
     driver = Driver(make_runner())
     result = driver.runner.execute(driver.plan([Request(2, [1, 2, 3])], []))
-    assert result.shape == (0, 1)
+    assert result.token_ids.shape == (0, 1)
     assert driver.runner.rows.num_tokens[2] == 3
 
 

@@ -1,26 +1,38 @@
 """Drawing tokens: exact distributions, and independence of whatever shares the batch."""
 
+import attrs
 import pytest
 import torch
-from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.runner.noise import uniform
-from vllm_core.runner.sampler import BLOCK, Needs, Sampling, draw, sample, weights
+from vllm_core.runner.sampler import BLOCK, ReferenceSampler, draw, weights
 
 from .statistics import agrees
 
 
-def sampling(temperature, top_k=None, top_p=None):
+def sampling(temperature, top_k=None, top_p=None, min_p=None, noise=None):
     temperature = torch.tensor(temperature)
     top_k = torch.tensor(top_k) if top_k else torch.zeros(len(temperature), dtype=torch.int64)
     top_p = torch.tensor(top_p) if top_p else torch.ones(len(temperature))
-    needs = Needs(
-        greedy=bool((temperature == 0).any()),
-        random=bool((temperature > 0).any()),
+    min_p = torch.tensor(min_p) if min_p else torch.zeros(len(temperature))
+    return SamplingTensors(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        noise=noise,
+        any_greedy=bool((temperature == 0).any()),
+        any_random=bool((temperature > 0).any()),
         largest_top_k=int(top_k.max()),
-        top_p=bool((top_p < 1).any()),
+        any_top_p=bool((top_p < 1).any()),
+        any_min_p=bool((min_p > 0).any()),
     )
-    return Sampling(temperature=temperature, top_k=top_k, top_p=top_p, needs=needs)
+
+
+def sample(logits, params, noise):
+    return ReferenceSampler()(logits, attrs.evolve(params, noise=noise))
 
 
 def noise(count, seed=0):
@@ -28,20 +40,31 @@ def noise(count, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.5, 4, 1.0), (1.0, 0, 0.8), (1.3, 5, 0.7)]
+    ("temperature", "top_k", "top_p", "min_p"),
+    [
+        (1.0, 0, 1.0, 0.0),
+        (0.7, 0, 1.0, 0.0),
+        (1.5, 4, 1.0, 0.0),
+        (1.0, 0, 0.8, 0.0),
+        (1.3, 5, 0.7, 0.0),
+        (1.5, 0, 1.0, 0.2),
+        (1.7, 6, 0.8, 0.1),
+        (0.6, 3, 0.9, 0.05),
+    ],
 )
-def test_draws_follow_the_distribution_that_transformers_filters(temperature, top_k, top_p):
+def test_draws_follow_the_distribution_that_transformers_filters(temperature, top_k, top_p, min_p):
     count = 20_000
     logits = torch.randn(9, generator=torch.Generator().manual_seed(3)) * 1.5
     scores = (logits / temperature)[None]
+    if min_p:
+        scores = MinPLogitsWarper(min_p)(None, scores)
     if top_k:
         scores = TopKLogitsWarper(top_k)(None, scores)
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(None, scores)
 
-    tokens = sample(
-        logits.expand(count, -1), sampling([temperature] * count, [top_k] * count, [top_p] * count), noise(count)
-    )
+    params = sampling([temperature] * count, [top_k] * count, [top_p] * count, [min_p] * count)
+    tokens = sample(logits.expand(count, -1), params, noise(count))
 
     assert agrees(tokens, scores.softmax(-1)[0])
 
@@ -92,10 +115,11 @@ def test_a_rows_token_depends_on_no_other_row():
     temperature = [(0.0, 0.8, 1.7)[i % 3] for i in range(30)]
     top_k = [(0, 5, 100, 1)[i % 4] for i in range(30)]
     top_p = [(1.0, 0.95, 0.2, 0.999, 1.0)[i % 5] for i in range(30)]
+    min_p = [(0.0, 0.3, 0.01)[i % 3] for i in range(30)]
     u = noise(30)
-    together = sample(logits, sampling(temperature, top_k, top_p), u)
+    together = sample(logits, sampling(temperature, top_k, top_p, min_p), u)
     alone = [
-        sample(logits[i : i + 1], sampling([temperature[i]], [top_k[i]], [top_p[i]]), u[i : i + 1]).item()
+        sample(logits[i : i + 1], sampling([temperature[i]], [top_k[i]], [top_p[i]], [min_p[i]]), u[i : i + 1]).item()
         for i in range(30)
     ]
     assert together.tolist() == alone

@@ -7,6 +7,7 @@ from vllm_core.interfaces.proposer import Drafts
 from vllm_core.interfaces.steps import RowInit, RowSampling, StepPlan
 from vllm_core.runner.inputs import prepare
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.sampler import ReferenceSampler
 from vllm_core.runner.verify import advance, verify, write_drafts
 
 from .statistics import agrees
@@ -28,7 +29,7 @@ def step(drafts: Drafts, p: torch.Tensor, temperature: float = 1.0):
     rows.apply(plan)
     write_drafts(rows, torch.arange(count), drafts, V)
     inputs = prepare(plan, rows)
-    emitted = verify(p.log().reshape(-1, V), inputs, rows)
+    emitted = verify(p.log().reshape(-1, V), inputs, rows, ReferenceSampler())
     advance(rows, inputs, emitted)
     return rows, emitted
 

@@ -111,11 +111,12 @@ class ToyModel:
         return self.logits(x)
 
 
-def make_runner(proposer=None, num_drafts=0, max_rows=8, max_model_len=64, num_pages=400, seed=0, device=CPU) -> Runner:
-    plan = ToyPlan(device)
-    return Runner(
-        ToyModel(plan, seed=seed), plan, cache_plan(), num_pages, max_rows, max_model_len, proposer, num_drafts
-    )
+def make_runner(
+    proposer=None, num_drafts=0, max_rows=8, max_model_len=64, num_pages=400, seed=0, device=CPU, **more
+) -> Runner:
+    plan, caches = ToyPlan(device), cache_plan()
+    model = ToyModel(plan, seed=seed)
+    return Runner(model, plan, caches, num_pages, max_rows, max_model_len, proposer, num_drafts, **more)
 
 
 @attrs.define
@@ -170,6 +171,7 @@ class Driver:
                     num_computed=request.computed,
                     pages=pages,
                     sampling=request.sampling,
+                    num_prompt=request.prompt,
                 )
             )
         self.step += 1
@@ -187,7 +189,7 @@ class Driver:
 
     def run(self, inits, work) -> list[list[int]]:
         """Execute and take in the result: what each scheduled row emitted."""
-        result = self.runner.execute(self.plan(inits, work)).tolist()
+        result = self.runner.execute(self.plan(inits, work)).token_ids.tolist()
         emitted = [[t for t in row if t >= 0] for row in result]
         for (request, tokens, drafts, samples), new in zip(work, emitted, strict=True):
             assert bool(new) == samples

@@ -9,7 +9,7 @@ never says positions: it says which rows run and how many tokens each, at most.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -25,6 +25,19 @@ class RowSampling(msgspec.Struct, frozen=True):
     top_k: int = 0  # 0: all
     top_p: float = 1.0
     seed: int = 0
+    min_p: float = 0.0  # least share of the likeliest token's probability; 0: none
+    repetition_penalty: float = 1.0  # of tokens in prompt or output
+    presence_penalty: float = 0.0  # of tokens in the output
+    frequency_penalty: float = 0.0  # of each time that a token is in the output
+    logit_bias: dict[int, float] = {}  # token id -> added to its logit
+    allowed_ids: list[int] = []  # empty: all
+    bad_words: list[list[int]] = []  # none of these token sequences is completed in the output
+    min_tokens: int = 0  # of output before one of stop_ids
+    stop_ids: list[int] = []
+    logprobs: int | None = None  # likeliest tokens reported beside each drawn one; -1: all; None: no report
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt
+    processors: list[str] = []  # logits processors that change its logits, by name
+    extra_args: dict[str, Any] = {}  # their parameters
 
 
 class RowInit(msgspec.Struct, frozen=True):
@@ -35,6 +48,8 @@ class RowInit(msgspec.Struct, frozen=True):
     num_computed: int  # tokens whose cache entries are already there (a prefix hit)
     pages: list[list[int]]  # per cache group, in block order
     sampling: RowSampling
+    num_prompt: int = 0  # tokens of the prompt: those behind them are outputs
+    report_from: int = 1  # with prompt_logprobs: the first position of the prompt that was not reported yet
 
 
 class PageGrowth(msgspec.Struct, frozen=True):
@@ -69,11 +84,28 @@ class StepPlan(msgspec.Struct, frozen=True):
     kv_bounds: list[int]  # upper bound of the row's cache length after the step, tokens
 
 
+class LogprobLines(msgspec.Struct, frozen=True):
+    """Natural logarithms of probabilities, for the requests of a step that ask for k likeliest tokens.
+
+    A line is a position: column 0 is the token that is there, columns 1 to k the likeliest ones in
+    falling order. The probabilities are the model's own, before anything a request asks for.
+    """
+
+    rows: list[int]  # which of plan.rows; the lines of each follow each other
+    counts: list[int]  # lines of each
+    first: list[int]  # of each: for a prompt, the position of its first line; else 0, the first sampled token
+    token_ids: np.ndarray  # int32 [M, 1 + k]; -1 in column 0 where nothing was emitted
+    logprobs: np.ndarray  # float32 [M, 1 + k]
+    ranks: np.ndarray  # int32 [M], of column 0; 1 is the likeliest
+
+
 class StepResult(msgspec.Struct, frozen=True):
     """What a step sampled. Row i of ``token_ids`` belongs to ``plan.rows[i]``."""
 
     step: int
     token_ids: np.ndarray  # int32 [S, 1 + K]; -1 where nothing was sampled or a draft was rejected
+    logprobs: list[LogprobLines] = []  # of sampled tokens, one for each k that some row asks for
+    prompt_logprobs: list[LogprobLines] = []
 
     def tokens(self, i: int) -> list[int]:
         row = self.token_ids[i]

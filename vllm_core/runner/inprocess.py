@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
+from vllm_core.runner.output import StepOutput
 from vllm_core.runner.runner import Runner
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class InProcessExecutor:
         if runner is None:
             raise RuntimeError(f"step {plan.step} was launched, but the executor is not running")
         if self._thread is not None:
-            return _OnThread(self._thread.submit(self._run, plan, lambda: _on_host(plan, runner.execute(plan))), plan)
+            return _OnThread(self._thread.submit(self._run, plan, lambda: runner.execute(plan).result(plan.step)), plan)
         try:
             return self._run(plan, lambda: _OnDevice(plan, runner.execute(plan)))
         except StepError as error:
@@ -86,10 +87,6 @@ class InProcessExecutor:
             torch.cuda.synchronize(runner.device)
 
 
-def _on_host(plan: StepPlan, token_ids: Tensor) -> StepResult:
-    return StepResult(step=plan.step, token_ids=token_ids.numpy())
-
-
 class _OnThread:
     """A step in the worker thread, or one whose launch failed."""
 
@@ -109,12 +106,11 @@ class _OnThread:
 
 
 class _OnDevice:
-    """A step in an accelerator's queue; its ids are copied to pinned memory behind it."""
+    """A step in an accelerator's queue; what it found is copied to pinned memory behind it."""
 
-    def __init__(self, plan: StepPlan, token_ids: Tensor) -> None:
+    def __init__(self, plan: StepPlan, output: StepOutput) -> None:
         self._plan = plan
-        self._host = torch.empty(token_ids.shape, dtype=token_ids.dtype, pin_memory=True)
-        self._host.copy_(token_ids, non_blocking=True)
+        self._host = output.map(_to_pinned)
         self._event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
         self._event.record()
 
@@ -132,4 +128,9 @@ class _OnDevice:
                 time.sleep(POLL)
         except RuntimeError as error:
             raise StepError(self._plan.step, f"{type(error).__name__}: {error}") from error
-        return _on_host(self._plan, self._host)
+        return self._host.result(self._plan.step)
+
+
+def _to_pinned(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)

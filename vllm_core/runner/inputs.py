@@ -20,16 +20,22 @@ class Inputs:
 
     ids: Tensor  # int64 [T]; "no guess" drafts read token 0
     batch: Batch
+    longest: int  # tokens; no row has more after this step, drafts included
     rows: Tensor  # int64 [S]
     advance: Tensor  # int64 [S], tokens computed for certain: all but drafts
     sampling_rows_host: np.ndarray  # int64 [N], rows that sample
     sampling: Tensor  # int64 [N], which of the S they are
+    sampling_host: np.ndarray
     sampling_rows: Tensor  # int64 [N]
     num_drafts: Tensor  # int64 [N]
     max_drafts: int
     logits_at: Tensor  # int64 [M], index of the token whose hidden state gives the logits
     logits_first: Tensor  # int64 [N], each sampling row's first among the M
     logits_rows: Tensor  # int64 [M]
+    logits_rows_host: np.ndarray  # int64 [M]
+    logits_sampling_host: np.ndarray  # int64 [M], which of the N rows that sample
+    logits_drafts_host: np.ndarray  # int64 [M], drafts of its row before each
+    logits_ends: Tensor  # int64 [M], tokens before the one that is drawn there, drafts included
     logits_slots: Tensor  # int64 [M], n * (1 + max_drafts) + draft, for a matrix [N, 1 + max_drafts]
 
 
@@ -99,16 +105,23 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
     return Inputs(
         ids=ids.long(),
         batch=Batch(num_tokens=total, positions=positions, attention=attention, metadata=[None] * len(attention)),
+        longest=max(plan.kv_bounds),
         rows=dev["row"],
         advance=dev["advance"],
         sampling_rows_host=row[sampling],
         sampling=dev["sampling"],
+        sampling_host=sampling,
         sampling_rows=dev["sampling_rows"],
         num_drafts=dev["num_drafts"],
         max_drafts=max_drafts,
         logits_at=dev["logits_at"],
         logits_first=dev["logits_first"],
         logits_rows=dev["logits_rows"],
+        logits_rows_host=np.repeat(row[sampling], 1 + k),
+        logits_sampling_host=np.repeat(np.arange(len(k)), 1 + k),
+        logits_drafts_host=draft,
+        # One past the token read: position i predicts token i + 1.
+        logits_ends=positions.index_select(0, dev["logits_at"]) + 1,
         logits_slots=dev["logits_slots"],
     )
 

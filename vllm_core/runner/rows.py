@@ -23,7 +23,7 @@ class Rows:
     block_tables   per cache group int32 [R, blocks + 1], page of each block. The last column
                    and every block without a page hold NULL_PAGE, so that a token written past
                    its row's pages spoils nobody's cache.
-    temperature, top_p   float32 [R];   top_k, seed   int64 [R]
+    temperature, top_p, min_p   float32 [R];   top_k, seed   int64 [R]
     draft_probs    float32 [R, K, V] that the drafts were drawn from, or None for a proposer without
     """
 
@@ -56,13 +56,13 @@ class Rows:
         self.token_ids = zeros(num_rows, self.room)
         self.num_tokens, self.num_computed = zeros(num_rows), zeros(num_rows)
         self.block_tables = [zeros(num_rows, blocks + 1).fill_(NULL_PAGE) for blocks in self.blocks]
-        self.temperature, self.top_p = zeros(num_rows, dtype=torch.float32), zeros(num_rows, dtype=torch.float32)
+        self.temperature, self.top_p, self.min_p = (zeros(num_rows, dtype=torch.float32) for _ in range(3))
         self.top_k, self.seed = zeros(num_rows, dtype=torch.int64), zeros(num_rows, dtype=torch.int64)
         self.draft_probs: Tensor | None = None
         # What the host must know about sampling to skip work, without asking the device.
         self.host_greedy = np.ones(num_rows, dtype=bool)
         self.host_top_k = np.zeros(num_rows, dtype=np.int64)
-        self.host_top_p = np.zeros(num_rows, dtype=bool)
+        self.host_top_p, self.host_min_p = np.zeros(num_rows, dtype=bool), np.zeros(num_rows, dtype=bool)
 
     @property
     def view(self) -> RowView:
@@ -96,10 +96,12 @@ class Rows:
         sampling = [init.sampling for init in inits]
         temperature = np.array([s.temperature for s in sampling], dtype=np.float64)
         top_p = np.array([s.top_p for s in sampling], dtype=np.float64)
+        min_p = np.array([s.min_p for s in sampling], dtype=np.float64)
         top_k = np.array([s.top_k for s in sampling], dtype=np.int64)
         # As the device sees it: a temperature below the smallest float32 is 0 there.
         greedy = temperature.astype(np.float32) == 0
-        self.host_greedy[rows], self.host_top_k[rows], self.host_top_p[rows] = greedy, top_k, top_p < 1
+        self.host_greedy[rows], self.host_top_k[rows] = greedy, top_k
+        self.host_top_p[rows], self.host_min_p[rows] = top_p < 1, min_p > 0
         # "No guess" stands where the first step could look for drafts that nobody proposed.
         no_drafts = [-1] * self.num_drafts
         lengths = np.array([len(init.token_ids) for init in inits], dtype=np.int64)
@@ -113,6 +115,7 @@ class Rows:
             "num_computed": np.array([init.num_computed for init in inits], dtype=np.int64),
             "temperature": temperature,
             "top_p": top_p,
+            "min_p": min_p,
             "top_k": top_k,
             # Seeds are 64 bits, whatever their sign.
             "seed": np.array([s.seed & (2**64 - 1) for s in sampling], dtype=np.uint64).view(np.int64),
@@ -123,7 +126,7 @@ class Rows:
         for table in self.block_tables:
             table.index_fill_(0, rows, NULL_PAGE)
         self.token_ids.view(-1).index_copy_(0, new["tokens_at"], new["tokens"].int())
-        for name in ("num_tokens", "num_computed", "temperature", "top_p", "top_k", "seed"):
+        for name in ("num_tokens", "num_computed", "temperature", "top_p", "min_p", "top_k", "seed"):
             target: Tensor = getattr(self, name)
             target.index_copy_(0, rows, new[name].to(target.dtype))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,12 +11,18 @@ from torch import Tensor
 from vllm_core.engine.cache.table import table_widths
 from vllm_core.interfaces.attention import AttentionBackend
 from vllm_core.interfaces.cache import CachePlan, CrossAttentionCache, RecurrentCache
+from vllm_core.interfaces.logits_processor import LogitsProcessor
 from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.proposer import Proposer
+from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
+from vllm_core.runner.changes import Changes
 from vllm_core.runner.inputs import Inputs, prepare
+from vllm_core.runner.output import StepOutput
 from vllm_core.runner.pages import copy_pages, make_pages
+from vllm_core.runner.reports import Reports
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.sampler import ReferenceSampler
 from vllm_core.runner.verify import advance, verify, write_drafts
 
 
@@ -35,6 +41,8 @@ class Runner:
     max_rows        requests that hold a row at the same time
     max_model_len   tokens of a request, prompt and output together
     num_drafts      K, drafts a row and step that ``proposer`` makes
+    sampler         None: the core's
+    processors      logits processors by name, in the order in which they apply
     """
 
     def __init__(
@@ -47,6 +55,8 @@ class Runner:
         max_model_len: int,
         proposer: Proposer | None = None,
         num_drafts: int = 0,
+        sampler: Sampler | None = None,
+        processors: Mapping[str, LogitsProcessor] | None = None,
     ) -> None:
         if (proposer is None) != (num_drafts == 0):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
@@ -55,29 +65,35 @@ class Runner:
         self.pages = make_pages(caches, num_pages, self.device)
         self.backends = plan.bind_caches(caches, self.pages)
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
+        self.sampler = sampler or ReferenceSampler()
+        self.changes = Changes(self.rows, processors or {})
+        self.reports = Reports(self.rows, model.vocab_size)
         if proposer is not None and proposer.taps:
             _stack(model).tap(proposer.taps)
 
     @torch.inference_mode()
-    def execute(self, plan: StepPlan) -> Tensor:
-        """Run a step; int32 [S, 1 + K] on the device, -1 where nothing was emitted."""
+    def execute(self, plan: StepPlan) -> StepOutput:
+        """Run a step; what it found stays on the device."""
         self._admit(plan)
         result = torch.full((len(plan.rows), 1 + self.num_drafts), -1, dtype=torch.int32, device=self.device)
         if not plan.rows:
-            return result
+            return StepOutput(result)
         inputs = prepare(plan, self.rows)
         hidden = self._forward(inputs)
+        prompts = self.reports.prompts(plan, self.model, hidden)
         if not len(inputs.sampling_rows_host):
             advance(self.rows, inputs, None)
-            return result
-        logits = self.model.logits(hidden.index_select(0, inputs.logits_at))
-        emitted = verify(logits, inputs, self.rows)
+            return StepOutput(result, prompt_logprobs=prompts)
+        raw = self.model.logits(hidden.index_select(0, inputs.logits_at))
+        emitted = verify(self.changes.apply(raw, inputs), inputs, self.rows, self.sampler)
+        sampled = self.reports.sampled(raw, inputs, emitted)
         advance(self.rows, inputs, emitted)
         if self.proposer is not None:
             last = inputs.logits_at.index_select(0, inputs.logits_first + emitted.accepted)
-            self._propose(self.proposer, inputs, hidden, last, logits.shape[-1])
+            self._propose(self.proposer, inputs, hidden, last, raw.shape[-1])
+        self.changes.after(inputs, emitted)
         result[:, : emitted.token_ids.shape[1]].index_copy_(0, inputs.sampling, emitted.token_ids.int())
-        return result
+        return StepOutput(result, sampled, prompts)
 
     @torch.inference_mode()
     def forward_logits(self, plan: StepPlan) -> Tensor:
@@ -96,6 +112,9 @@ class Runner:
 
     def _admit(self, plan: StepPlan) -> None:
         self.rows.apply(plan)
+        if plan.inits:
+            self.changes.take(plan.inits)
+            self.reports.take(plan.inits)
         if plan.copies:
             copy_pages(self.pages, self.caches, plan.copies)
 

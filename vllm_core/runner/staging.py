@@ -28,3 +28,14 @@ def upload(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, 
         name: part.view(torch.float64) if array.dtype == np.float64 else part
         for (name, array), part in zip(arrays.items(), parts, strict=True)
     }
+
+
+def to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The tensor in the host's memory, once the event has come; without one it is there already."""
+    if tensor.device.type == "cpu":
+        return tensor, None
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
+    event.record()
+    return host, event

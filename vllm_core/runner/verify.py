@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.proposer import Drafts
+from vllm_core.interfaces.sampler import Sampler, SamplingTensors
 from vllm_core.runner.inputs import Inputs
 from vllm_core.runner.noise import ACCEPT, uniform
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.sampler import Needs, Sampling, draw, sample, weights
+from vllm_core.runner.sampler import draw
 
 
 @attrs.frozen
@@ -26,26 +27,22 @@ class Emitted:
     accepted: Tensor  # int64 [N], drafts that stand; one more token is emitted
 
 
-def verify(logits: Tensor, inputs: Inputs, rows: Rows) -> Emitted:
+def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emitted:
     """Draw and verify from logits [M, V]; changes nothing. No host synchronisation on accelerators."""
-    needs = Needs.of(rows, inputs.sampling_rows_host)
-    sampling = Sampling.of(rows, inputs.logits_rows, needs)
     seeds = rows.seed.index_select(0, inputs.logits_rows)
-    # One past the token read: position i predicts token i + 1.
-    positions = inputs.batch.positions.index_select(0, inputs.logits_at) + 1
-    noise = uniform(seeds, positions) if needs.random else positions.double()
+    params = sampling_tensors(inputs, rows, seeds)
     if inputs.max_drafts == 0:
-        token_ids = sample(logits, sampling, noise)[:, None]
+        token_ids = sampler(logits, params).long()[:, None]
         return Emitted(token_ids, torch.zeros_like(inputs.sampling_rows))
 
     drafts = _drafts(inputs, rows)  # [N, 1 + D]
     guesses = drafts.view(-1).index_select(0, inputs.logits_slots)  # [M]
     if rows.draft_probs is None:
-        target = sample(logits, sampling, noise)
+        target = sampler(logits, params).long()
         accepted = _prefix(guesses == target, drafts, inputs)
         last = target.index_select(0, inputs.logits_first + accepted)
     else:
-        p = _probabilities(logits, sampling)
+        p = sampler.probs(logits, params)
         vocab = p.shape[-1]
         q = rows.draft_probs.view(-1, vocab)
         width = drafts.shape[1]
@@ -53,18 +50,38 @@ def verify(logits: Tensor, inputs: Inputs, rows: Rows) -> Emitted:
         guess = guesses.clamp_min(0)
         ratio_p = p.gather(1, guess[:, None])[:, 0]
         ratio_q = q.view(-1).index_select(0, at * vocab + guess)
-        stands = (guesses >= 0) & (uniform(seeds, positions, ACCEPT) * ratio_q < ratio_p)
+        stands = (guesses >= 0) & (uniform(seeds, inputs.logits_ends, ACCEPT) * ratio_q < ratio_p)
         accepted = _prefix(stands, drafts, inputs)
         final = inputs.logits_first + accepted
         p_last, q_last = p.index_select(0, final), q.index_select(0, at.index_select(0, final))
         rest = (p_last - q_last).clamp_min_(0)
         # No guess stood here to be rejected, or rounding left nothing of p - q: draw from p itself.
         plain = (guesses.index_select(0, final) < 0) | (rest.sum(-1) == 0)
-        last = draw(torch.where(plain[:, None], p_last, rest), noise.index_select(0, final))
+        last = draw(torch.where(plain[:, None], p_last, rest), params.noise.index_select(0, final))
 
     column = torch.arange(drafts.shape[1], device=drafts.device)
     token_ids = torch.where(column < accepted[:, None], drafts, -1)
     return Emitted(token_ids.scatter_(1, accepted[:, None], last[:, None]), accepted)
+
+
+def sampling_tensors(inputs: Inputs, rows: Rows, seeds: Tensor) -> SamplingTensors:
+    """The rows' parameters, a line of logits each; ``seeds`` are int64 [M]."""
+    which = inputs.sampling_rows_host
+    greedy = rows.host_greedy[which]
+    random = which[~greedy]
+    ends = inputs.logits_ends
+    return SamplingTensors(
+        temperature=rows.temperature.index_select(0, inputs.logits_rows),
+        top_k=rows.top_k.index_select(0, inputs.logits_rows),
+        top_p=rows.top_p.index_select(0, inputs.logits_rows),
+        min_p=rows.min_p.index_select(0, inputs.logits_rows),
+        noise=uniform(seeds, ends) if len(random) else torch.zeros_like(ends, dtype=torch.float64),
+        any_greedy=bool(greedy.any()),
+        any_random=len(random) > 0,
+        largest_top_k=int(rows.host_top_k[random].max(initial=0)),
+        any_top_p=bool(rows.host_top_p[random].any()),
+        any_min_p=bool(rows.host_min_p[random].any()),
+    )
 
 
 def _drafts(inputs: Inputs, rows: Rows) -> Tensor:
@@ -80,16 +97,6 @@ def _prefix(stands: Tensor, drafts: Tensor, inputs: Inputs) -> Tensor:
     matrix = torch.zeros(drafts.numel(), dtype=torch.int64, device=drafts.device)
     matrix.index_copy_(0, inputs.logits_slots, stands.long())
     return matrix.view_as(drafts)[:, :-1].cumprod(1).sum(1)
-
-
-def _probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """float32 [M, V]; all on one token for greedy rows."""
-    weight = weights(logits, sampling)
-    p = weight / weight.sum(-1, keepdim=True)
-    if not sampling.needs.greedy:
-        return p
-    greedy = torch.zeros_like(p).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
-    return torch.where((sampling.temperature == 0)[:, None], greedy, p)
 
 
 def advance(rows: Rows, inputs: Inputs, emitted: Emitted | None) -> None:

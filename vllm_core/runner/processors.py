@@ -1,0 +1,85 @@
+"""The engine's logits processors at work: each sees the lines of the rows that it affects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.logits_processor import LogitsProcessor
+from vllm_core.interfaces.steps import RowInit
+from vllm_core.runner.host_ids import HostIds
+from vllm_core.runner.inputs import Inputs
+from vllm_core.runner.rows import Rows
+from vllm_core.runner.staging import upload
+from vllm_core.runner.verify import Emitted
+
+
+class ProcessorError(RuntimeError):
+    """A logits processor failed in a step. Other rows' state may have gone wrong with it: the engine ends."""
+
+
+class Processors:
+    """``made``: by name, in the order in which they apply."""
+
+    def __init__(self, made: Mapping[str, LogitsProcessor], rows: Rows) -> None:
+        self._made, self._rows = dict(made), rows
+        self._affected = {name: np.zeros(rows.num_rows, dtype=bool) for name in made}
+        self._ids = HostIds(rows) if any(p.needs_ids for p in made.values()) else None
+
+    def take(self, inits: Sequence[RowInit]) -> None:
+        for init in inits:
+            wanted = init.sampling.processors
+            for name, processor in self._made.items():
+                self._affected[name][init.row] = name in wanted
+                if name in wanted:
+                    try:
+                        processor.take(init.row, init.sampling.extra_args, init.token_ids[: init.num_prompt])
+                    except Exception as error:
+                        raise _failed(name, error) from error
+            if self._ids is not None:
+                self._ids.take(init, any(self._made[name].needs_ids for name in wanted))
+
+    def apply(self, logits: Tensor, inputs: Inputs) -> Tensor:
+        """Changed logits, float32 [M, V]; ``logits`` itself if no processor affects any of the rows."""
+        host = inputs.logits_rows_host
+        own = False
+        for name, processor in self._made.items():
+            affected = self._affected[name][host]
+            if processor.keeps_argmax:
+                affected = affected & ~self._rows.host_greedy[host]
+            lines = np.flatnonzero(affected)
+            if not len(lines):
+                continue
+            at = upload({"lines": lines}, logits.device)["lines"]
+            ids = None
+            if processor.needs_ids and self._ids is not None:
+                ids = self._ids.before(host[lines].tolist(), inputs.logits_drafts_host[lines].tolist())
+            if not own:
+                logits, own = logits.float().clone(), True
+            part = logits.index_select(0, at)
+            shape = part.shape
+            rows, ends = inputs.logits_rows.index_select(0, at), inputs.logits_ends.index_select(0, at)
+            try:
+                part = processor.apply(part, rows, ends, self._rows.view, ids)
+            except Exception as error:
+                raise _failed(name, error) from error
+            if not isinstance(part, Tensor) or part.shape != shape or part.dtype != torch.float32:
+                raise _failed(name, ValueError(f"apply must return float32 {tuple(shape)}, not {_kind(part)}"))
+            logits.index_copy_(0, at, part)
+        return logits
+
+    def after(self, inputs: Inputs, emitted: Emitted) -> None:
+        """The step has moved the rows on."""
+        if self._ids is not None:
+            self._ids.after(inputs, emitted)
+
+
+def _failed(name: str, error: Exception) -> ProcessorError:
+    return ProcessorError(f'logits processor "{name}" failed: {type(error).__name__}: {error}')
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
