@@ -121,3 +121,17 @@ def test_generation_config_gives_the_defaults_and_every_end_token(edited, expect
 def test_overrides_replace_fields_of_the_config(folder):
     with LLM(str(folder), hf_overrides={"max_position_embeddings": 40}) as llm:
         assert llm.built.max_model_len == 40
+
+
+@pytest.mark.parametrize(("tokenizer", "revision"), [("org/name", "v2"), ("org/other", None)])
+def test_a_revision_is_the_models_and_its_own_tokenizers(folder, monkeypatch, tokenizer, revision):
+    asked = {}
+
+    def snapshot(repository, **options):
+        asked.setdefault(repository, []).append(options["revision"])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    LLM("org/name", revision="v2", tokenizer=tokenizer).shutdown()
+    assert asked["org/name"][0] == "v2"
+    assert asked[tokenizer][-1] == revision
