@@ -39,10 +39,13 @@ def test_equal_ranks_are_an_error_with_the_line_that_settles_it_and_prefer_does(
     assert "rival (vllm-plugin-rival 2.0.0) and slowpoke (vllm-plugin-slowpoke 1.4.0) are equally good here" in tied.err
     line = 'prefer.attention_backend = ["slowpoke"]'
     assert f"{line} under [plugins] in vllm.toml takes slowpoke (vllm-plugin-slowpoke 1.4.0)" in tied.err
-    # The line, copied into the file, settles it.
-    shell.toml(f'[plugins]\nblock = ["cpu-attention"]\n{line}\n[plugin.slowpoke]\nwindows = true\n')
-    settled = served(shell("explain", owl_folder, "--json"))
-    assert settled == dict.fromkeys(("full", "sliding_window"), ("slowpoke", "named in prefer"))
+    # The line, copied into the file, settles it. Settings come from the file too, and flags go over it.
+    tables = "[plugin.slowpoke]\nwindows = true\npause_ms = 3\nlog = 'from-file'\n"
+    shell.toml(f'[plugins]\nblock = ["cpu-attention"]\n{line}\n{tables}')
+    settled = shell("explain", owl_folder, "--json", "--plugin.slowpoke.pause-ms", "2")
+    assert served(settled) == dict.fromkeys(("full", "sliding_window"), ("slowpoke", "named in prefer"))
+    choice = next(c for c in json.loads(settled.out)["choices"] if c["hook"] == "attention_backend")
+    assert choice["chosen"]["options"] == {"pause_ms": 2.0, "log": "from-file"}
     by_flag = shell("explain", owl_folder, "--json", "--prefer", '{"attention_backend": ["rival"]}')
     assert served(by_flag)["full"] == ("rival", "named in prefer")
 
@@ -88,16 +91,6 @@ def test_named_it_must_serve_all_layers_and_its_remedy_works(shell, owl_folder):
     assert served.out == reference.out
 
 
-def test_settings_come_from_the_file_and_flags_go_over_it(shell, owl_folder):
-    shell.toml(
-        '[engine]\nattention_backend = "slowpoke"\n[plugin.slowpoke]\nwindows = true\npause_ms = 3\nlog = "from-file"\n'
-    )
-    done = shell("explain", owl_folder, "--json", "--plugin.slowpoke.pause-ms", "2")
-    choice = next(c for c in json.loads(done.out)["choices"] if c["hook"] == "attention_backend")
-    assert choice["chosen"]["options"] == {"pause_ms": 2.0, "log": "from-file"}
-    assert choice["named"] == "slowpoke"
-
-
 @pytest.mark.parametrize(
     ("toml", "words", "said"),
     [
@@ -122,9 +115,3 @@ def test_a_wrong_setting_ends_the_start_before_a_model_is_looked_for(shell, toml
     assert "there-is-no-such-model" not in done.err
     for text in said:
         assert text in done.err
-
-
-def test_a_misspelt_backend_names_the_nearest(shell, owl_folder):
-    done = shell("explain", owl_folder, "--attention-backend", "Slowpok")
-    assert (done.code, done.out) == (1, "")
-    assert 'did you mean "slowpoke"?' in done.err
