@@ -101,6 +101,7 @@ def test_wrong_input_is_one_message_with_the_nearest_name(shell, owl_folder, wor
 @pytest.mark.parametrize("way", ["vllm.toml", "environment", "flag"])
 def test_one_line_disables_it_and_the_list_says_which(shell, way, what):
     words, environ, source = [], {}, ""
+    shell("plugins", "list")  # seen once, so that what it offers is known
     if way == "vllm.toml":
         shell.toml(f'[plugins]\nblock = ["{what}"]\n')
         source = "block in ./vllm.toml"
@@ -108,7 +109,6 @@ def test_one_line_disables_it_and_the_list_says_which(shell, way, what):
         environ, source = {"VLLM_CORE_PLUGINS_BLOCK": what}, "block in VLLM_CORE_PLUGINS_BLOCK"
     else:
         words, source = ["--plugins-block", what], "block in --plugins-block"
-    shell("plugins", "list")  # seen once, so that what it offers is known
     done = shell("plugins", "list", "--json", *words, **environ)
     (row,) = [r for r in json.loads(done.out) if r["name"] == "owl"]
     assert row["provides"][0]["name"] == "OwlForCausalLM"
