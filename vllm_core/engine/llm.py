@@ -45,13 +45,13 @@ class LLM:
 
     @classmethod
     def from_built(cls, built: Any) -> LLM:
-        """From an engine that runs already, a ``resolve.BuiltEngine``."""
+        """From an engine that runs already, a ``build.BuiltEngine``."""
         llm = cls.__new__(cls)
         llm._take(built)
         return llm
 
     def _start(self, settings: EngineSettings) -> None:
-        from vllm_core.engine.resolve import build_engine  # imports torch
+        from vllm_core.engine.build import build_engine  # imports torch
 
         self._take(build_engine(settings))
 

@@ -1,10 +1,8 @@
-"""From settings to a running engine: ask the plugins, write down the choices, build from them."""
+"""From settings to choices: ask the plugins, and write down what they say. `engine.build` starts from it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +16,6 @@ from vllm_core.engine.choices import (
     choose_proposer,
     choose_quantization,
     choose_step_tokens,
-    choose_text,
     refuse_contradictions,
     refuse_parallelism,
 )
@@ -27,8 +24,8 @@ from vllm_core.engine.model_config import explain_config, model_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.progress import loading_line
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.timing import timed
 from vllm_core.engine.tokenizer import eos_ids
-from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.interfaces.queries import (
     ExecutorQuery,
     ModelQuery,
@@ -40,7 +37,7 @@ from vllm_core.plugins import Decision, Lock, LockedChooser, Question, Selector,
 from vllm_core.runner.build import Build, ModelBuild, parameter_bytes
 from vllm_core.weights.checkpoint import open_checkpoint
 
-__all__ = ["BuiltEngine", "build_engine", "resolve"]
+__all__ = ["Resolved", "resolve"]
 
 
 @attrs.frozen(kw_only=True)
@@ -59,27 +56,6 @@ class Resolved:
     generation_config: Mapping[str, Any]
     warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
     timings: dict[str, float]
-
-
-@attrs.frozen(kw_only=True)
-class BuiltEngine:
-    """What ``LLM`` works with."""
-
-    settings: EngineSettings
-    executor: Executor
-    capacity: Capacity
-    max_model_len: int
-    max_step_tokens: int
-    tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
-    renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
-    eos_token_ids: tuple[int, ...]
-    policy: Any  # interfaces.scheduling.SchedulerPolicy
-    config: Mapping[str, Any]
-    generation_config: Mapping[str, Any]
-    lock: Lock
-    decisions: Sequence[Decision]
-    warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
-    timings: dict[str, float]  # seconds by stage
 
 
 class _Asking:
@@ -104,7 +80,7 @@ def resolve(settings: EngineSettings) -> Resolved:
     timings: dict[str, float] = {}
     refuse_parallelism(settings)
     refuse_contradictions(settings)
-    with _timed(timings, "plugins"):
+    with timed(timings, "plugins"):
         rules = read_policy(settings.plugins)
         catalog = load_catalog(rules)
         warnings = [*catalog.notices, *check_prefer({**rules.prefer, **settings.prefer}, catalog)]
@@ -115,7 +91,7 @@ def resolve(settings: EngineSettings) -> Resolved:
             "platform", PlatformQuery(name=wanted), None if wanted == "auto" else wanted, asked_by="--device"
         ).load()()
         device = selector.device = platform.facts()
-    with _timed(timings, "checkpoint"):
+    with timed(timings, "checkpoint"):
         checkpoint = open_checkpoint(
             settings.model,
             revision=settings.revision,
@@ -128,7 +104,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         eos = eos_ids(config, checkpoint.generation_config)
         generation_config = checkpoint.generation_config if settings.generation_config == "auto" else {}
         SamplingParams.from_defaults(generation_config)  # what cannot be a default is refused before a weight is read
-    with _timed(timings, "model"):
+    with timed(timings, "model"):
         architectures = tuple(config.get("architectures") or ())
         served = selector.choose_model(ModelQuery(architectures=architectures, config=config, device=device))
         served.load()
@@ -207,44 +183,3 @@ def resolve(settings: EngineSettings) -> Resolved:
         policy_target=policy.load(),
         timings=timings,
     )
-
-
-def build_engine(settings: EngineSettings) -> BuiltEngine:
-    """Resolve, load the model and the tokenizer, and start the executor."""
-    resolved = resolve(settings)
-    timings, checkpoint = resolved.timings, resolved.checkpoint
-    config = resolved.build.model.config
-    with _timed(timings, "tokenizer"):
-        tokenizer, renderer = choose_text(resolved.selector, settings, checkpoint, config)
-    executor = resolved.executor_target(resolved.build)
-    try:
-        capacity = executor.start()
-    except BaseException:
-        executor.stop()
-        raise
-    timings.update(capacity.timings)
-    eos = resolved.eos_token_ids
-    return BuiltEngine(
-        settings=settings,
-        executor=executor,
-        capacity=capacity,
-        max_model_len=resolved.build.model.max_model_len,
-        max_step_tokens=resolved.max_step_tokens,
-        tokenizer=tokenizer,
-        renderer=renderer,
-        eos_token_ids=tuple(dict.fromkeys([*eos, *(tokenizer.eos_token_ids if tokenizer else ())])),
-        policy=resolved.policy_target(),
-        config=config,
-        generation_config=resolved.generation_config,
-        warnings=resolved.warnings,
-        lock=resolved.lock,
-        decisions=resolved.selector.decisions,
-        timings=timings,
-    )
-
-
-@contextmanager
-def _timed(into: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    into[stage] = time.perf_counter() - start

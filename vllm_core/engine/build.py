@@ -1,0 +1,93 @@
+"""From choices to a running engine: the tokenizer, the loaded model, and what ``LLM`` and servers work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.choices import choose_text
+from vllm_core.engine.resolve import Resolved, resolve
+from vllm_core.engine.timing import timed
+from vllm_core.interfaces.executor import Capacity, Executor
+from vllm_core.plugins import Decision, Lock
+
+__all__ = ["BuiltEngine", "Text", "build_engine", "open_text", "start_executor"]
+
+
+@attrs.frozen(kw_only=True)
+class BuiltEngine:
+    """What ``LLM`` works with."""
+
+    settings: EngineSettings
+    executor: Executor
+    capacity: Capacity
+    max_model_len: int
+    max_step_tokens: int
+    tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
+    renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
+    eos_token_ids: tuple[int, ...]
+    policy: Any  # interfaces.scheduling.SchedulerPolicy
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any]
+    lock: Lock
+    decisions: Sequence[Decision]
+    warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
+    timings: dict[str, float]  # seconds by stage
+
+
+@attrs.frozen
+class Text:
+    """What makes ids of text and text of ids. Needs no model, so it may live in another process than the engine."""
+
+    tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
+    renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
+    eos_token_ids: tuple[int, ...]  # the model's and the tokenizer's
+
+
+def open_text(resolved: Resolved) -> Text:
+    """Read the tokenizer and its chat template."""
+    tokenizer, renderer = choose_text(
+        resolved.selector, resolved.settings, resolved.checkpoint, resolved.build.model.config
+    )
+    of_tokenizer = tokenizer.eos_token_ids if tokenizer else ()
+    return Text(tokenizer, renderer, tuple(dict.fromkeys([*resolved.eos_token_ids, *of_tokenizer])))
+
+
+def start_executor(resolved: Resolved) -> tuple[Executor, Capacity]:
+    """Start the processes of the model and load it. Whoever gets the executor stops it."""
+    executor = resolved.executor_target(resolved.build)
+    try:
+        return executor, executor.start()
+    except BaseException:
+        executor.stop()
+        raise
+
+
+def build_engine(settings: EngineSettings) -> BuiltEngine:
+    """Resolve, load the model and the tokenizer, and start the executor."""
+    resolved = resolve(settings)
+    timings = resolved.timings
+    with timed(timings, "tokenizer"):
+        text = open_text(resolved)
+    executor, capacity = start_executor(resolved)
+    timings.update(capacity.timings)
+    return BuiltEngine(
+        settings=settings,
+        executor=executor,
+        capacity=capacity,
+        max_model_len=resolved.build.model.max_model_len,
+        max_step_tokens=resolved.max_step_tokens,
+        tokenizer=text.tokenizer,
+        renderer=text.renderer,
+        eos_token_ids=text.eos_token_ids,
+        policy=resolved.policy_target(),
+        config=resolved.build.model.config,
+        generation_config=resolved.generation_config,
+        warnings=resolved.warnings,
+        lock=resolved.lock,
+        decisions=resolved.selector.decisions,
+        timings=timings,
+    )
