@@ -14,6 +14,7 @@ from vllm_core.interfaces.queries import (
     ExecutorQuery,
     PlatformQuery,
     RopeQuery,
+    SamplerQuery,
     SchedulerQuery,
     TokenizerQuery,
     WeightFormatQuery,
@@ -35,6 +36,7 @@ def provides() -> list[Provides]:
         Provides("tokenizer", "auto", "whatever transformers reads"),
         Provides("chat_renderer", "auto", "the model's Jinja template, in a sandbox"),
         Provides("scheduler_policy", "fcfs", "first come, first served"),
+        Provides("sampler", "reference", "plain torch on any device"),
     ]
 
 
@@ -102,3 +104,8 @@ def chat_renderer(query: ChatQuery) -> Offer | Refusal | None:
 @hookimpl
 def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
     return Offer(name="fcfs", target="vllm_core.engine.policy:FirstComeFirstServed") if query.policy == "fcfs" else None
+
+
+@hookimpl
+def sampler(query: SamplerQuery) -> Offer | Refusal | None:
+    return Offer(name="reference", target="vllm_core.runner.sampler:ReferenceSampler", rank=Rank.REFERENCE)

@@ -63,7 +63,7 @@ def test_on_a_terminal_no_line_is_wider_than_it(run, install, monkeypatch, width
 def test_offers_that_this_version_never_asks_for_are_shown_as_unused(run, install):
     source = """
 @hookimpl
-def provides(): return [Provides("sampler", "quick"), Provides("rope_variant", "slow")]
+def provides(): return [Provides("pooler", "quick"), Provides("rope_variant", "slow")]
 @hookimpl
 def http_endpoints(): return [Endpoint("/v1/x", "a:B")]
 @hookimpl
@@ -71,12 +71,10 @@ def metrics_sink(query): return None
 """
     install("early", source)
     _, out, _ = run("plugins", "list")
-    offers = (
-        "endpoint:/v1/x (not asked by this version), sampler:quick (not asked by this version), rope_variant:slow\n"
-    )
+    offers = "endpoint:/v1/x (not asked by this version), pooler:quick (not asked by this version), rope_variant:slow\n"
     assert f"    offers  {offers}" in out
     _, out, _ = run("plugins", "show", "early")
-    assert "sampler:quick  [not asked by this version]\n" in out
+    assert "pooler:quick  [not asked by this version]\n" in out
     assert "metrics_sink (not asked by this version)" in out
     _, out, _ = run("plugins", "list", "--json")
     assert {o["name"]: o["asked"] for o in rows(out)["early"]["provides"]} == {
@@ -106,7 +104,7 @@ def test_json_has_everything(run, three):
     works, raises = rows(out)["works"], rows(out)["raises"]
     assert code == 0
     assert (works["version"], works["distribution"], works["state"]) == ("1.5", "dummy-works", "active")
-    first = {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": "", "remedy": "", "asked": False}
+    first = {"kind": "sampler", "name": "quick", "summary": "draws fast", "disabled": "", "remedy": "", "asked": True}
     assert works["provides"][0] == first
     assert works["hooks"] == ["provides", "settings"]
     assert works["settings"][0]["name"] == "workspace_mib"

@@ -54,6 +54,7 @@ def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **de
         renderer=Render() if tokenizer else None,
         eos_token_ids=(),
         policy=None,
+        processors=(),
         generation_config=generation_config or {},
         timings={},
     )

@@ -152,6 +152,22 @@ class Case:
         assert self.built(kv_cache_memory=100_000).built.capacity.num_pages == 100_000 // 4096
         assert "Any one of these starts" in self.refused(kv_cache_memory=1)
 
+    # ---- sampling
+
+    def max_logprobs(self):
+        asks = [SamplingParams(logprobs=k, max_tokens=1) for k in (3, -1)]
+        with LLM(self.folder, max_logprobs=3) as llm:
+            fits, everything = llm.generate([PROMPT, PROMPT], asks, use_tqdm=False)
+        assert len(fits.outputs[0].logprobs[0]) in (3, 4)
+        assert "logprobs=-1 asks for 400 tokens a position, and this engine gives at most 3" in everything.error
+        with LLM(self.folder, max_logprobs=-1) as llm:
+            assert len(llm.generate(PROMPT, asks[1], use_tqdm=False)[0].outputs[0].logprobs[0]) == 400
+
+    def logits_processors(self):
+        assert 'logits processor "mutter" was asked for (--logits-processors)' in self.refused(
+            logits_processors=["mutter"]
+        )
+
     # ---- plugins
 
     def speculative_config(self):

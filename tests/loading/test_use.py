@@ -79,7 +79,7 @@ def test_one_message_that_is_not_in_a_list_is_refused(llm):
 
 
 def test_a_stop_token_that_does_not_exist_is_refused(llm):
-    with pytest.raises(RequestError, match="stop token id 400 is not in the vocabulary"):
+    with pytest.raises(RequestError, match="stop_token_ids: token id 400 is not in the vocabulary"):
         llm.generate([PROMPT], SamplingParams(stop_token_ids=[3, 400]), use_tqdm=False)
 
 

@@ -96,6 +96,20 @@ class EngineSettings:
         trade="Off: the plain loop, one step at a time, easier to debug.",
     )
 
+    max_logprobs: int = setting(
+        20,
+        group="sampling",
+        low=-1,
+        unit="tokens",
+        help="Most tokens whose log-probabilities a request may ask for at each position; -1: any number.",
+    )
+    logits_processors: list[str] = setting(
+        [],
+        group="sampling",
+        help="Plugins that change logits before tokens are drawn, by name, in the order in which they apply. Their"
+        " parameters come with each request, in SamplingParams(extra_args={...}).",
+    )
+
     block_size: int | None = setting(
         None, group="cache", low=1, unit="tokens", help="Tokens a cache page. Default: what the backends agree on."
     )

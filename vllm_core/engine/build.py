@@ -13,6 +13,7 @@ from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.plugins import Decision, Lock
+from vllm_core.runner.build import Chosen
 
 __all__ = ["BuiltEngine", "Text", "build_engine", "open_text", "start_executor"]
 
@@ -30,6 +31,7 @@ class BuiltEngine:
     renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
     eos_token_ids: tuple[int, ...]
     policy: Any  # interfaces.scheduling.SchedulerPolicy
+    processors: Sequence[Chosen]  # logits processors
     config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
     lock: Lock
@@ -84,6 +86,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         renderer=text.renderer,
         eos_token_ids=text.eos_token_ids,
         policy=resolved.policy_target(),
+        processors=resolved.build.processors,
         config=resolved.build.model.config,
         generation_config=resolved.generation_config,
         warnings=resolved.warnings,

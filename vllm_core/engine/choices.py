@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.errors import SettingError, did_you_mean
 from vllm_core.hookspecs import HOOKS
 from vllm_core.interfaces.queries import ChatQuery, ProposerQuery, QuantizationQuery, TokenizerQuery
 from vllm_core.interfaces.weights import Checkpoint
-from vllm_core.plugins import Selector
+from vllm_core.plugins import Decision, Question, Selector
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.records import kind_of
 from vllm_core.runner.build import ProposerChoice
 
 MAX_DRAFTS = 256  # tokens a row and step
+
+
+class Asking:
+    """A selector that knows what the user named: layers ask by hook and never learn of it."""
+
+    def __init__(self, selector: Selector, named: Mapping[str, tuple[str, str]]) -> None:
+        self._selector, self._named = selector, named
+
+    def choose(self, hook: str, query: Any, named: str | None = None) -> Decision:
+        return self.choose_set([Question(hook, query, named)])[0]
+
+    def choose_set(self, questions: Sequence[Question]) -> list[Decision]:
+        return self._selector.choose_set([self._fill(question) for question in questions])
+
+    def _fill(self, question: Question) -> Question:
+        name, flag = self._named.get(question.hook, (None, ""))
+        return question if name is None else attrs.evolve(question, named=name, asked_by=flag)
 
 
 def check_prefer(prefer: Mapping[str, Sequence[str]], catalog: Catalog) -> list[str]:

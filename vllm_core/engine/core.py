@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.manager import CacheManager
@@ -12,6 +13,7 @@ from vllm_core.engine.loop import OverlappedLoop, PlainLoop, StepLoop
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.request import FinishReason, Request
+from vllm_core.engine.row_sampling import RowSamplings
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.engine.scheduler import Scheduler
 from vllm_core.interfaces.executor import Capacity, Executor
@@ -31,6 +33,7 @@ class EngineCore:
     max_model_len    tokens of the longest sequence, prompt and output together
     max_step_tokens  tokens computed in one step, at most
     policy           who runs first; None: first come, first served
+    processors       logits processors, ``runner.build.Chosen`` each
 
     A failure in what belongs to one request (its text, its stop strings) ends that request. A
     failure in a step ends them all and the engine with them.
@@ -47,6 +50,7 @@ class EngineCore:
         tokenizer: Tokenizer | None = None,
         eos_token_ids: Sequence[int] = (),
         policy: SchedulerPolicy | None = None,
+        processors: Sequence[Any] = (),
     ) -> None:
         self.settings = settings
         self.capacity = capacity
@@ -70,6 +74,13 @@ class EngineCore:
         )
         self.roster = self.scheduler.roster
         self.processor = OutputProcessor(tokenizer)
+        self.samplings = RowSamplings(
+            vocab_size=capacity.vocab_size,
+            max_logprobs=settings.max_logprobs,
+            eos_token_ids=self.eos_token_ids,
+            tokenizer=tokenizer,
+            processors=processors,
+        )
         loop = OverlappedLoop if settings.async_scheduling else PlainLoop
         self._loop: StepLoop = loop(self.scheduler, executor)
         self._seeds = 0
@@ -92,20 +103,19 @@ class EngineCore:
         ids = self._check(request_id, prompt_token_ids)
         if not isinstance(params, SamplingParams):
             raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", request_id)
-        if params.stop_token_ids and max(params.stop_token_ids) >= self.capacity.vocab_size:
-            raise RequestError(
-                f"stop token id {max(params.stop_token_ids)} is not in the vocabulary of "
-                f"{self.capacity.vocab_size} tokens",
-                request_id,
-            )
+        try:
+            sampling = self.samplings.of(params, (self.settings.seed + (self._seeds + 1) * GOLDEN) % 2**63)
+        except ValueError as error:
+            raise RequestError(str(error), request_id) from error
         self._seeds += 1
+        ids = self._truncated(ids, params)
         eos = frozenset() if params.ignore_eos else self.eos_token_ids
         request = Request(
             request_id=request_id,
             token_ids=ids,
             num_prompt=len(ids),
             params=params,
-            sampling=params.for_row((self.settings.seed + self._seeds * GOLDEN) % 2**63),
+            sampling=sampling,
             stop_ids=eos.union(params.stop_token_ids),
             max_total=2**31 - 1 if params.max_tokens is None else len(ids) + params.max_tokens,
             priority=priority,
@@ -171,6 +181,13 @@ class EngineCore:
             self.roster.finish(request, FinishReason.ERROR, error=message)
             request.finish(FinishReason.ERROR, error=message)
         return self.processor.output(request)
+
+    def _truncated(self, ids: list[int], params: SamplingParams) -> list[int]:
+        """The prompt's last tokens, as many as the request wants."""
+        most = params.truncate_prompt_tokens
+        if most == -1:  # as many as leave room for the longest output
+            most = max(1, self.roster.max_len - (params.max_tokens or 1))
+        return ids if most is None else ids[-most:]
 
     def _check(self, request_id: str, ids: Sequence[int]) -> list[int]:
         if isinstance(ids, str | bytes | bytearray | memoryview) or not isinstance(ids, Sequence):

@@ -28,9 +28,17 @@ HALF = "\ufffd"  # what decoders give for bytes that are no character (yet)
 class Detokenizer:
     """One request's text. ``push`` each output token, then ``flush``. Amortised O(1) a token."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_token_ids: Sequence[int] = (), skip_special_tokens: bool = True):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_token_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
+        self._tight = not (skip_special_tokens or spaces_between_special_tokens)
+        self._after_special = False
         tail = self._tail(prompt_token_ids[-WINDOW:])
         self._window, text = ([], "") if tail is None else tail
         self._given = len(self._window)  # tokens whose text is out
@@ -52,6 +60,11 @@ class Detokenizer:
                 return ""
             text = text.removesuffix(HALF)  # the others are no characters; the last may become one
         piece = text[len(self._text) :]
+        if self._tight:
+            special = self._tokenizer.decode([token_id], skip_special_tokens=True) == ""
+            if special and self._after_special:
+                piece = piece.lstrip(" ")
+            self._after_special = special
         self._text, self._given = text, len(window)
         if len(window) > WINDOW:
             self._move()

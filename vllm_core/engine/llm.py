@@ -73,6 +73,7 @@ class LLM:
             tokenizer=built.tokenizer,
             eos_token_ids=built.eos_token_ids,
             policy=built.policy,
+            processors=built.processors,
         )
         self._desk = Desk(self._core)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["CompletionOutput", "RequestMetrics", "RequestOutput"]
+from vllm_core.engine.logprobs import Logprob
+
+__all__ = ["CompletionOutput", "Logprob", "RequestMetrics", "RequestOutput"]
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -14,6 +16,8 @@ class CompletionOutput:
     index: int = 0
     text: str = ""
     token_ids: list[int] = attrs.field(factory=list)
+    cumulative_logprob: float | None = None  # of all its tokens, if logprobs were asked for
+    logprobs: list[dict[int, Logprob]] | None = None  # of each token: its own, and of the likeliest
     finish_reason: str | None = None  # "stop", "length", "abort", "error"; None while it runs
     stop_reason: int | str | None = None  # the stop token or stop string that was met
 
@@ -47,5 +51,6 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     metrics: RequestMetrics
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None  # of each token of the prompt; the first has none
     num_cached_tokens: int = 0  # of the prompt, taken from the prefix cache
     error: str = ""  # why it failed, if finish_reason is "error"

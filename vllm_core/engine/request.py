@@ -65,6 +65,8 @@ class Request:
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
     cache: Any = None  # what the cache manager keeps for it
+    logprobs: list[Any] = attrs.field(factory=list)  # ``logprobs.Line`` of each output token, if asked for
+    prompt_logprobs: list[Any] = attrs.field(factory=list)  # of the prompt's tokens from the second on
 
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop token or string; None for end of text

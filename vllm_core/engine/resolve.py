@@ -12,6 +12,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.config.plugins import plugin_settings
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.choices import (
+    Asking,
     check_prefer,
     choose_proposer,
     choose_quantization,
@@ -19,6 +20,7 @@ from vllm_core.engine.choices import (
     refuse_contradictions,
     refuse_parallelism,
 )
+from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
 from vllm_core.engine.memory import plan_memory
 from vllm_core.engine.model_config import explain_config, model_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
@@ -33,7 +35,7 @@ from vllm_core.interfaces.queries import (
     SchedulerQuery,
 )
 from vllm_core.interfaces.weights import Checkpoint
-from vllm_core.plugins import Decision, Lock, LockedChooser, Question, Selector, load_catalog, read_policy
+from vllm_core.plugins import Lock, LockedChooser, Selector, load_catalog, read_policy
 from vllm_core.runner.build import Build, ModelBuild, parameter_bytes
 from vllm_core.weights.checkpoint import open_checkpoint
 
@@ -56,23 +58,6 @@ class Resolved:
     generation_config: Mapping[str, Any]
     warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
     timings: dict[str, float]
-
-
-class _Asking:
-    """A selector that knows what the user named: layers ask by hook and never learn of it."""
-
-    def __init__(self, selector: Selector, named: Mapping[str, tuple[str, str]]) -> None:
-        self._selector, self._named = selector, named
-
-    def choose(self, hook: str, query: Any, named: str | None = None) -> Decision:
-        return self.choose_set([Question(hook, query, named)])[0]
-
-    def choose_set(self, questions: Sequence[Question]) -> list[Decision]:
-        return self._selector.choose_set([self._fill(question) for question in questions])
-
-    def _fill(self, question: Question) -> Question:
-        name, flag = self._named.get(question.hook, (None, ""))
-        return question if name is None else attrs.evolve(question, named=name, asked_by=flag)
 
 
 def resolve(settings: EngineSettings) -> Resolved:
@@ -125,12 +110,14 @@ def resolve(settings: EngineSettings) -> Resolved:
             num_drafts=num_drafts,
         )
         named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
-        asking = _Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
+        asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
         with explain_config(served.offer.name, f"{served.provided.distribution} {served.provided.version}"):
             model, plan = model_build.construct(asking, torch.device("meta"))
         if proposer is not None:
             proposer.make().bind(model, plan)
         caches = plan.finish(plan_caches, settings.block_size)
+        sampler = choose_sampler(selector, model.vocab_size, device)
+        processors = choose_processors(selector, settings, model.vocab_size, device)
         weight_bytes = parameter_bytes(model)
         parameters = sum(p.numel() for p in model.parameters())
         max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)
@@ -167,6 +154,8 @@ def resolve(settings: EngineSettings) -> Resolved:
         max_rows=settings.max_num_seqs,
         plan_caches=plan_caches,
         proposer=proposer,
+        sampler=sampler,
+        processors=processors,
         progress=loading_line(),
     )
     return Resolved(

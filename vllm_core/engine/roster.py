@@ -39,7 +39,8 @@ class Roster:
         request.max_total = min(request.max_total, self.max_len)
         request.order = self._arrivals
         self._arrivals += 1
-        self.cache.open(request.request_id, request.token_ids)
+        reads = request.params.reads_prefix_cache
+        self.cache.open(request.request_id, request.token_ids, read_prefix=reads)
         request.cache = self.cache.sequences[request.request_id]
         self.requests[request.request_id] = request
         self.waiting.push(request)

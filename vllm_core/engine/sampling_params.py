@@ -8,42 +8,44 @@ from typing import Any
 
 import attrs
 
+from vllm_core.engine import field_checks as check
 from vllm_core.engine.errors import nearest
 from vllm_core.interfaces.steps import RowSampling
 
 __all__ = ["SamplingParams", "unmet_defaults"]
 
-HOTTEST = 1e30  # temperature: the device has float32, and every token is as likely long before
-MAX_STOPS = 128  # stop strings or stop tokens a request
-MAX_STOP_LENGTH = 1024  # characters
+# The device has float32. At these temperatures and penalties nothing changes any more.
+HOTTEST = 1e30
+STRONGEST = 1e6
 
 # Fields of vLLM's SamplingParams that do not exist here yet, with the value that changes nothing.
 NOT_YET: dict[str, Any] = {
     "best_of": 1,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-    "min_p": 0.0,
-    "min_tokens": 0,
-    "bad_words": None,
-    "logprobs": None,
-    "prompt_logprobs": None,
-    "logit_bias": None,
-    "allowed_token_ids": None,
     "logits_processors": None,
-    "truncate_prompt_tokens": None,
-    "spaces_between_special_tokens": True,
     "structured_outputs": None,
     "guided_decoding": None,
     "flat_logprobs": False,
-    "extra_args": None,
-    "skip_reading_prefix_cache": None,
+    "output_kind": None,
+    "skip_clone": False,
 }
+INSTEAD = {"logits_processors": "name plugins in the engine's setting logits_processors, parameters in extra_args"}
 
 # Keys of generation_config.json that say how to sample, and what they are called here.
-GENERATION_KEYS = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_new_tokens": "max_tokens"}
+GENERATION_KEYS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
 COUNTS = ("top_k", "max_tokens")
-GENERATION_KEYS_NOT_YET = {"repetition_penalty": 1.0, "min_p": 0.0}
+GENERATION_KEYS_NOT_YET: dict[str, float] = {
+    "encoder_repetition_penalty": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
 
 
 def unmet_defaults(generation_config: Mapping[str, Any]) -> list[str]:
@@ -55,87 +57,43 @@ def unmet_defaults(generation_config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _number(low: float, high: float, *, open_low: bool = False) -> Any:
-    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{attribute.name} must be a number, not {value!r}")
-        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
-            bounds = f"{'above' if open_low else 'at least'} {low:g}" + (
-                "" if high == math.inf else f", at most {high:g}"
-            )
-            raise ValueError(f"{attribute.name} must be {bounds}, not {value!r}")
-
-    return check
-
-
-def _integer(low: int, high: int, *, optional: bool = False) -> Any:
-    def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-        if value is None and optional:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(
-                f"{attribute.name} must be a whole number from {low} to {high}{' or None' * optional}, not {value!r}"
-            )
-
-    return check
-
-
-def _boolean(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{attribute.name} must be True or False, not {value!r}")
-
-
-def _only_one(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-    if isinstance(value, bool) or value != 1:
-        raise ValueError(f"n={value!r} is not supported yet, only n=1: pass the prompt several times, with other seeds")
-
-
-def _strings(value: Any) -> Any:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else value
-
-
-def _ids(value: Any) -> Any:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _stops(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_LENGTH for s in value):
-        raise ValueError(
-            f"stop must be a string or a list of strings of 1 to {MAX_STOP_LENGTH} characters, not {value!r:.200}"
-        )
-    if len(value) > MAX_STOPS:
-        raise ValueError(f"stop may hold at most {MAX_STOPS} strings, not {len(value)}")
-
-
-def _stop_ids(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
-    if not isinstance(value, tuple) or not all(type(i) is int and i >= 0 for i in value):
-        raise ValueError(f"stop_token_ids must be a list of token ids, not {value!r}")
-    if len(value) > MAX_STOPS:
-        raise ValueError(f"stop_token_ids may hold at most {MAX_STOPS} ids, not {len(value)}")
+def _field(default: Any, validator: Any, converter: Any = None) -> Any:
+    return attrs.field(default=default, validator=validator, converter=converter)
 
 
 @attrs.frozen(init=False)
 class SamplingParams:
     """One request's sampling and stopping. All by keyword; values out of range are refused by name."""
 
-    n: int = attrs.field(default=1, validator=_only_one)  # outputs a prompt
-    temperature: float = attrs.field(default=1.0, validator=_number(0, math.inf))  # 0: always the likeliest token
-    top_p: float = attrs.field(default=1.0, validator=_number(0, 1, open_low=True))  # 1: all
-    top_k: int = attrs.field(default=0, validator=_integer(-1, 2**31 - 1))  # 0 or -1: all
-    seed: int | None = attrs.field(default=None, validator=_integer(-1, 2**63 - 1, optional=True))  # -1: none, as None
-    stop: tuple[str, ...] = attrs.field(default=(), converter=_strings, validator=_stops)
-    stop_token_ids: tuple[int, ...] = attrs.field(default=(), converter=_ids, validator=_stop_ids)
-    include_stop_str_in_output: bool = attrs.field(default=False, validator=_boolean)
-    max_tokens: int | None = attrs.field(
-        default=16, validator=_integer(1, 2**31 - 1, optional=True)
-    )  # None: all that fit
-    ignore_eos: bool = attrs.field(default=False, validator=_boolean)
-    detokenize: bool = attrs.field(default=True, validator=_boolean)  # False: no text
-    skip_special_tokens: bool = attrs.field(default=True, validator=_boolean)
+    n: int = _field(1, check.only_one)  # outputs a prompt
+    temperature: float = _field(1.0, check.number(0, math.inf))  # 0: always the likeliest token
+    top_p: float = _field(1.0, check.number(0, 1, open_low=True))  # share of the likeliest tokens; 1: all
+    top_k: int = _field(0, check.integer(-1, 2**31 - 1))  # likeliest tokens; 0 or -1: all
+    min_p: float = _field(0.0, check.number(0, 1))  # least share of the likeliest token's probability
+    repetition_penalty: float = _field(1.0, check.number(0, math.inf, open_low=True))  # of prompt and output tokens
+    presence_penalty: float = _field(0.0, check.number(-2, 2))  # of tokens in the output
+    frequency_penalty: float = _field(0.0, check.number(-2, 2))  # of each time that a token is in the output
+    logit_bias: dict[int, float] | None = _field(None, check.bias_map, check.biases)  # added to tokens' logits
+    allowed_token_ids: tuple[int, ...] | None = _field(None, check.some_token_ids, check.optional_ids)  # None: all
+    bad_words: tuple[str, ...] = _field((), check.texts(check.MAX_BAD_WORDS), check.strings)
+    seed: int | None = _field(None, check.integer(-1, 2**63 - 1, optional=True))  # -1: none, as None
+
+    stop: tuple[str, ...] = _field((), check.texts(check.MAX_STOPS), check.strings)
+    stop_token_ids: tuple[int, ...] = _field((), check.token_ids(check.MAX_STOPS), check.ids)
+    include_stop_str_in_output: bool = _field(False, check.boolean)
+    max_tokens: int | None = _field(16, check.integer(1, 2**31 - 1, optional=True))  # None: all that fit
+    min_tokens: int = _field(0, check.integer(0, 2**31 - 1))  # before anything but max_tokens may end the output
+    ignore_eos: bool = _field(False, check.boolean)
+
+    logprobs: int | None = _field(None, check.integer(-1, 2**31 - 1, optional=True), check.count)  # -1: all tokens'
+    prompt_logprobs: int | None = _field(None, check.integer(-1, 2**31 - 1, optional=True), check.count)
+    detokenize: bool = _field(True, check.boolean)  # False: no text
+    skip_special_tokens: bool = _field(True, check.boolean)
+    spaces_between_special_tokens: bool = _field(True, check.boolean)
+
+    truncate_prompt_tokens: int | None = _field(None, check.truncation)  # the last so many; -1: what fits
+    skip_reading_prefix_cache: bool | None = _field(None, check.optional_boolean)  # None: with prompt_logprobs
+    extra_args: dict[str, Any] | None = _field(None, check.plain_data)  # for logits processors
 
     def __init__(self, **fields: Any) -> None:
         known = [a.name for a in attrs.fields(type(self))]
@@ -144,10 +102,13 @@ class SamplingParams:
                 raise TypeError(f"SamplingParams has no field {name!r}{nearest(name, [*known, *NOT_YET])}")
             # What changes nothing is granted, so that code written for vLLM runs.
             if (value := fields.pop(name)) not in (NOT_YET[name], None, [], {}):
-                raise ValueError(f"SamplingParams: {name}={value!r} is not supported yet; leave it out")
+                instead = INSTEAD.get(name, "leave it out")
+                raise ValueError(f"SamplingParams: {name}={value!r:.80} is not supported yet; {instead}")
         self.__attrs_init__(**fields)
         if self.stop and not self.detokenize:
             raise ValueError("stop strings are searched in the text, so they need detokenize=True")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
 
     @classmethod
     def from_defaults(cls, generation_config: Mapping[str, Any], **fields: Any) -> SamplingParams:
@@ -171,12 +132,44 @@ class SamplingParams:
         """The fields that differ from their defaults."""
         return {a.name: getattr(self, a.name) for a in attrs.fields(type(self)) if getattr(self, a.name) != a.default}
 
-    def for_row(self, fallback_seed: int) -> RowSampling:
-        """What the device needs. ``fallback_seed`` serves requests that bring none."""
+    @property
+    def reads_prefix_cache(self) -> bool:
+        """Positions of the prompt that are not computed have no log-probabilities."""
+        skip = self.skip_reading_prefix_cache
+        return self.prompt_logprobs is None and not skip
+
+    def for_row(
+        self,
+        fallback_seed: int,
+        *,
+        stop_ids: Sequence[int] = (),
+        bad_words: Sequence[Sequence[int]] = (),
+        processors: Sequence[str] = (),
+    ) -> RowSampling:
+        """What the device needs.
+
+        fallback_seed   for requests that bring none
+        stop_ids        tokens that ``min_tokens`` holds back
+        bad_words       ``self.bad_words`` as token ids
+        processors      logits processors that affect the request
+        """
         seed = fallback_seed if self.seed is None or self.seed == -1 else self.seed
         return RowSampling(
             temperature=min(float(self.temperature), HOTTEST),
             top_k=max(self.top_k, 0),
             top_p=float(self.top_p),
             seed=seed,
+            min_p=float(self.min_p),
+            repetition_penalty=float(min(max(self.repetition_penalty, 1 / STRONGEST), STRONGEST)),
+            presence_penalty=float(self.presence_penalty),
+            frequency_penalty=float(self.frequency_penalty),
+            logit_bias=self.logit_bias or {},
+            allowed_ids=list(self.allowed_token_ids or ()),
+            bad_words=[list(word) for word in bad_words],
+            min_tokens=self.min_tokens,
+            stop_ids=list(stop_ids) if self.min_tokens else [],
+            logprobs=self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
+            processors=list(processors),
+            extra_args=(self.extra_args or {}) if processors else {},
         )

@@ -15,6 +15,7 @@ from collections import deque
 
 from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.flight import Draft, Flight
+from vllm_core.engine.logprobs import book
 from vllm_core.engine.request import FinishReason, Request, State
 from vllm_core.engine.roster import Roster
 from vllm_core.interfaces.scheduling import SchedulerPolicy
@@ -142,6 +143,8 @@ class Scheduler:
                     num_computed=admission.num_computed,
                     pages=admission.pages,
                     sampling=request.sampling,
+                    num_prompt=request.num_prompt,
+                    report_from=1 + len(request.prompt_logprobs),
                 )
             )
             tokens = min(draft.budget, request.prefill_end - request.bound)
@@ -178,6 +181,8 @@ class Scheduler:
         if result.step != plan.step:
             raise RuntimeError(f"step {result.step} ended, but step {plan.step} is the oldest in flight")
         self.cache.retired(plan.step)
+        if result.logprobs or result.prompt_logprobs:
+            book(result, flight.requests)
         news = []
         take = self.roster.take
         rows = zip(

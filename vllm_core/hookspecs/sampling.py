@@ -40,7 +40,8 @@ def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to draw tokens from logits on the device.
 
     When     Once per engine, in the parent process.
-    query    ``vocab_size`` in tokens, ``device``.
+    query    ``vocab_size`` in tokens, ``device``. What the target is made from has the offer's
+             ``options`` as well.
     Returns  ``Offer`` whose target has the contract ``interfaces.sampler.Sampler``: a function
              of logits, parameters and noise, without state, without synchronisation.
     Choice   The highest rank wins; within a rank ``prefer.sampler``, recorded figures, then an
@@ -55,17 +56,18 @@ def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
 def logits_processor(query: LogitsProcessorQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a change to logits before tokens are drawn.
 
-    When     Once per engine and name: for each processor in the engine's settings, and for
-             each request parameter that the core does not know itself.
+    When     Once per engine and name, for each name in the setting ``logits_processors``, in the
+             parent process.
     query    ``name`` as the user wrote it, ``vocab_size`` in tokens, ``max_rows`` requests at
-             a time, ``device``.
+             a time, ``device``. What the target is made from has the offer's ``options`` as well.
     Returns  ``Offer`` whose target has the contract
              ``interfaces.logits_processor.LogitsProcessor``. ``Refusal`` with the reason;
              ``None`` for other names.
     Choice   By name. Two plugins with the same name: ``prefer.logits_processor``, then an
              error naming both. Several names apply in the order the user gave.
     Errors   An exception is raised with the plugin's name and version, and ends the start.
-             An exception while a request is prepared belongs to that request.
+             An exception while a request is prepared belongs to that request; one inside a
+             step ends the engine, by the processor's name.
     Since    Hook API 1.
     """
     return None

@@ -136,6 +136,7 @@ class ProposerQuery:
 class SamplerQuery:
     vocab_size: int
     device: Device
+    options: Mapping[str, Any] = attrs.field(factory=dict)  # of the offer that was chosen; empty while it is asked for
 
 
 @attrs.frozen(kw_only=True)
@@ -144,6 +145,7 @@ class LogitsProcessorQuery:
     vocab_size: int
     max_rows: int
     device: Device
+    options: Mapping[str, Any] = attrs.field(factory=dict)  # of the offer that was chosen; empty while it is asked for
 
 
 @attrs.frozen(kw_only=True)

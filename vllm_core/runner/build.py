@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -30,6 +30,21 @@ class ProposerChoice:
 
     def make(self) -> Proposer:
         return load_target(self.target)(self.num_drafts, self.config)
+
+
+@attrs.frozen
+class Chosen:
+    """What is made once an engine from a query: the sampler, a logits processor."""
+
+    name: str
+    target: str
+    query: Any
+
+    def load(self) -> Any:
+        return load_target(self.target)
+
+    def make(self) -> Any:
+        return self.load()(self.query)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +92,8 @@ class Build:
     max_rows: int
     plan_caches: Callable[..., Any]
     proposer: ProposerChoice | None = None
+    sampler: Chosen | None = None
+    processors: Sequence[Chosen] = ()
     progress: Progress | None = None
 
     def make_runner(self) -> tuple[Runner, Capacity]:
@@ -108,6 +125,8 @@ class Build:
             self.model.max_model_len,
             proposer=proposer,
             num_drafts=self.model.num_drafts,
+            sampler=self.sampler.make() if self.sampler else None,
+            processors={processor.name: processor.make() for processor in self.processors},
         )
         clock.lap("pages and rows")
         capacity = Capacity(

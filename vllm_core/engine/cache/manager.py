@@ -54,6 +54,7 @@ class CacheManager:
         encoder_tokens: int = 0,
         encoder_key: bytes = b"",
         share_prefix: bool = True,
+        read_prefix: bool = True,
     ) -> None:
         """Make a sequence known. It owns nothing yet.
 
@@ -61,10 +62,10 @@ class CacheManager:
         extra_keys      Adapters and media that the cache's content depends on.
         encoder_tokens  Length of the encoder's output, for cross-attention.
         encoder_key     Identifies that output. Without it the sequence shares nothing.
-        share_prefix    False: neither finds nor leaves cached prefixes.
+        share_prefix    False: neither finds nor leaves cached prefixes. ``read_prefix`` False: only leaves them.
         """
         shares = self.prefix_caching and share_prefix and not (encoder_tokens and not encoder_key)
-        seq = CachedSequence(tokens, salt, tuple(extra_keys), encoder_tokens, encoder_key, shares)
+        seq = CachedSequence(tokens, salt, tuple(extra_keys), encoder_tokens, encoder_key, shares, reads=read_prefix)
         seq.chain = self.sequences.new_chain(seq)
         self.sequences.add(seq_id, seq)
 
@@ -74,9 +75,9 @@ class CacheManager:
         limit = len(seq.tokens) - 1
         if seq.tables is not None or limit < 0:
             raise ValueError(f"sequence {seq_id!r} " + ("has no tokens" if limit < 0 else "was admitted already"))
-        length = self.groups.longest_hit(seq.chain, limit) if seq.chain is not None else 0
+        length = self.groups.longest_hit(seq.chain, limit) if seq.chain is not None and seq.reads else 0
         admission = self._place(seq_id, seq, self.groups.adopt(seq, length), length, budget)
-        if admission is not None and seq.chain is not None:
+        if admission is not None and seq.chain is not None and seq.reads:
             self._queries += limit
             self._hits += length
         return admission

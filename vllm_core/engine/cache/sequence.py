@@ -57,6 +57,7 @@ class CachedSequence:
     encoder_tokens: int
     encoder_key: bytes
     shares: bool  # finds and leaves cached prefixes
+    reads: bool = attrs.field(default=True, kw_only=True)  # False: only leaves them
     chain: PrefixChain | None = None  # None: its blocks get no names
     tables: list[Table] | None = None
     computed: int = 0  # tokens whose entries the host knows to be there

@@ -1,0 +1,85 @@
+"""From a request's parameters to what its row is told, checked against this engine's model and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from vllm_core.engine.bad_words import bad_word_ids
+from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.interfaces.queries import LogitsProcessorQuery
+from vllm_core.interfaces.steps import RowSampling
+from vllm_core.interfaces.tokenizer import Tokenizer
+
+__all__ = ["RowSamplings"]
+
+
+class Processor(Protocol):
+    """A logits processor of this engine (``runner.build.Chosen``)."""
+
+    name: str
+    query: LogitsProcessorQuery
+
+    def load(self) -> Any: ...
+
+
+@attrs.frozen(kw_only=True)
+class RowSamplings:
+    """vocab_size    tokens that the model gives logits for
+    max_logprobs     likeliest tokens reported a position, at most; -1: all
+    """
+
+    vocab_size: int
+    max_logprobs: int
+    eos_token_ids: frozenset[int]
+    tokenizer: Tokenizer | None
+    processors: Sequence[Processor] = ()
+
+    def of(self, params: SamplingParams, fallback_seed: int) -> RowSampling:
+        """``ValueError`` for what cannot be done here. ``fallback_seed`` serves requests that bring none."""
+        for name in ("logprobs", "prompt_logprobs"):
+            self._check_width(name, getattr(params, name))
+        words = bad_word_ids(params.bad_words, self.tokenizer)
+        self._check_ids("stop_token_ids", params.stop_token_ids)
+        self._check_ids("allowed_token_ids", params.allowed_token_ids or ())
+        self._check_ids("logit_bias", params.logit_bias or ())
+        self._check_ids("bad_words", (token for word in words for token in word))
+        return params.for_row(
+            fallback_seed,
+            stop_ids=sorted(self.eos_token_ids.union(params.stop_token_ids)) if params.min_tokens else (),
+            bad_words=words,
+            processors=self._affecting(params),
+        )
+
+    def _check_ids(self, field: str, ids: Iterable[int]) -> None:
+        largest = max(ids, default=-1)
+        if largest >= self.vocab_size:
+            raise ValueError(f"{field}: token id {largest} is not in the vocabulary of {self.vocab_size} tokens")
+
+    def _check_width(self, field: str, k: int | None) -> None:
+        asked = self.vocab_size if k == -1 else k or 0
+        if asked > self.max_logprobs >= 0:
+            raise ValueError(
+                f"{field}={k} asks for {asked} tokens a position, and this engine gives at most {self.max_logprobs}"
+                f" (--max-logprobs {-1 if k == -1 else asked} allows it)"
+            )
+
+    def _affecting(self, params: SamplingParams) -> list[str]:
+        """The logits processors that change this request's logits."""
+        extra = params.extra_args or {}
+        if extra and not self.processors:
+            raise ValueError(
+                f"extra_args={extra!r:.80} are parameters of logits processors, and this engine has none"
+                " (--logits-processors names some)"
+            )
+        affecting = []
+        for processor in self.processors:
+            try:
+                if processor.load().check(extra, processor.query):
+                    affecting.append(processor.name)
+            except Exception as error:
+                what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                raise ValueError(f'extra_args: logits processor "{processor.name}": {what}') from error
+        return affecting
