@@ -118,7 +118,7 @@ def test_every_token_is_the_one_of_the_plain_sampler(folder, model, extras, engi
     make = random.Random(7)
     # Few different tokens, so that drafts, counts above one and shared prefixes happen.
     prompts = [[make.randrange(2, 30) for _ in range(make.randint(1, 50))] for _ in range(24)]
-    prompts[5] = prompts[4][:40] + [9]
+    prompts[5] = [*prompts[4][:40], 9]
     params = [SamplingParams(**request(make, i)) for i in range(24)]
     with LLM(folder, **ENGINES[engine]) as llm:
         outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
