@@ -5,28 +5,50 @@ from __future__ import annotations
 from tests.engine.fake_device import FakeDevice
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.core import EngineCore
+from vllm_core.engine.intake import Intake
+from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.loop import OverlappedLoop
+from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.request import State
 
 
-def make_core(
-    device: FakeDevice, *, budget=16, overlapped=True, max_len=64, caching=True, depth=2, **more
-) -> EngineCore:
+def make_engine(
+    device: FakeDevice,
+    *,
+    budget=16,
+    overlapped=True,
+    max_len=64,
+    caching=True,
+    depth=2,
+    policy=None,
+    tokenizer=None,
+    eos_token_ids=(),
+) -> LocalEngine:
     settings = EngineSettings(
         max_num_seqs=device.max_rows,
         async_scheduling=overlapped,
         enable_prefix_caching=caching,
     )
-    core = EngineCore(settings, device.start(), device, max_model_len=max_len, max_step_tokens=budget, **more)
+    capacity = device.start()
+    core = EngineCore(settings, capacity, device, max_model_len=max_len, max_step_tokens=budget, policy=policy)
     device.owners = core.cache.pool.owners
     if overlapped and depth > 2:  # as several stages of a pipeline would have it
         device.depth = depth
         core._loop = type("DeepLoop", (OverlappedLoop,), {"DEPTH": depth})(core.scheduler, device)
-    return core
+    intake = Intake(
+        vocab_size=capacity.vocab_size,
+        longest=core.roster.max_len,
+        seed=settings.seed,
+        max_logprobs=settings.max_logprobs,
+        eos_token_ids=eos_token_ids,
+        tokenizer=tokenizer,
+    )
+    return LocalEngine(intake, core, OutputProcessor(tokenizer))
 
 
-def check_books(core: EngineCore) -> None:
+def check_books(engine: LocalEngine) -> None:
     """What must hold between any two steps."""
+    core = engine.core
     scheduler, roster = core.scheduler, core.roster
     core.cache.check()
     rows = [r.row for r in roster.running]
@@ -44,29 +66,30 @@ def check_books(core: EngineCore) -> None:
         assert sum(flight.plan.num_tokens) <= scheduler.max_num_batched_tokens
 
 
-def check_empty(core: EngineCore) -> None:
+def check_empty(engine: LocalEngine) -> None:
     """After the last request nothing is left."""
+    core = engine.core
     assert not core.has_work
     assert core.cache.num_free == core.cache.pool.num_pages - 1, "a page was leaked"
     assert core.cache.num_waiting == 0
     assert len(core.roster.free_rows) == core.capacity.max_rows, "a row was leaked"
     assert not core.roster.running
     assert len(core.roster.waiting) == 0
-    assert not core.processor._tracks
+    assert not engine.processor._tracks
 
 
-def run(core: EngineCore, between=None, most_steps=5000) -> dict:
-    """Step until all is done; final outputs by request id. ``between(core, i)`` is called before step i."""
+def run(engine: LocalEngine, between=None, most_steps=5000) -> dict:
+    """Step until all is done; final outputs by request id. ``between(engine, i)`` is called before step i."""
     final = {}
     for i in range(most_steps):
         if between is not None:
-            between(core, i)
-        if not core.has_work:
+            between(engine, i)
+        if not engine.has_work:
             break
-        for output in core.step():
+        for output in engine.step():
             if output.finished:
                 assert output.request_id not in final, "a request finished twice"
                 final[output.request_id] = output
-        check_books(core)
-    check_empty(core)
+        check_books(engine)
+    check_empty(engine)
     return final

@@ -7,9 +7,9 @@ import random
 import attrs
 
 from tests.engine.fake_device import VOCAB, FakeDevice, plain
-from tests.engine.harness import make_core, run
-from vllm_core.engine.core import EngineCore
+from tests.engine.harness import make_engine, run
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.sampling_params import SamplingParams
 
@@ -40,7 +40,7 @@ class LastComeFirstServed:
 
 
 def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
-    """(requests, arguments of FakeDevice, arguments of make_core)"""
+    """(requests, arguments of FakeDevice, arguments of make_engine)"""
     rng = random.Random(number)
     asks = [
         Ask(
@@ -64,7 +64,7 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
         "slow": rng.random() < 0.7,
         "seed": number,
     }
-    engine = {
+    options = {
         "budget": rng.randint(4, 40),
         "overlapped": rng.random() < 0.8,
         "caching": rng.random() < 0.7,
@@ -72,36 +72,36 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
         "depth": rng.choice([2, 2, 3, 4]),
         "policy": rng.choice([None, LastComeFirstServed()]),
     }
-    return asks, device, engine
+    return asks, device, options
 
 
-def answer_all(asks: list[Ask], device: dict, engine: dict) -> tuple[EngineCore, list[tuple[Ask, RequestOutput]]]:
+def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngine, list[tuple[Ask, RequestOutput]]]:
     """Run a mix; (request, last output) of all that were taken in."""
-    core = make_core(FakeDevice(**device), **engine)
+    engine = make_engine(FakeDevice(**device), **options)
     arrived: set[int] = set()
     refused: set[int] = set()
 
-    def between(core, i):
+    def between(engine, i):
         for name, ask in enumerate(asks):
-            if name not in arrived and (ask.at <= i or not core.has_work):
+            if name not in arrived and (ask.at <= i or not engine.has_work):
                 arrived.add(name)
                 try:
-                    core.add_request(str(name), list(ask.prompt), ask.params)
+                    engine.add_request(str(name), list(ask.prompt), ask.params)
                 except RequestError as error:
                     assert "must fit" in str(error)  # noqa: PT017
                     refused.add(name)
             elif i == ask.abort_at:
-                core.abort(str(name))
+                engine.abort(str(name))
 
-    outputs = run(core, between)
+    outputs = run(engine, between)
     assert arrived == set(range(len(asks)))
-    return core, [(ask, outputs[str(name)]) for name, ask in enumerate(asks) if name not in refused]
+    return engine, [(ask, outputs[str(name)]) for name, ask in enumerate(asks) if name not in refused]
 
 
-def check_answers(core: EngineCore, answers: list[tuple[Ask, RequestOutput]]) -> None:
+def check_answers(engine: LocalEngine, answers: list[tuple[Ask, RequestOutput]]) -> None:
     """Each request got what it gets alone; an aborted one the beginning of that."""
     for ask, output in answers:
-        expected, got = ask.answer(core.roster.max_len), output.outputs[0]
+        expected, got = ask.answer(engine.core.roster.max_len), output.outputs[0]
         assert output.prompt_token_ids == list(ask.prompt)
         if got.finish_reason == "abort":
             assert got.token_ids == expected[: len(got.token_ids)]

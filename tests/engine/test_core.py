@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.fake_device import VOCAB, FakeDevice, plain
-from tests.engine.harness import make_core, run
+from tests.engine.harness import make_engine, run
 from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.sampling_params import SamplingParams
 
@@ -52,11 +52,11 @@ def reading(ids, stops, include=False, skip=True):
 )
 @settings(max_examples=150, deadline=None)
 def test_a_stop_string_ends_the_text_where_it_is_complete(stops, include, stream, prompts, device, overlapped):
-    core = make_core(FakeDevice(**device, num_pages=100), tokenizer=Syllables(), overlapped=overlapped, max_len=64)
+    engine = make_engine(FakeDevice(**device, num_pages=100), tokenizer=Syllables(), overlapped=overlapped, max_len=64)
     params = SamplingParams(temperature=0, max_tokens=24, stop=stops, include_stop_str_in_output=include)
     for i, prompt in enumerate(prompts):
-        core.add_request(str(i), prompt, params, stream=stream)
-    outputs = run(core)
+        engine.add_request(str(i), prompt, params, stream=stream)
+    outputs = run(engine)
     for i, prompt in enumerate(prompts):
         tokens, text, stop = reading(plain(prompt, 24), stops, include)
         got = outputs[str(i)].outputs[0]
@@ -67,11 +67,11 @@ def test_a_stop_string_ends_the_text_where_it_is_complete(stops, include, stream
 @given(stops=st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=3), drafts=st.sampled_from([0, 3]))
 @settings(max_examples=60, deadline=None)
 def test_text_that_streams_is_never_taken_back(stops, drafts):
-    core = make_core(FakeDevice(num_drafts=drafts), tokenizer=Syllables())
-    core.add_request("0", [1], SamplingParams(temperature=0, max_tokens=24, stop=stops), stream=True)
+    engine = make_engine(FakeDevice(num_drafts=drafts), tokenizer=Syllables())
+    engine.add_request("0", [1], SamplingParams(temperature=0, max_tokens=24, stop=stops), stream=True)
     texts = []
-    while core.has_work:
-        texts += [output.outputs[0].text for output in core.step()]
+    while engine.has_work:
+        texts += [output.outputs[0].text for output in engine.step()]
     assert all(texts[-1].startswith(text) for text in texts)
     assert sorted(map(len, texts)) == list(map(len, texts))
 
@@ -81,10 +81,10 @@ def test_text_that_streams_is_never_taken_back(stops, drafts):
 def test_the_end_of_text_token_is_counted_and_not_read_unless_it_is_asked_for(skip, include):
     expected = plain([4], 60)
     end = expected[5]
-    core = make_core(FakeDevice(), tokenizer=Syllables(), eos_token_ids=[end])
+    engine = make_engine(FakeDevice(), tokenizer=Syllables(), eos_token_ids=[end])
     params = SamplingParams(temperature=0, max_tokens=60, skip_special_tokens=skip, include_stop_str_in_output=include)
-    core.add_request("0", [4], params)
-    got = run(core)["0"].outputs[0]
+    engine.add_request("0", [4], params)
+    got = run(engine)["0"].outputs[0]
     cut = expected.index(end) + 1
     assert got.token_ids == expected[:cut]
     assert (got.finish_reason, got.stop_reason) == ("stop", None)
@@ -93,18 +93,18 @@ def test_the_end_of_text_token_is_counted_and_not_read_unless_it_is_asked_for(sk
 
 def test_ignore_eos_goes_on_and_a_stop_token_is_named():
     expected = plain([4], 12)
-    core = make_core(FakeDevice(), eos_token_ids=[expected[2]])
-    core.add_request("on", [4], SamplingParams(temperature=0, max_tokens=12, ignore_eos=True))
-    core.add_request("stop", [4], SamplingParams(temperature=0, max_tokens=12, stop_token_ids=[expected[1]]))
-    outputs = run(core)
+    engine = make_engine(FakeDevice(), eos_token_ids=[expected[2]])
+    engine.add_request("on", [4], SamplingParams(temperature=0, max_tokens=12, ignore_eos=True))
+    engine.add_request("stop", [4], SamplingParams(temperature=0, max_tokens=12, stop_token_ids=[expected[1]]))
+    outputs = run(engine)
     assert outputs["on"].outputs[0].token_ids == expected
     assert outputs["stop"].outputs[0].stop_reason == expected[1]
 
 
 def test_max_tokens_none_goes_on_to_the_longest_sequence():
-    core = make_core(FakeDevice(), max_len=30)
-    core.add_request("0", [1, 2], SamplingParams(temperature=0, max_tokens=None))
-    got = run(core)["0"].outputs[0]
+    engine = make_engine(FakeDevice(), max_len=30)
+    engine.add_request("0", [1, 2], SamplingParams(temperature=0, max_tokens=None))
+    got = run(engine)["0"].outputs[0]
     assert (got.token_ids, got.finish_reason) == (plain([1, 2], 28), "length")
 
 
@@ -125,31 +125,31 @@ class Broken(Syllables):
 def test_a_request_whose_text_cannot_be_made_fails_alone(stream, overlapped):
     bad, good = plain([1], 12), plain([2], 12)
     poison = next(t for t in bad[3:] if t not in [*good, 1, 2])
-    core = make_core(FakeDevice(), tokenizer=Broken(poison), overlapped=overlapped)
+    engine = make_engine(FakeDevice(), tokenizer=Broken(poison), overlapped=overlapped)
     for i in (1, 2):
-        core.add_request(str(i), [i], SamplingParams(temperature=0, max_tokens=12), stream=stream)
-    outputs = run(core)
+        engine.add_request(str(i), [i], SamplingParams(temperature=0, max_tokens=12), stream=stream)
+    outputs = run(engine)
     assert outputs["1"].outputs[0].finish_reason == "error"
     assert outputs["1"].error == "UnicodeError while its text was made: this token has no text"
     assert outputs["2"].outputs[0].token_ids == good
 
 
 def test_a_request_that_fails_on_arrival_leaves_nothing():
-    core = make_core(FakeDevice(), tokenizer=Broken(5))
+    engine = make_engine(FakeDevice(), tokenizer=Broken(5))
     with pytest.raises(RequestError, match="request x: its tokens cannot be turned into text"):
-        core.add_request("x", [5], SamplingParams())
-    run(core)
+        engine.add_request("x", [5], SamplingParams())
+    run(engine)
 
 
 def test_an_aborted_request_gets_a_last_output_with_what_it_had():
-    core = make_core(FakeDevice(), overlapped=False)
-    core.add_request("0", [1], SamplingParams(temperature=0, max_tokens=20))
-    core.add_request("waits", [2], SamplingParams(temperature=0, max_tokens=20))
+    engine = make_engine(FakeDevice(), overlapped=False)
+    engine.add_request("0", [1], SamplingParams(temperature=0, max_tokens=20))
+    engine.add_request("waits", [2], SamplingParams(temperature=0, max_tokens=20))
     for _ in range(3):
-        core.step()
-    core.abort("0")
-    core.abort("unknown")
-    outputs = run(core)
+        engine.step()
+    engine.abort("0")
+    engine.abort("unknown")
+    outputs = run(engine)
     assert outputs["0"].outputs[0].finish_reason == "abort"
     assert outputs["0"].outputs[0].token_ids == plain([1], 3)
     assert outputs["waits"].outputs[0].token_ids == plain([2], 20)
@@ -159,10 +159,10 @@ def test_an_aborted_request_gets_a_last_output_with_what_it_had():
 def test_a_failed_step_ends_the_engine(overlapped):
     device = FakeDevice()
     device.fail_at = 1
-    core = make_core(device, overlapped=overlapped)
-    core.add_request("0", [1], SamplingParams())
+    engine = make_engine(device, overlapped=overlapped)
+    engine.add_request("0", [1], SamplingParams())
     with pytest.raises(EngineDeadError, match="on fire"):
-        run(core)
-    for use in (core.step, lambda: core.add_request("1", [1], SamplingParams())):
+        run(engine)
+    for use in (engine.step, lambda: engine.add_request("1", [1], SamplingParams())):
         with pytest.raises(EngineDeadError, match="on fire"):
             use()

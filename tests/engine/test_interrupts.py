@@ -38,17 +38,19 @@ def interrupt_at(monkeypatch, owner, method, call):
 @pytest.mark.parametrize("overlapped", [True, False])
 def test_an_interrupted_call_leaves_an_engine_that_answers_as_before(monkeypatch, overlapped, method, call):
     llm = make_llm(async_scheduling=overlapped)
-    core = llm._core
-    owners = {"launch": FakeDevice, "result": FakePending, "add": core.roster}
+    engine = llm._engine
+    owners = {"launch": FakeDevice, "result": FakePending, "add": engine.core.roster}
     with monkeypatch.context() as patch:
-        interrupt_at(patch, owners.get(method, core.scheduler), method, min(call, 3) if method == "add" else call)
+        interrupt_at(
+            patch, owners.get(method, engine.core.scheduler), method, min(call, 3) if method == "add" else call
+        )
         with pytest.raises(KeyboardInterrupt):
             llm.generate(PROMPTS, LONG, use_tqdm=False)
-    assert not core.roster.requests
-    check_books(core)
+    assert not engine.core.roster.requests
+    check_books(engine)
     outputs = llm.generate(PROMPTS, LONG, use_tqdm=False)
     assert [o.outputs[0].token_ids for o in outputs] == [plain(p, 60) for p in PROMPTS]
-    check_empty(core)
+    check_empty(engine)
 
 
 def test_a_stream_survives_a_ctrl_c_in_another_call(monkeypatch):

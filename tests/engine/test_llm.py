@@ -66,9 +66,9 @@ def llm():
     with make_llm() as llm:
         yield llm
         # What was aborted gives its pages back with the next steps.
-        while llm._core.has_work:
-            llm._core.step()
-        check_empty(llm._core)
+        while llm._engine.has_work:
+            llm._engine.step()
+        check_empty(llm._engine)
 
 
 def answer(ids, max_tokens=8):
@@ -159,11 +159,11 @@ def test_leaving_a_stream_ends_its_request(llm):
     stream = llm.stream("Hello", SamplingParams(temperature=0, max_tokens=100))
     next(stream)
     stream.close()
-    assert not llm._core.roster.requests
+    assert not llm._engine.core.roster.requests
 
 
 def test_an_interrupted_batch_leaves_nothing_behind(llm, monkeypatch):
-    step, calls = llm._core.step, []
+    step, calls = llm._engine.step, []
 
     def interrupted():
         calls.append(1)
@@ -171,10 +171,10 @@ def test_an_interrupted_batch_leaves_nothing_behind(llm, monkeypatch):
             raise KeyboardInterrupt
         return step()
 
-    monkeypatch.setattr(llm._core, "step", interrupted)
+    monkeypatch.setattr(llm._engine, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         llm.generate(["a", "b", "c"], SamplingParams(temperature=0, max_tokens=100), use_tqdm=False)
-    assert not llm._core.roster.requests
+    assert not llm._engine.core.roster.requests
 
 
 def test_chat_renders_without_more_special_tokens(llm):
@@ -230,7 +230,7 @@ def test_unknown_settings_are_refused_before_anything_is_built():
 
 def test_a_failed_step_ends_the_engine_with_its_cause():
     llm = make_llm()
-    llm._core.executor.fail_at = 2
+    llm._engine.core.executor.fail_at = 2
     with pytest.raises(EngineDeadError, match="the device is on fire"):
         llm.generate("Hello", GREEDY, use_tqdm=False)
     with pytest.raises(EngineDeadError, match="the device is on fire"):
@@ -239,12 +239,12 @@ def test_a_failed_step_ends_the_engine_with_its_cause():
 
 def test_the_executor_is_stopped_once_by_shutdown_and_by_forgetting_the_engine():
     llm = make_llm()
-    device = llm._core.executor
+    device = llm._engine.core.executor
     llm.shutdown()
     llm.shutdown()
     assert device.stopped == 1
     llm = make_llm()
-    device = llm._core.executor
+    device = llm._engine.core.executor
     del llm
     assert device.stopped == 1
 

@@ -27,7 +27,6 @@ def calls_a_step(rows: int, drafts: int) -> list[int]:
                 request_id=str(i),
                 token_ids=[i] * 32,
                 num_prompt=32,
-                params=params,
                 sampling=params.for_row(0),
                 stop_ids=frozenset([2]),
                 max_total=932,

@@ -49,4 +49,4 @@ def test_threads_with_batches_and_streams_get_their_own_answers():
     assert failed == []
     assert not any(thread.is_alive() for thread in threads), "somebody waits for an output that another thread took"
     assert got == {n + 1: True for n in range(len(tasks))}
-    check_empty(llm._core)
+    check_empty(llm._engine)

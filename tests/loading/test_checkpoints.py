@@ -46,7 +46,7 @@ def test_a_float32_checkpoint_is_rounded_to_bfloat16_if_asked(folder, tmp_path):
     if "bfloat16" not in CpuPlatform().dtypes():
         pytest.skip("this processor does not multiply bfloat16")
     with LLM(str(folder), dtype="bfloat16") as llm:
-        parameters = dict(llm._core.executor._runner.model.named_parameters())
+        parameters = dict(llm._engine.core.executor._runner.model.named_parameters())
     stored = load_file(folder / "model.safetensors")
     assert parameters["embedding.weight"].dtype == torch.bfloat16
     assert torch.equal(parameters["embedding.weight"], stored["model.embed_tokens.weight"].bfloat16())

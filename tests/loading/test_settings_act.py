@@ -25,7 +25,7 @@ class Case:
         """The running engine's parts, after the engine has ended."""
         with LLM(self.folder, **settings) as llm:
             self.output = llm.generate([PROMPT], GREEDY, use_tqdm=False)[0]
-            self.steps = llm._core.scheduler._step
+            self.steps = llm._engine.core.scheduler._step
             return llm
 
     def tokens(self, **settings):
@@ -137,7 +137,7 @@ class Case:
 
     def async_scheduling(self):
         for on, loop in ((True, OverlappedLoop), (False, PlainLoop)):
-            assert type(self.built(async_scheduling=on)._core._loop) is loop
+            assert type(self.built(async_scheduling=on)._engine.core._loop) is loop
 
     def block_size(self):
         assert self.built(block_size=8).built.capacity.caches.groups[0].block_size == 8

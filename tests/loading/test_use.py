@@ -26,10 +26,10 @@ def ids(output):
 
 def drained(llm):
     """What was aborted gives back its pages with the next steps; then nothing may be left."""
-    while llm._core.has_work:
-        llm._core.step()
+    while llm._engine.has_work:
+        llm._engine.step()
     llm.reset_prefix_cache()
-    check_empty(llm._core)
+    check_empty(llm._engine)
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +154,13 @@ def test_a_real_ctrl_c_ends_the_call_and_not_the_engine(llm, expected):
     with pytest.raises(KeyboardInterrupt):
         llm.generate([[i] for i in range(1, 400)], params, use_tqdm=False)
     timer.join()
-    assert not llm._core.roster.requests
+    assert not llm._engine.core.roster.requests
     assert ids(llm.generate([PROMPT], LONG, use_tqdm=False)[0]) == expected
 
 
 def test_an_exception_within_a_step_ends_every_request_and_says_why(folder, monkeypatch):
     llm = LLM(str(folder), max_num_batched_tokens=8)
-    runner, calls = llm._core.executor._runner, []
+    runner, calls = llm._engine.core.executor._runner, []
     forward = runner.model.forward
 
     def failing(*args):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from vllm_core.engine.core import EngineCore
 from vllm_core.engine.interrupts import InterruptsHeld
+from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.prompts import Prompt
 from vllm_core.engine.sampling_params import SamplingParams
@@ -21,8 +21,8 @@ class Desk:
     threads take turns, a step each.
     """
 
-    def __init__(self, core: EngineCore) -> None:
-        self._core = core
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
         self._lock = threading.RLock()
         self._count = 0
         self._steps = 0
@@ -36,7 +36,7 @@ class Desk:
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
         """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
         with self._lock, InterruptsHeld():
-            self._core.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
+            self._engine.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
             self._inbox[name] = []
 
     def stream(self, name: str, prompt: Prompt, params: SamplingParams) -> Iterator[RequestOutput]:
@@ -75,7 +75,7 @@ class Desk:
         with self._lock, InterruptsHeld():
             for name in names:
                 if self._inbox.pop(name, None) is not None:
-                    self._core.abort(name)
+                    self._engine.abort(name)
 
     def _settle(self, name: str, done: dict[str, RequestOutput], finished: Callable[[], object]) -> set[str]:
         if not self._inbox[name]:
@@ -88,7 +88,7 @@ class Desk:
         """Go on by a step; the requests that have news."""
         with InterruptsHeld():
             self._steps += 1
-            outputs = self._core.step()
+            outputs = self._engine.step()
             for output in outputs:
                 if output.request_id in self._inbox:  # else: ended by ``forget``
                     self._inbox[output.request_id].append(output)

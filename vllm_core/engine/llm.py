@@ -9,12 +9,12 @@ from typing import Any
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.load import from_kwargs
-from vllm_core.engine.core import EngineCore
 from vllm_core.engine.desk import Desk
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.missing import explain_missing
 from vllm_core.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
-from vllm_core.engine.prompts import Prompt, as_list, read_prompt
+from vllm_core.engine.prompts import Prompt, as_list, read_chat, read_prompt, render_chat
 from vllm_core.engine.sampling_params import SamplingParams, unmet_defaults
 
 __all__ = ["LLM"]
@@ -64,18 +64,8 @@ class LLM:
         self._defaults = SamplingParams.from_defaults(built.generation_config)
         for unmet in unmet_defaults(built.generation_config):
             log.warning("%s", unmet)
-        self._core = EngineCore(
-            built.settings,
-            built.capacity,
-            built.executor,
-            max_model_len=built.max_model_len,
-            max_step_tokens=built.max_step_tokens,
-            tokenizer=built.tokenizer,
-            eos_token_ids=built.eos_token_ids,
-            policy=built.policy,
-            processors=built.processors,
-        )
-        self._desk = Desk(self._core)
+        self._engine = LocalEngine.of(built)
+        self._desk = Desk(self._engine)
 
     # ---- generating
 
@@ -143,10 +133,7 @@ class LLM:
 
     def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         """The prompt that ``chat`` makes of a conversation."""
-        if self._renderer is None:
-            raise ValueError("skip_tokenizer_init leaves no chat template: render and tokenize elsewhere")
-        more = options.pop("chat_template_kwargs", None) or {}
-        return self._renderer.render(messages, **options, **more)
+        return render_chat(messages, self._renderer, options)
 
     def _answer(self, prompts: list[Any], read: Read, params: Any, use_tqdm: Bar) -> list[RequestOutput]:
         each = self._params_for(params, len(prompts))
@@ -172,12 +159,7 @@ class LLM:
         return [done[name] for name in names]
 
     def _render(self, messages: Any, name: str, options: dict[str, Any]) -> Prompt:
-        try:
-            text = self.render_chat(messages, **options)
-        except ValueError as error:
-            raise RequestError(str(error), name) from error
-        # The template has written the special tokens already.
-        return read_prompt(text, self._tokenizer, name, add_special_tokens=False)
+        return read_chat(messages, self._tokenizer, self._renderer, name, options)
 
     def _params_for(self, params: Any, count: int) -> list[Any]:
         if params is None:
@@ -203,11 +185,11 @@ class LLM:
 
     def reset_prefix_cache(self) -> None:
         """Forget the cached beginnings of prompts."""
-        self._core.cache.reset_prefix_cache()
+        self._engine.core.cache.reset_prefix_cache()
 
     def shutdown(self) -> None:
         """End the model's processes and free its memory. Safe to call twice."""
-        self._core.end(RuntimeError("it was shut down; make a new LLM to go on"))
+        self._engine.end(RuntimeError("it was shut down; make a new LLM to go on"))
         self._stop()
 
     def __enter__(self) -> LLM:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import attrs
-import numpy as np
 
+from vllm_core.engine.messages import Line
 from vllm_core.engine.request import Request, State
 from vllm_core.interfaces.steps import LogprobLines, StepResult
 
-__all__ = ["Line", "Logprob", "ReadableLogprobs", "book"]
+__all__ = ["Logprob", "ReadableLogprobs", "book"]
 
 
 @attrs.frozen(slots=True)
@@ -21,14 +20,6 @@ class Logprob:
     logprob: float  # natural logarithm
     rank: int | None = None  # 1: the likeliest
     decoded_token: str | None = None
-
-
-class Line(NamedTuple):
-    """A position as the step reported it: the token that came, then the likeliest in falling order."""
-
-    token_ids: np.ndarray  # int32 [1 + k]
-    logprobs: np.ndarray  # float32 [1 + k]
-    rank: int  # of the token that came
 
 
 def book(result: StepResult, requests: Sequence[Request]) -> None:
@@ -55,45 +46,45 @@ def book(result: StepResult, requests: Sequence[Request]) -> None:
 
 
 def _line(lines: LogprobLines, j: int) -> Line:
-    # Copies: a view would keep the numbers of all rows of the step alive.
-    return Line(lines.token_ids[j].copy(), lines.logprobs[j].copy(), int(lines.ranks[j]))
+    return Line(lines.token_ids[j].tolist(), lines.logprobs[j].tolist(), int(lines.ranks[j]))
 
 
 class ReadableLogprobs:
     """One request's log-probabilities as its caller reads them; each is made once.
 
-    decode   a token's text; None: without texts
+    sampled, prompt   whether those of output tokens, and of the prompt's, were asked for
+    decode            a token's text; None: without texts
     """
 
-    def __init__(self, decode: Callable[[int], str] | None) -> None:
+    def __init__(self, sampled: bool, prompt: bool, decode: Callable[[int], str] | None) -> None:
         self._decode = decode
-        self._sampled: list[dict[int, Logprob]] = []
-        self._prompt: list[dict[int, Logprob] | None] = [None]  # nothing comes before the first token
-        self._total = 0.0
+        self._sampled: list[dict[int, Logprob]] | None = [] if sampled else None
+        self._own: list[float] = []  # of the tokens that came
+        # Nothing comes before the first token.
+        self._prompt: list[dict[int, Logprob] | None] | None = [None] if prompt else None
 
-    def sampled(self, request: Request) -> tuple[list[dict[int, Logprob]] | None, float | None]:
-        """Of the output tokens so far, and the sum over them; None if they were not asked for."""
-        if request.params.logprobs is None:
+    def push(self, sampled: Sequence[Line], prompt: Sequence[Line]) -> None:
+        if self._sampled is not None:
+            self._sampled += [_as_dict(line, self._decode) for line in sampled]
+            self._own += [line.logprobs[0] for line in sampled]
+        if self._prompt is not None:
+            self._prompt += [_as_dict(line, self._decode) for line in prompt]
+
+    def sampled(self, tokens: int) -> tuple[list[dict[int, Logprob]] | None, float | None]:
+        """Of the first ``tokens`` output tokens, and the sum over them; None if they were not asked for."""
+        if self._sampled is None:
             return None, None
-        for line in request.logprobs[len(self._sampled) : request.num_output]:
-            self._sampled.append(_as_dict(line, self._decode))
-            self._total += float(line.logprobs[0])
-        return self._sampled[:], self._total
+        return self._sampled[:tokens], sum(self._own[:tokens])
 
-    def prompt(self, request: Request) -> list[dict[int, Logprob] | None] | None:
+    def prompt(self) -> list[dict[int, Logprob] | None] | None:
         """Of the prompt's tokens as far as they are computed; None if they were not asked for."""
-        if request.params.prompt_logprobs is None:
-            return None
-        for line in request.prompt_logprobs[len(self._prompt) - 1 :]:
-            self._prompt.append(_as_dict(line, self._decode))
-        return self._prompt[:]
+        return None if self._prompt is None else self._prompt[:]
 
 
 def _as_dict(line: Line, decode: Callable[[int], str] | None) -> dict[int, Logprob]:
     """The token that came, then the likeliest."""
-    ids, values = line.token_ids.tolist(), line.logprobs.tolist()
-    ranks = [line.rank, *range(1, len(ids))]
+    ranks = [line.rank, *range(1, len(line.token_ids))]
     return {
         token: Logprob(value, rank, decode(token) if decode else None)
-        for token, value, rank in zip(ids, values, ranks, strict=True)
+        for token, value, rank in zip(line.token_ids, line.logprobs, ranks, strict=True)
     }

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 
 from vllm_core.engine.errors import RequestError, nearest
-from vllm_core.interfaces.tokenizer import Tokenizer
+from vllm_core.interfaces.tokenizer import ChatRenderer, Tokenizer
 
-__all__ = ["Prompt", "as_list", "read_prompt"]
+__all__ = ["Prompt", "as_list", "read_chat", "read_prompt", "render_chat"]
 
 KEYS = ("prompt", "prompt_token_ids")
 NOT_YET = ("multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt",
@@ -62,6 +62,31 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
         return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens))
     except Exception as error:  # whatever it is, it is about this prompt
         raise RequestError(f"the prompt cannot be tokenized: {_not_text(text) or error}", request_id) from error
+
+
+def render_chat(messages: Any, renderer: ChatRenderer | None, options: Mapping[str, Any]) -> str:
+    """The text of a conversation. ``ValueError`` for what the template refuses."""
+    if renderer is None:
+        raise ValueError("skip_tokenizer_init leaves no chat template: render and tokenize elsewhere")
+    given = dict(options)
+    more = given.pop("chat_template_kwargs", None) or {}
+    return renderer.render(messages, **given, **more)
+
+
+def read_chat(
+    messages: Any,
+    tokenizer: Tokenizer | None,
+    renderer: ChatRenderer | None,
+    request_id: str,
+    options: Mapping[str, Any],
+) -> Prompt:
+    """As ``read_prompt``, of a conversation."""
+    try:
+        text = render_chat(messages, renderer, options)
+    except ValueError as error:
+        raise RequestError(str(error), request_id) from error
+    # The template has written the special tokens already.
+    return read_prompt(text, tokenizer, request_id, add_special_tokens=False)
 
 
 def _not_text(text: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.messages import Line
 from vllm_core.interfaces.steps import RowSampling
 
 __all__ = ["FinishReason", "Request", "State"]
@@ -47,15 +47,16 @@ class Request:
     request_id: str
     token_ids: list[int]  # prompt, then every output token the host has seen
     num_prompt: int
-    params: SamplingParams
     sampling: RowSampling
     stop_ids: frozenset[int]  # any of them ends the request
     max_total: int  # tokens, prompt and output together
+    own_stop_ids: frozenset[int] = frozenset()  # of stop_ids, those that the request named itself
+    reads_prefix: bool = True  # False: all of its prompt is computed
+    each_token: bool = False  # its caller wants to know of each; else at the end
     order: int = 0  # counts arrivals
     priority: int = 0  # smaller is more urgent, to policies that look at it
     key: tuple[float, ...] = ()  # the policy's: requests with smaller ones run first
     arrival: float = attrs.field(factory=time.monotonic)  # seconds
-    arrival_time: float = attrs.field(factory=time.time)  # seconds since the epoch
 
     state: State = State.WAITING
     row: int = NO_ROW
@@ -65,11 +66,14 @@ class Request:
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
     cache: Any = None  # what the cache manager keeps for it
-    logprobs: list[Any] = attrs.field(factory=list)  # ``logprobs.Line`` of each output token, if asked for
-    prompt_logprobs: list[Any] = attrs.field(factory=list)  # of the prompt's tokens from the second on
+    logprobs: list[Line] = attrs.field(factory=list)  # of each output token, if asked for
+    prompt_logprobs: list[Line] = attrs.field(factory=list)  # of the prompt's tokens from the second on
+    first_token_time: float | None = None  # seconds since the epoch
+    told: int = 0  # output tokens that the caller was told of
+    told_prompt: int = 0  # lines of prompt_logprobs that it was told of
 
     finish_reason: FinishReason | None = None
-    stop_reason: int | str | None = None  # the stop token or string; None for end of text
+    stop_reason: int | None = None  # the stop token, if the request named it
     error: str = ""
 
     @property
@@ -88,7 +92,7 @@ class Request:
     def finished(self) -> bool:
         return self.state is State.FINISHED
 
-    def finish(self, reason: FinishReason, stop_reason: int | str | None = None, error: str = "") -> None:
+    def finish(self, reason: FinishReason, stop_reason: int | None = None, error: str = "") -> None:
         self.state = State.FINISHED
         self.finish_reason = reason
         self.stop_reason = stop_reason

@@ -39,8 +39,7 @@ class Roster:
         request.max_total = min(request.max_total, self.max_len)
         request.order = self._arrivals
         self._arrivals += 1
-        reads = request.params.reads_prefix_cache
-        self.cache.open(request.request_id, request.token_ids, read_prefix=reads)
+        self.cache.open(request.request_id, request.token_ids, read_prefix=request.reads_prefix)
         request.cache = self.cache.sequences[request.request_id]
         self.requests[request.request_id] = request
         self.waiting.push(request)
@@ -65,9 +64,7 @@ class Roster:
         self.free_row(request)
         self.waiting.push(request)
 
-    def finish(
-        self, request: Request, reason: FinishReason, stop_reason: int | str | None = None, error: str = ""
-    ) -> None:
+    def finish(self, request: Request, reason: FinishReason, stop_reason: int | None = None, error: str = "") -> None:
         """End a request at once. Pages and row come back when the last step with it has retired."""
         if request.state is State.FINISHED:
             return
@@ -102,7 +99,7 @@ class Roster:
             else:
                 self.cache.advance(request.request_id, computed)
         if token in stops:
-            self.finish(request, FinishReason.STOP, token if token in request.params.stop_token_ids else None)
+            self.finish(request, FinishReason.STOP, token if token in request.own_stop_ids else None)
         elif len(tokens) >= limit:
             self.finish(request, FinishReason.LENGTH)
 

@@ -1,0 +1,109 @@
+"""From what a caller asks to what the engine runs: every check that needs no engine is made here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from vllm_core.engine.errors import RequestError
+from vllm_core.engine.messages import NewRequest
+from vllm_core.engine.row_sampling import RowSamplings
+from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.interfaces.tokenizer import Tokenizer
+
+__all__ = ["Intake"]
+
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads counts over all seeds
+NO_LIMIT = 2**31 - 1
+
+
+class Intake:
+    """longest     tokens of a request, prompt and output together
+    seed        decides, with the order of requests, the noise of those that bring no seed of their own
+    processors  logits processors, ``runner.build.Chosen`` each
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        longest: int,
+        seed: int,
+        max_logprobs: int,
+        eos_token_ids: Sequence[int] = (),
+        tokenizer: Tokenizer | None = None,
+        processors: Sequence[Any] = (),
+    ) -> None:
+        self.vocab_size, self.longest = vocab_size, longest
+        self.eos_token_ids = frozenset(eos_token_ids)
+        self._samplings = RowSamplings(
+            vocab_size=vocab_size,
+            max_logprobs=max_logprobs,
+            eos_token_ids=self.eos_token_ids,
+            tokenizer=tokenizer,
+            processors=processors,
+        )
+        self._seed, self._count = seed, 0
+
+    def prepare(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        stream: bool = False,
+        priority: int = 0,
+        arrival_time: float | None = None,
+    ) -> NewRequest:
+        """Raises ``RequestError``. ``stream``: outputs on the way, not only the last one."""
+        ids = self._check(request_id, prompt_token_ids)
+        if not isinstance(params, SamplingParams):
+            raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", request_id)
+        try:
+            sampling = self._samplings.of(params, (self._seed + (self._count + 1) * GOLDEN) % 2**63)
+        except ValueError as error:
+            raise RequestError(str(error), request_id) from error
+        self._count += 1
+        ids = self._truncated(ids, params)
+        if len(ids) >= self.longest:
+            raise RequestError(
+                f"the prompt has {len(ids)} tokens; with one token of output it must fit into {self.longest}",
+                request_id,
+            )
+        eos = frozenset() if params.ignore_eos else self.eos_token_ids
+        return NewRequest(
+            request_id=request_id,
+            token_ids=ids,
+            sampling=sampling,
+            stop_ids=sorted(eos.union(params.stop_token_ids)),
+            own_stop_ids=list(params.stop_token_ids),
+            max_total=NO_LIMIT if params.max_tokens is None else len(ids) + params.max_tokens,
+            priority=priority,
+            arrival_time=time.time() if arrival_time is None else arrival_time,
+            reads_prefix=params.reads_prefix_cache,
+            each_token=stream or bool(params.stop),
+        )
+
+    def _truncated(self, ids: list[int], params: SamplingParams) -> list[int]:
+        """The prompt's last tokens, as many as the request wants."""
+        most = params.truncate_prompt_tokens
+        if most == -1:  # as many as leave room for the longest output
+            most = max(1, self.longest - (params.max_tokens or 1))
+        return ids if most is None else ids[-most:]
+
+    def _check(self, request_id: str, ids: Sequence[int]) -> list[int]:
+        if isinstance(ids, str | bytes | bytearray | memoryview) or not isinstance(ids, Sequence):
+            hint = "; its .tolist() is one" if hasattr(ids, "tolist") else ""
+            raise RequestError(f"a prompt's token ids must be a list of numbers, not {ids!r:.80}{hint}", request_id)
+        if not ids:
+            raise RequestError("the prompt is empty; give it at least one token", request_id)
+        ids = list(ids)
+        for i, token in enumerate(ids):
+            if type(token) is not int:
+                raise RequestError(f"token id {i} of the prompt must be a whole number, not {token!r:.80}", request_id)
+        low, high = min(ids), max(ids)
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise RequestError(f"token id {wrong} is not in the vocabulary of {self.vocab_size} tokens", request_id)
+        return ids
