@@ -144,6 +144,51 @@ def test_a_fork_shares_full_blocks_and_copies_the_partial_one():
     manager.check()
 
 
+def test_a_waiting_sequence_shares_what_a_running_one_has_computed_of_the_same_tokens():
+    manager = make(prefix_caching=False)
+    manager.open("parent", [*range(10), 50, 51])
+    manager.admit("parent", budget=12)
+    run(manager, 0, "parent", 12)
+    manager.open("child", [*range(10), 70, 71])
+    child = manager.admit("child", 2, parent_id="parent", shared=10)
+    assert (child.num_computed, child.pages) == (10, [[1, 2, 4]])
+    assert [(copy.source, copy.target) for copy in manager.take_copies()] == [(3, 4)]
+    manager.check()
+
+
+def test_a_cached_prefix_that_is_longer_than_what_can_be_shared_is_taken_instead():
+    manager = make()
+    manager.open("before", [*range(10), *range(70, 80)])
+    manager.admit("before", budget=20)
+    run(manager, 0, "before", 20)
+    manager.close("before")
+    manager.open("parent", [*range(10), 50, 51])
+    manager.admit("parent", budget=12)
+    manager.open("child", [*range(10), *range(70, 80)])
+    assert manager.admit("child", 2, parent_id="parent", shared=10).num_computed == 16
+    manager.check()
+
+
+def test_nothing_that_stands_on_forgotten_prefixes_is_found_again():
+    manager = make()
+    manager.open("parent", list(range(10)))
+    manager.admit("parent", budget=10)
+    run(manager, 0, "parent", 10)
+    manager.reset_prefix_cache()
+    child = list(range(10))
+    manager.open("child", child)
+    assert manager.admit("child", 10, parent_id="parent", shared=10).num_computed == 9
+    manager.take_copies()
+    child += range(90, 96)
+    manager.reserve("child", 16)
+    run(manager, 1, "child", 16)
+    assert not manager.pool.names
+    manager.release("child")
+    assert manager.admit("child", 16).num_computed == 0
+    run(manager, 2, "child", 16)
+    assert len(manager.pool.names) == 4
+
+
 def test_the_source_of_a_copy_stays_until_the_step_that_copies_has_retired():
     manager = make()
     manager.open("parent", list(range(10)))

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vllm_core.engine.cache import ExtraKey
 from vllm_core.engine.cache.hashing import PrefixChain
@@ -66,10 +68,32 @@ def test_after_truncation_the_new_tokens_count():
     assert chain.at(16) == name(16, tokens=tokens) != before
 
 
-def test_a_forked_chain_names_the_shared_prefix_alike_and_its_own_tokens_otherwise():
-    parent = PrefixChain(4, TOKENS, salt=b"s", extras=[ExtraKey(b"adapter")])
+def test_a_chain_that_learns_from_another_takes_over_the_shared_prefix_and_names_its_own_tokens_otherwise():
+    settings = {"salt": b"s", "extras": [ExtraKey(b"adapter")]}
+    parent = PrefixChain(4, TOKENS, **settings)
     parent.at(12)
     tokens = TOKENS[:10] + [99] * 10
-    child = parent.fork(tokens, 10)
+    child = PrefixChain(4, tokens, **settings)
+    child.learn(parent, 10)
     assert child.at(8) == parent.at(8)
-    assert child.at(12) == PrefixChain(4, tokens, salt=b"s", extras=[ExtraKey(b"adapter")]).at(12) != parent.at(12)
+    assert child.at(12) == PrefixChain(4, tokens, **settings).at(12) != parent.at(12)
+
+
+def test_a_chain_learns_nothing_from_one_with_another_salt():
+    with pytest.raises(ValueError, match="different salts"):
+        PrefixChain(4, TOKENS, salt=b"mine").learn(PrefixChain(4, TOKENS, salt=b"yours"), 8)
+
+
+described = st.tuples(
+    st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    st.binary(max_size=3),
+    st.lists(st.builds(ExtraKey, st.binary(max_size=2), st.integers(0, 7), st.none() | st.integers(8, 9)), max_size=2),
+)
+
+
+@given(one=described, other=described)
+@settings(max_examples=300, deadline=None)
+def test_two_prefixes_have_the_same_name_only_if_tokens_salt_and_keys_are_the_same(one, other):
+    first, second = (name(tokens=tokens, salt=salt, extras=extras) for tokens, salt, extras in (one, other))
+    assert (first == second) is (one == other)
+    assert first == name(tokens=list(one[0]), salt=one[1], extras=list(one[2]))

@@ -152,11 +152,15 @@ class Simulation:
         )  # fmt: skip
         self.running[name] = row
 
-    def admit(self, name: int, budget: int) -> None:
+    def admit(self, name: int, budget: int, beside: int | None = None) -> None:
+        shared = 0
+        if beside is not None and self.opened[beside]["root"] == self.opened[name]["root"]:
+            pairs = enumerate(zip(self.known[beside], self.known[name], strict=False))
+            shared = next((i for i, (a, b) in pairs if a != b), min(len(self.known[beside]), len(self.known[name])))
         in_flight = self.pages_in_flight()
         before = list(self.manager.pool.owners)
         free = self.manager.num_free
-        admission = self.manager.admit(name, budget)
+        admission = self.manager.admit(name, budget, parent_id=beside if shared else None, shared=shared)
         if admission is None:
             assert self.manager.num_free == free
             assert self.manager.pool.owners == before
@@ -336,6 +340,11 @@ class CacheMachine(RuleBasedStateMachine):
     def admit(self, which, budget):
         self.sim.admit(self.pick(self.sim.waiting, which), budget)
 
+    @precondition(lambda self: self.sim.waiting and self.sim.running)
+    @rule(which=st.integers(0, 9), beside=st.integers(0, 9), budget=st.integers(0, 9))
+    def admit_beside(self, which, beside, budget):
+        self.sim.admit(self.pick(self.sim.waiting, which), budget, beside=self.pick(self.sim.running, beside))
+
     @precondition(lambda self: len(self.sim.flights) < 3)
     @rule(leave_out=st.sets(st.integers(0, 9), max_size=2), chunk=st.integers(1, 12))
     def launch(self, leave_out, chunk):
@@ -414,7 +423,7 @@ def test_ten_thousand_requests_pass_through_a_tiny_cache_without_a_leak(mix, num
         while len(sim.known) < 6:
             sim.open(dice.randrange(3), dice.randint(1, 24), dice.randrange(2))
         for name in list(sim.waiting):
-            sim.admit(name, budget=8)
+            sim.admit(name, budget=8, beside=dice.choice([None, *sim.running]))
         sim.launch(sorted(sim.running), chunk=8)
         while len(sim.flights) > 1:
             sim.retire()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from vllm_core.engine.cache.groups import pages_of_sequence
+from vllm_core.engine.cache.longest import longest_sequence
 from vllm_core.interfaces.cache import CachePlan
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -44,7 +45,7 @@ def plan_memory(
     have = cache_bytes // caches.bytes_per_page - 1
     one = needed(max_model_len)
     if have < one:
-        fits = _longest(needed, have, max_model_len)
+        fits = longest_sequence(needed, have, max_model_len)
         need_bytes = (one + 1) * caches.bytes_per_page
         starts = [f"    --kv-cache-memory {need_bytes}"]
         if fits:
@@ -62,12 +63,3 @@ def plan_memory(
 
 def _shown(size: int) -> str:
     return f"{size / MiB:,.0f} MiB" if size >= 10 * MiB else f"{size / KiB:,.1f} KiB"
-
-
-def _longest(needed, have: int, limit: int) -> int:
-    """The most tokens of one sequence that ``have`` pages hold."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if needed(middle) <= have else (low, middle - 1)
-    return low

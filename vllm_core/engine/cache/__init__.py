@@ -7,8 +7,9 @@ How the scheduler uses it, in the order of a request's life (all lengths in toke
     open(seq_id, tokens, salt=, extra_keys=, encoder_tokens=, encoder_key=)
         Make a sequence known; it owns nothing yet. ``tokens`` is the request's own list of ids:
         the engine appends what was sampled, the manager only reads it.
-    admit(seq_id, budget=0) -> Admission | None
-        Reuse the longest cached prefix and take pages for up to ``budget`` tokens behind it.
+    admit(seq_id, budget=0, parent_id=, shared=) -> Admission | None
+        Reuse the longest cached prefix, or what a running parent has computed of ``shared`` common
+        tokens (partial blocks by copy), and take pages for up to ``budget`` tokens behind it.
         None: too few free pages, nothing was taken. Goes into ``RowInit``.
     reserve(seq_id, num_tokens) -> list[Growth] | None
         Before each step: a place for tokens up to ``num_tokens``, the upper bound of the cache
@@ -30,7 +31,7 @@ How the scheduler uses it, in the order of a request's life (all lengths in toke
     close(seq_id)
         The request ended, in whatever way: give up all pages and forget the sequence.
     fork(parent_id, child_id, tokens, budget=0) -> Admission | None
-        Open a sequence that shares what its parent has computed, partial blocks by copy.
+        ``open`` with the parent's salt and keys, and ``admit`` beside it, in one.
     rollback(seq_id, num_computed, budget=0) -> Admission | None
         Forget entries from position ``num_computed`` on; ``tokens`` may differ from there on.
         (Rejected drafts need no such call: rows step back on the device.)
@@ -42,9 +43,10 @@ Pages that a sequence gives up return to the pool when the last step launched wi
 
 from vllm_core.engine.cache.grouping import owner_names, plan_caches
 from vllm_core.engine.cache.hashing import ExtraKey
-from vllm_core.engine.cache.manager import CacheManager, CacheStats
+from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.cache.sequence import Admission, Growth
 from vllm_core.engine.cache.sizing import CachePlanError
+from vllm_core.engine.cache.stats import CacheStats
 from vllm_core.engine.cache.table import table_widths
 
 __all__ = [

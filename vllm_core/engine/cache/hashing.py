@@ -53,12 +53,13 @@ class PrefixChain:
         """Forget what depends on tokens from position ``length`` on."""
         del self._digests[length // self.unit :]
 
-    def fork(self, tokens: Sequence[int], length: int) -> PrefixChain:
-        """The chain of another sequence that shares the first ``length`` tokens, salt and extras."""
-        child = PrefixChain(self.unit, tokens, extras=self._extras)
-        child._root = self._root
-        child._digests = self._digests[: length // self.unit]
-        return child
+    def learn(self, other: PrefixChain, length: int) -> None:
+        """Take over the digests of another sequence that shares the first ``length`` tokens, salt and extras."""
+        if other._root != self._root:
+            raise ValueError("chains with different salts share no prefix")
+        count = length // self.unit
+        if count > len(self._digests):
+            self._digests[:] = other._digests[:count]
 
     def _append(self) -> None:
         start = len(self._digests) * self.unit

@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-import attrs
-
 from vllm_core.engine.cache.audit import check_cache
 from vllm_core.engine.cache.copies import PendingCopies
 from vllm_core.engine.cache.fence import Fence
 from vllm_core.engine.cache.groups import CacheGroups
 from vllm_core.engine.cache.hashing import ExtraKey
+from vllm_core.engine.cache.longest import longest_sequence
 from vllm_core.engine.cache.pool import PagePool
 from vllm_core.engine.cache.registry import Registry
 from vllm_core.engine.cache.sequence import Admission, CachedSequence, Growth, SeqId, Table
+from vllm_core.engine.cache.stats import CacheStats
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.steps import NULL_PAGE, PageCopy
-
-
-@attrs.frozen(kw_only=True)
-class CacheStats:
-    """Counts since the start."""
-
-    queries: int  # prompt tokens of admitted sequences that could have been found
-    hits: int  # of those, tokens that were found
-    evictions: int  # cached pages given up for room
 
 
 class CacheManager:
@@ -69,37 +60,44 @@ class CacheManager:
         seq.chain = self.sequences.new_chain(seq)
         self.sequences.add(seq_id, seq)
 
-    def admit(self, seq_id: SeqId, budget: int = 0) -> Admission | None:
-        """Start a waiting sequence: at least one of its tokens is left to compute."""
+    def admit(
+        self, seq_id: SeqId, budget: int = 0, *, parent_id: SeqId | None = None, shared: int = 0
+    ) -> Admission | None:
+        """Start a waiting sequence: at least one of its tokens is left to compute.
+
+        parent_id  A running sequence with the same salt and extra keys whose first ``shared``
+                   tokens are the same: what it has computed of them is shared, as far as it is
+                   still there and more than a cached prefix gives.
+        """
         seq = self.sequences[seq_id]
         limit = len(seq.tokens) - 1
         if seq.tables is not None or limit < 0:
             raise ValueError(f"sequence {seq_id!r} " + ("has no tokens" if limit < 0 else "was admitted already"))
-        length = self.groups.longest_hit(seq.chain, limit) if seq.chain is not None and seq.reads else 0
-        admission = self._place(seq_id, seq, self.groups.adopt(seq, length), length, budget)
-        if admission is not None and seq.chain is not None and seq.reads:
+        parent = None if parent_id is None else self.sequences.running(parent_id)
+        own = 0 if parent is None else seq.learn_names(parent, min(parent.computed, shared, limit))
+        reads = seq.chain is not None and seq.reads
+        found = self.groups.longest_hit(seq.chain, limit) if reads else 0  # type: ignore[arg-type]
+        if parent is not None and own > found and (tables := self._inherit(parent, own)) is not None:
+            if parent.chain is None:
+                seq.chain = None  # it would name what stands on entries that must not be found
+            return self._place(seq_id, seq, tables, own, budget)
+        admission = self._place(seq_id, seq, self.groups.adopt(seq, found), found, budget)
+        if admission is not None and reads:
             self._queries += limit
-            self._hits += length
+            self._hits += found
         return admission
 
     def fork(self, parent_id: SeqId, child_id: SeqId, tokens: Sequence[int], budget: int = 0) -> Admission | None:
-        """Open ``child_id``, whose ``tokens`` begin with all that its parent has computed.
+        """Open and admit ``child_id``, whose ``tokens`` begin with all that its parent has computed.
 
-        It continues where the host knows its parent to be. Where that state is gone or about to
-        be overwritten (a recurrent state with a step in flight), it starts from a cached prefix.
-        None: too few free pages; the child is open and waits.
+        It continues where the host knows its parent to be, unless that state is gone or about to
+        be overwritten (a recurrent state with a step in flight). None: the child is open and waits.
         """
-        parent = self.sequences.running(parent_id)
-        length = min(parent.computed, len(tokens) - 1)
-        child = CachedSequence(
-            tokens, parent.salt, parent.extras, parent.encoder_tokens, parent.encoder_key, parent.shares
-        )
-        child.chain = None if parent.chain is None else parent.chain.fork(tokens, length)
+        of = self.sequences.running(parent_id)
+        child = CachedSequence(tokens, of.salt, of.extras, of.encoder_tokens, of.encoder_key, of.shares)
+        child.chain = self.sequences.new_chain(child)
         self.sequences.add(child_id, child)
-        tables = self._inherit(parent, length)
-        if tables is None:
-            return self.admit(child_id, budget)
-        return self._place(child_id, child, tables, length, budget)
+        return self.admit(child_id, budget, parent_id=parent_id, shared=len(tokens))
 
     def rollback(self, seq_id: SeqId, num_computed: int, budget: int = 0) -> Admission | None:
         """Make a sequence continue from ``num_computed`` entries at most, as a new ``RowInit`` says.
@@ -129,9 +127,7 @@ class CacheManager:
         for table in seq.tables:
             # The end of a prefix is of no use without its beginning: evict it first.
             self.fence.release([page for page in reversed(table.pages) if page != NULL_PAGE], seq.last_step)
-        seq.tables, seq.computed, seq.room, seq.next_event, seq.nulls = None, 0, 0, 0, []
-        if seq.chain is None:
-            seq.chain = self.sequences.new_chain(seq)
+        self.sequences.reset(seq)
 
     def close(self, seq_id: SeqId) -> None:
         """Give up all pages and forget the sequence."""
@@ -216,6 +212,10 @@ class CacheManager:
         """
         return sum(group.most(num_tokens, step_tokens, encoder_tokens) for group in self.groups.all)
 
+    def longest_sequence(self, step_tokens: int, limit: int) -> int:
+        """The most tokens, up to ``limit``, of a sequence that has all pages for itself."""
+        return longest_sequence(lambda tokens: self.most_pages(tokens, step_tokens), self.pool.num_pages - 1, limit)
+
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes. What now runs leaves none behind."""
         self.sequences.begin_anew()
@@ -241,7 +241,7 @@ class CacheManager:
         seq.tables, seq.computed = tables, length
         if self.groups.grow(seq, min(length + budget, len(seq.tokens), self.groups.max_tokens)) is None:
             self.groups.disown(tables)
-            seq.tables, seq.computed, seq.room, seq.next_event = None, 0, 0, 0
+            self.sequences.reset(seq)
             return None
         self.groups.note_event(seq)
         for copy in self.groups.start_copies(tables, length):

@@ -34,6 +34,11 @@ class Registry(dict[SeqId, CachedSequence]):
         media = (ExtraKey(b"encoder:" + seq.encoder_key),) if seq.encoder_tokens else ()
         return PrefixChain(self._unit, seq.tokens, salt=seq.salt, extras=seq.extras + media)
 
+    def reset(self, seq: CachedSequence) -> None:
+        """The sequence has no pages and waits."""
+        seq.tables, seq.computed, seq.room, seq.next_event, seq.nulls = None, 0, 0, 0, []
+        seq.chain = seq.chain or self.new_chain(seq)
+
     def begin_anew(self) -> None:
         """What now runs leaves no prefixes behind until it is admitted again."""
         for seq in self.values():

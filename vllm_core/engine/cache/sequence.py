@@ -65,3 +65,9 @@ class CachedSequence:
     next_event: float = 0  # learning less than this many computed tokens changes nothing
     last_step: int = -1  # the newest step launched with it
     nulls: list[Growth] = attrs.field(factory=list)  # entries to be nulled on the device
+
+    def learn_names(self, other: CachedSequence, length: int) -> int:
+        """Take over the names of the first ``length`` tokens, which are the same there; returns the length."""
+        if self.chain is not None and other.chain is not None:
+            self.chain.learn(other.chain, length)
+        return length
