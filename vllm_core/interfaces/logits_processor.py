@@ -41,6 +41,8 @@ class LogitsProcessor(Protocol):
     ) -> Tensor:
         """Change logits float32 [N, V] of affected rows, in place or not; returns [N, V]. Never synchronises.
 
+        A line that comes back with no token left (all -inf) is taken as it was before.
+
         rows   int64 [N], the row of each line; a row whose drafts are verified has several lines.
         ends   int64 [N], tokens before the one that the line draws, drafts before it included:
                they are ``view.token_ids[row, :end]``.

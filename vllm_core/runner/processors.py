@@ -68,7 +68,9 @@ class Processors:
                 raise _failed(name, error) from error
             if not isinstance(part, Tensor) or part.shape != shape or part.dtype != torch.float32:
                 raise _failed(name, ValueError(f"apply must return float32 {tuple(shape)}, not {_kind(part)}"))
-            logits.index_copy_(0, at, part)
+            # A line where no token is left stays as it was: something must be drawn.
+            before, dead = logits.index_select(0, at), part.amax(-1, keepdim=True) == float("-inf")
+            logits.index_copy_(0, at, torch.where(dead, before, part))
         return logits
 
     def after(self, inputs: Inputs, emitted: Emitted) -> None:
