@@ -34,6 +34,8 @@ def provides() -> list[Provides]:
         Provides("rope_variant", "default", "rotary embedding without scaling"),
         Provides("weight_format", "safetensors", "safetensors files with a config.json"),
         Provides("tokenizer", "auto", "whatever transformers reads"),
+        Provides("tokenizer", "hf", "the same, by name"),
+        Provides("tokenizer", "slow", "refused: transformers 5 has one implementation"),
         Provides("chat_renderer", "auto", "the model's Jinja template, in a sandbox"),
         Provides("scheduler_policy", "fcfs", "first come, first served"),
         Provides("sampler", "reference", "plain torch on any device"),
@@ -87,11 +89,12 @@ def weight_format(query: WeightFormatQuery) -> Offer | Refusal | None:
 
 @hookimpl
 def tokenizer(query: TokenizerQuery) -> Offer | Refusal | None:
-    return (
-        Offer(name="auto", target="vllm_core.engine.tokenizer:load_tokenizer", rank=Rank.PORTABLE)
-        if query.mode == "auto"
-        else None
-    )
+    if query.mode == "slow":
+        reason = "transformers 5 has one implementation of each tokenizer, and takes no notice of use_fast=False"
+        return Refusal(reason, name="slow", remedy="leave tokenizer_mode at auto")
+    if query.mode not in ("auto", "hf"):
+        return None
+    return Offer(name=query.mode, target="vllm_core.engine.tokenizer:load_tokenizer", rank=Rank.PORTABLE)
 
 
 @hookimpl

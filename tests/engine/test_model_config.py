@@ -21,7 +21,7 @@ def test_tables_are_merged_and_other_values_replaced():
 
 
 def test_a_slip_in_a_table_is_named_with_its_path():
-    with pytest.raises(ModelConfigError, match='no "text_config.vocab_sise"; did you mean "text_config.vocab_size"'):
+    with pytest.raises(ModelConfigError, match=r'no "text_config.vocab_sise"; did you mean "text_config.vocab_size"'):
         model_config(STORED, {"text_config": {"vocab_sise": 7}})
 
 

@@ -50,7 +50,39 @@ class Case:
         assert "skip_tokenizer_init" in self.refused(tokenizer=self.folder, skip_tokenizer_init=True)
 
     def tokenizer_mode(self):
-        assert 'tokenizer "slow" was asked for (--tokenizer-mode)' in self.refused(tokenizer_mode="slow")
+        assert self.winner("tokenizer", tokenizer_mode="hf") == "hf"
+        refused = self.refused(tokenizer_mode="slow")
+        assert 'tokenizer "slow" was asked for (--tokenizer-mode)' in refused
+        assert "transformers 5 has one implementation" in refused
+        assert "leave tokenizer_mode at auto" in refused
+        assert 'no active plugin offers it; did you mean "auto"?' in self.refused(tokenizer_mode="autoo")
+
+    def tokenizer_revision(self):
+        assert "files have no revisions" in self.refused(tokenizer_revision="main")
+        assert "files have no revisions" in self.refused(tokenizer_revision="main", tokenizer=self.folder)
+        seen = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "huggingface_hub.snapshot_download",
+                lambda repo, **asked: seen.append((repo, asked["revision"])) or self.folder,
+            )
+            LLM("org/name", revision="v1", tokenizer_revision="v2").shutdown()
+            LLM("org/name", revision="v1", tokenizer="org/name").shutdown()
+            LLM("org/name", revision="v1", tokenizer="org/other", tokenizer_revision="v3").shutdown()
+        of_model = ("org/name", "v1")
+        assert seen == [of_model, ("org/name", "v2"), of_model, of_model, of_model, ("org/other", "v3")]
+
+    def chat_template(self):
+        text = "{{ messages[0]['content'] | upper }}"
+        file = self.tmp_path / "shout.jinja"
+        file.write_text(text)
+        for given in (text, str(file)):
+            with LLM(self.folder, chat_template=given) as llm:
+                assert llm.render_chat([{"role": "user", "content": "hi"}]) == "HI"
+        assert "no such file here, and not a Jinja template" in self.refused(chat_template="shout.jina")
+        assert "chat_template was given together with skip_tokenizer_init" in self.refused(
+            chat_template=text, skip_tokenizer_init=True
+        )
 
     def skip_tokenizer_init(self):
         assert self.built(skip_tokenizer_init=True).built.tokenizer is None
@@ -79,9 +111,35 @@ class Case:
     def hf_overrides(self):
         assert self.built(hf_overrides={"max_position_embeddings": 99}).built.max_model_len == 99
 
+        def shorter(config):
+            config.max_position_embeddings = 77
+            return config
+
+        built = self.built(hf_overrides=shorter).built
+        assert built.max_model_len == 77
+        assert built.settings.hf_overrides == {"max_position_embeddings": 77}
+        assert built.lock.settings["hf_overrides"] == {"max_position_embeddings": 77}
+        assert "must return the configuration" in self.refused(hf_overrides=lambda config: None)
+
     def generation_config(self):
-        assert self.built(generation_config="none").get_default_sampling_params() == SamplingParams()
-        assert "generation_config must be one of 'auto', 'none'" in self.refused(generation_config="vllm")
+        folder = self.tmp_path / "sampling"
+        folder.mkdir()
+        (folder / "generation_config.json").write_text('{"top_k": 9, "eos_token_id": [1, 7]}')
+        for name, params in (("none", {}), ("vllm", {}), (str(folder), {"top_k": 9})):
+            built = self.built(generation_config=name)
+            assert built.get_default_sampling_params() == SamplingParams(**params)
+            assert (7 in built.built.eos_token_ids) == (name == str(folder))
+        assert "there is no such folder" in self.refused(generation_config="nonne")
+        assert "that folder has no generation_config.json" in self.refused(generation_config=str(self.tmp_path))
+
+    def override_generation_config(self):
+        given = {"temperature": 0.25, "max_new_tokens": 3, "eos_token_id": 5}
+        built = self.built(override_generation_config=given, generation_config="none")
+        assert built.get_default_sampling_params() == SamplingParams(temperature=0.25, max_tokens=3)
+        assert 5 in built.built.eos_token_ids
+        assert 'did you mean "temperature"?' in self.refused(override_generation_config={"temprature": 1})
+        assert "temperature must be at least 0" in self.refused(override_generation_config={"temperature": -1})
+        assert "not supported yet" in self.refused(override_generation_config={"typical_p": 0.5})
 
     def max_model_len(self):
         with LLM(self.folder, max_model_len=9) as llm:

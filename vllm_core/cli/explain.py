@@ -28,7 +28,7 @@ class Explain:
     def run(self, args: argparse.Namespace) -> int:
         loaded = engine_settings(args)
         catalog = check_plugins(loaded)
-        from vllm_core.engine.choices import choose_text
+        from vllm_core.engine.choose_text import choose_text
         from vllm_core.engine.resolve import resolve
         from vllm_core.plugins.explain import explain, format_explain
 

@@ -90,6 +90,8 @@ def _checked(setting: Declared, value: Any) -> Any:
     """From a typed value: nothing is guessed, except that a whole number may stand for a float."""
     if value is None and setting.optional:
         return None
+    if setting.function and callable(value):
+        return value
     if setting.type in (str, int, float, bool):  # the common cases, without importing cattrs
         return _primitive(setting.type, value, setting.name)
     try:

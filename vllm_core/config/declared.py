@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -27,6 +28,7 @@ class Declared:
     low: float | None
     high: float | None
     group: str
+    function: bool  # whether Python may give a function instead
     attribute: attrs.Attribute
 
     @property
@@ -80,8 +82,9 @@ def _declared(cls: type) -> dict[str, Declared]:
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """The type of written values, and whether None is one; functions cannot be written."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        kinds = [a for a in typing.get_args(annotation) if a is not type(None)]
-        if len(kinds) < len(typing.get_args(annotation)):
-            return functools.reduce(lambda a, b: a | b, kinds), True
+        args = typing.get_args(annotation)
+        kinds = [a for a in args if a is not type(None) and typing.get_origin(a) is not Callable]
+        return functools.reduce(lambda a, b: a | b, kinds), type(None) in args
     return annotation, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -21,9 +22,23 @@ class EngineSettings:
     tokenizer: str | None = setting(
         None, group="model", help="A folder or Hub id to take the tokenizer from, instead of the model's own."
     )
-    tokenizer_mode: str = setting("auto", group="model", help="Which tokenizer implementation reads the files.")
+    tokenizer_mode: str = setting(
+        "auto",
+        group="model",
+        help="Which tokenizer implementation reads the files: auto, hf (transformers'), or one that a plugin offers.",
+    )
+    tokenizer_revision: str | None = setting(
+        None,
+        group="model",
+        help="Branch, tag or commit on the Hub to take the tokenizer from. Default: the model's, for its own.",
+    )
     skip_tokenizer_init: bool = setting(
         False, group="model", help="Do without a tokenizer: prompts are token ids and outputs have no text."
+    )
+    chat_template: str | None = setting(
+        None,
+        group="model",
+        help="A file with a Jinja template for conversations, or the template itself, instead of the model's own.",
     )
     revision: str | None = setting(
         None, group="model", help="Branch, tag or commit of a model on the Hub; refused for local files."
@@ -43,13 +58,21 @@ class EngineSettings:
     quantization: str | None = setting(
         None, group="model", help="Quantization method, instead of the one the checkpoint names."
     )
-    hf_overrides: dict[str, Any] = setting({}, group="model", help="Fields that replace those of config.json.")
+    hf_overrides: dict[str, Any] | Callable[[Any], Any] = setting(
+        {},
+        group="model",
+        function=True,
+        help="Fields that replace those of config.json; tables are merged into its tables. From Python also a function"
+        " that gets the configuration and returns it changed.",
+    )
     generation_config: str = setting(
         "auto",
         group="model",
-        choices=("auto", "none"),
-        help="Where default sampling parameters come from: auto reads generation_config.json, none ignores it. The"
-        " tokens that end a text are the model's in both cases.",
+        help="Where default sampling parameters come from: auto reads the model's generation_config.json, none (or"
+        " vllm) ignores it, and a folder's is read instead. The tokens that end a text stay the model's with none.",
+    )
+    override_generation_config: dict[str, Any] = setting(
+        {}, group="model", help="Fields over those of generation_config.json, or alone if that is ignored."
     )
     max_model_len: int | None = setting(
         None,

@@ -19,6 +19,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     group: str = "",
+    function: bool = False,
 ) -> Any:
     """A field of an attrs class of settings. Its annotation is the type users' values are converted to.
 
@@ -26,12 +27,13 @@ def setting(
     unit    of a number: "tokens per step", "bytes"
     trade   what a higher and a lower value cost
     choices, low, high   what is allowed; anything else is refused, naming the setting
+    function   whether Python may give a function instead of a value
     group   heading it stands under in --help and docs/settings.md
     """
 
     def check(instance: Any, attribute: attrs.Attribute, value: Any) -> None:
         name = attribute.name
-        if value is None:
+        if value is None or (function and callable(value)):
             return
         if choices and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
@@ -40,7 +42,10 @@ def setting(
         if high is not None and value > high:
             raise ValueError(f"{name} must be at most {high:,}{' ' + unit if unit else ''}, not {value!r}")
 
-    meta = {"help": help, "unit": unit, "trade": trade, "choices": choices, "low": low, "high": high, "group": group}
+    meta = {
+        "help": help, "unit": unit, "trade": trade, "choices": choices, "low": low, "high": high, "group": group,
+        "function": function,
+    }  # fmt: skip
     if isinstance(default, dict | list | set):
         return attrs.field(factory=lambda: type(default)(default), validator=check, metadata={"setting": meta})
     return attrs.field(default=default, validator=check, metadata={"setting": meta})

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from vllm_core.config.engine import EngineSettings
-from vllm_core.engine.choices import choose_text
+from vllm_core.engine.choose_text import choose_text
 from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
@@ -77,7 +77,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
     executor, capacity = start_executor(resolved)
     timings.update(capacity.timings)
     return BuiltEngine(
-        settings=settings,
+        settings=resolved.settings,
         executor=executor,
         capacity=capacity,
         max_model_len=resolved.build.model.max_model_len,

@@ -5,40 +5,89 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["TemplateRenderer", "check_messages", "template_renderer"]
+from vllm_core.engine.chat_content import with_content
+from vllm_core.engine.errors import nearest
+
+__all__ = ["TemplateRenderer", "check_messages", "default_template", "template_renderer"]
 
 
 def template_renderer(tokenizer: Any) -> TemplateRenderer:
-    """The renderer of a tokenizer that transformers reads."""
+    """The renderer of a tokenizer that transformers reads. Its ``chat_template`` goes before transformers' own."""
     hf = getattr(tokenizer, "hf", None)
     if hf is None:
         raise ValueError(
             f"the tokenizer is a {type(tokenizer).__name__}, which brings no Jinja template: "
             "its plugin should offer a chat_renderer"
         )
-    return TemplateRenderer(hf)
+    return TemplateRenderer(hf, getattr(tokenizer, "chat_template", None))
+
+
+def default_template(templates: Any) -> str:
+    """The template for plain conversations; some tokenizers have several, by name. "" without one."""
+    if isinstance(templates, Mapping):
+        templates = templates.get("default")
+    return templates if isinstance(templates, str) else ""
 
 
 class TemplateRenderer:
     """``interfaces.tokenizer.ChatRenderer`` over a transformers tokenizer, or a template of one's own."""
 
-    def __init__(self, hf: Any, chat_template: str | None = None) -> None:
+    def __init__(self, hf: Any, chat_template: str | Mapping[str, str] | None = None) -> None:
         self._hf = hf
-        self.chat_template: str | None = chat_template or getattr(hf, "chat_template", None)
+        self.chat_template = chat_template or getattr(hf, "chat_template", None)
 
-    def render(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-        """``options`` reach the template: add_generation_prompt (default True), tools, and what it reads itself."""
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """The prompt. ``options`` are what the template itself reads.
+
+        chat_template                 instead of the model's, or the name of one of several
+        chat_template_content_format  how the template gets a message's content: see ``with_content``
+        add_generation_prompt         whether the prompt ends where the answer begins; default: unless the next is set
+        continue_final_message        whether the answer continues the last message
+        """
         check_messages(messages)
-        template = options.pop("chat_template", None) or self.chat_template
-        if not template:
+        template = self._choose(chat_template, bool(tools))
+        messages = with_content(messages, chat_template_content_format, template)
+        if add_generation_prompt is None:
+            add_generation_prompt = not continue_final_message
+        try:
+            return self._hf.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                tools=None if tools is None else list(tools),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **options,
+            )
+        except Exception as error:  # a template is the model author's code: whatever it raises is about this request
+            raise ValueError(f"the chat template refuses these messages: {error}") from error
+
+    def _choose(self, asked: str | None, tools: bool) -> str:
+        named = self.chat_template
+        if isinstance(named, Mapping):
+            asked = asked or ("tool_use" if tools and "tool_use" in named else "default")
+            if asked in named:
+                return named[asked]
+            if "{" not in asked:
+                raise ValueError(
+                    f"this model has no chat template {asked!r}{nearest(asked, named)}: {', '.join(named)}"
+                )
+        template = asked or named
+        if not isinstance(template, str):
             raise ValueError(
                 "this model's tokenizer has no chat template: pass chat_template=, or use generate with a plain prompt"
             )
-        options.setdefault("add_generation_prompt", not options.get("continue_final_message", False))
-        try:
-            return self._hf.apply_chat_template(list(messages), chat_template=template, tokenize=False, **options)
-        except Exception as error:  # a template is the model author's code: whatever it raises is about this request
-            raise ValueError(f"the chat template refuses these messages: {error}") from error
+        return template
 
 
 def check_messages(messages: Any) -> None:

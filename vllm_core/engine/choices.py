@@ -10,8 +10,7 @@ import attrs
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.errors import SettingError, did_you_mean
 from vllm_core.hookspecs import HOOKS
-from vllm_core.interfaces.queries import ChatQuery, ProposerQuery, QuantizationQuery, TokenizerQuery
-from vllm_core.interfaces.weights import Checkpoint
+from vllm_core.interfaces.queries import ProposerQuery, QuantizationQuery
 from vllm_core.plugins import Decision, Question, Selector
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.records import kind_of
@@ -79,16 +78,6 @@ def refuse_parallelism(settings: EngineSettings) -> None:
             )
 
 
-def refuse_contradictions(settings: EngineSettings) -> None:
-    """Settings that leave another one without effect."""
-    if settings.skip_tokenizer_init:
-        for name, given in (("tokenizer", settings.tokenizer), ("tokenizer_mode", settings.tokenizer_mode != "auto")):
-            if given:
-                raise SettingError(
-                    f"{name} was given together with skip_tokenizer_init, which leaves no tokenizer; drop one of them"
-                )
-
-
 def choose_quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:
     details = config.get("quantization_config") or {}
     method = settings.quantization or details.get("quant_method")
@@ -116,24 +105,3 @@ def choose_proposer(
     return ProposerChoice(
         target=decision.offer.target, num_drafts=num_drafts, config={**decision.offer.options, **config}
     )
-
-
-def choose_text(
-    selector: Selector, settings: EngineSettings, checkpoint: Checkpoint, config: Mapping
-) -> tuple[Any, Any]:
-    """The tokenizer and the chat renderer; (None, None) if there is none and none is wanted."""
-    from vllm_core.engine.tokenizer import tokenizer_files
-
-    if settings.skip_tokenizer_init:
-        return None, None
-    # A revision names a commit of one repository: another's tokenizer has none of that name.
-    revision = settings.revision if settings.tokenizer == settings.model else None
-    files = tokenizer_files(settings.tokenizer, checkpoint, download_dir=settings.download_dir, revision=revision)
-    architectures = tuple(config.get("architectures") or ())
-    mode = settings.tokenizer_mode
-    query = TokenizerQuery(mode=mode, path=files.path, files=(), architectures=architectures)
-    named = None if mode == "auto" else mode
-    tokenizer = selector.choose("tokenizer", query, named, asked_by="--tokenizer-mode").load()(files)
-    template = getattr(tokenizer, "chat_template", None) or ""
-    chat = ChatQuery(mode="auto", architectures=architectures, template=template)
-    return tokenizer, selector.choose("chat_renderer", chat).load()(tokenizer)

@@ -17,15 +17,15 @@ from vllm_core.engine.choices import (
     choose_proposer,
     choose_quantization,
     choose_step_tokens,
-    refuse_contradictions,
     refuse_parallelism,
 )
 from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
+from vllm_core.engine.choose_text import refuse_text_settings
+from vllm_core.engine.default_sampling import generation_configs
 from vllm_core.engine.memory import plan_memory
-from vllm_core.engine.model_config import explain_config, model_config
+from vllm_core.engine.model_config import explain_config, model_config, plain_overrides
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.progress import loading_line
-from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.engine.timing import timed
 from vllm_core.engine.tokenizer import eos_ids
 from vllm_core.interfaces.queries import (
@@ -46,7 +46,7 @@ __all__ = ["Resolved", "resolve"]
 class Resolved:
     """All choices made and recorded; no weight read, no page made."""
 
-    settings: EngineSettings
+    settings: EngineSettings  # hf_overrides as fields, where a function was given
     selector: Selector
     lock: Lock
     checkpoint: Checkpoint
@@ -64,7 +64,7 @@ def resolve(settings: EngineSettings) -> Resolved:
     """Make every choice of an engine. Raises the error that names what is missing and what would work."""
     timings: dict[str, float] = {}
     refuse_parallelism(settings)
-    refuse_contradictions(settings)
+    refuse_text_settings(settings)
     with timed(timings, "plugins"):
         rules = read_policy(settings.plugins)
         catalog = load_catalog(rules)
@@ -85,10 +85,10 @@ def resolve(settings: EngineSettings) -> Resolved:
             catalog=catalog,
             choose=selector.choose,
         )
+        settings = attrs.evolve(settings, hf_overrides=plain_overrides(checkpoint.config, settings.hf_overrides))
         config = model_config(checkpoint.config, settings.hf_overrides)
-        eos = eos_ids(config, checkpoint.generation_config)
-        generation_config = checkpoint.generation_config if settings.generation_config == "auto" else {}
-        SamplingParams.from_defaults(generation_config)  # what cannot be a default is refused before a weight is read
+        generation_config, ending = generation_configs(settings, checkpoint.generation_config)
+        eos = eos_ids(config, ending)
     with timed(timings, "model"):
         architectures = tuple(config.get("architectures") or ())
         served = selector.choose_model(ModelQuery(architectures=architectures, config=config, device=device))

@@ -71,6 +71,11 @@ def tokenizer_files(
         return checkpoint.tokenizer
     folder = Path(named).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"tokenizer_revision is {revision!r}, but the tokenizer is in {folder}, and files have no revisions\n"
+                "  instead leave tokenizer_revision out"
+            )
         return TokenizerFiles(path=str(folder))
     if not is_hub_id(named):
         raise FileNotFoundError(f"tokenizer={named!r} is neither a folder here nor a Hub id such as 'owner/name'")
