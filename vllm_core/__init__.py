@@ -1,13 +1,13 @@
 """vllm-core: a small LLM serving engine in which every feature is a plugin.
 
-Importing this package imports no torch; ``LLM`` and ``SamplingParams`` load on first use.
+Importing this package imports no torch; ``LLM``, ``AsyncLLM`` and ``SamplingParams`` load on first use.
 """
 
 import os
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__"]
 
 # Read by OpenMP when torch loads. Its default, threads that spin while they wait, starves them as soon as another
 # process uses the cores: reading a model took 12.5 s instead of 0.9 s beside two busy processes on 2 cores, against
@@ -15,10 +15,15 @@ __all__ = ["LLM", "SamplingParams", "__version__"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from vllm_core.engine.async_llm import AsyncLLM
     from vllm_core.engine.llm import LLM
     from vllm_core.engine.sampling_params import SamplingParams
 
-_LAZY = {"LLM": "vllm_core.engine.llm", "SamplingParams": "vllm_core.engine.sampling_params"}
+_LAZY = {
+    "AsyncLLM": "vllm_core.engine.async_llm",
+    "LLM": "vllm_core.engine.llm",
+    "SamplingParams": "vllm_core.engine.sampling_params",
+}
 
 
 def __getattr__(name: str):
