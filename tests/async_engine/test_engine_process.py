@@ -144,7 +144,7 @@ def test_what_fails_while_it_is_built_is_said_and_leaves_no_process(folder, tmp_
 def test_a_step_that_fails_ends_the_engine_with_its_reason(folder):
     llm = AsyncLLM(folder)
     # A vocabulary that the engine does not have: the only way past the checks of the intake.
-    llm._intake.vocab_size = 10**9
+    llm._desk._intake.vocab_size = 10**9
 
     async def ask():
         with pytest.raises(EngineDeadError, match="a step failed"):
