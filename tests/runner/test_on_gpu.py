@@ -1,18 +1,22 @@
 """The same steps on a CUDA device: nothing waits for it, and the tokens are those of the CPU."""
 
+import msgspec
+import numpy as np
 import pytest
 import torch
 
 from vllm_core.interfaces.sampler import SamplingTensors
+from vllm_core.interfaces.steps import RowSampling
 from vllm_core.runner import truncation
 from vllm_core.runner.inprocess import InProcessExecutor, StepError
 from vllm_core.runner.noise import uniform
 from vllm_core.runner.sampler import ReferenceSampler
 
 from .proposers import HiddenHead, PromptLookup
+from .test_changes import ASKED, Ban
 from .test_inprocess import Build, launch_ahead
-from .test_runner import requests
-from .toy import Driver, make_runner
+from .test_runner import PROMPTS, requests
+from .toy import Driver, Request, make_runner
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,6 +105,60 @@ def test_drawn_drafts_verify_without_waiting():
     results = launch_without_waiting(runner, requests([0]), 15)
     output = [t for r in results for t in r.tokens(0)][:30]
     assert output == plain[: len(output)]
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_changed_logits_and_reports_need_no_waiting_either(k):
+    def work():
+        widths = [(3, 2), (None, None), (0, -1), (-1, None)]
+        return [
+            Request(i, list(p), msgspec.structs.replace(s, logprobs=a, prompt_logprobs=b))
+            for i, (p, s, (a, b)) in enumerate(zip(PROMPTS, ASKED, widths, strict=True))
+        ]
+
+    proposer = PromptLookup(k, {"ngram": 1}) if k else None
+    plain = Driver(make_runner()).generate(work(), 30)
+    results = launch_without_waiting(make_runner(proposer, k, device=GPU), work(), 15)
+    on_cpu = InProcessExecutor(Build(make_runner(proposer, k)))
+    on_cpu.start()
+    expected = launch_ahead(on_cpu, Driver(on_cpu._runner), work(), 15)
+    on_cpu.stop()
+    for i in range(4):
+        output = [t for r in results for t in r.tokens(i)][:30]
+        assert output == plain[i][: len(output)]
+    for got, want in zip(results, expected, strict=True):
+        assert len(got.prompt_logprobs) == (2 if got.step == 1 else 0)
+        for mine, theirs in zip(got.logprobs + got.prompt_logprobs, want.logprobs + want.prompt_logprobs, strict=True):
+            assert (mine.rows, mine.counts, mine.first) == (theirs.rows, theirs.counts, theirs.first)
+            emitted = theirs.token_ids[:, 0] >= 0
+            np.testing.assert_array_equal(mine.token_ids[emitted], theirs.token_ids[emitted])
+            np.testing.assert_allclose(mine.logprobs[emitted], theirs.logprobs[emitted], atol=1e-5)
+            np.testing.assert_array_equal(mine.ranks[emitted], theirs.ranks[emitted])
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_ids_for_the_host_arrive_while_the_device_works_on_the_next_step(k):
+    def work():
+        return [
+            Request(
+                i, list(p), RowSampling(temperature=0.5, seed=i, processors=["ban"] * (i < 3), extra_args={"ban": i})
+            )
+            for i, p in enumerate(PROMPTS)
+        ]
+
+    plain = Driver(make_runner(processors={"ban": Ban()})).generate(work(), 30)
+    ban = Ban(needs_ids=True)
+    proposer = PromptLookup(k, {"ngram": 1}) if k else None
+    executor = InProcessExecutor(Build(make_runner(proposer, k, device=GPU, processors={"ban": ban})))
+    executor.start()
+    results = launch_ahead(executor, Driver(executor._runner), work(), 15)
+    executor.stop()
+    for i in range(4):
+        output = [t for r in results for t in r.tokens(i)][:30]
+        assert output == plain[i][: len(output)]
+    assert {row for row, _, _ in ban.seen} == {0, 1, 2}
+    for row, device, host in ban.seen:
+        assert [t for t in device[len(PROMPTS[row]) :] if t >= 0] == host
 
 
 def test_a_pending_step_times_out_and_then_arrives():
