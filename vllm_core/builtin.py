@@ -38,6 +38,7 @@ def provides() -> list[Provides]:
         Provides("tokenizer", "slow", "refused: transformers 5 has one implementation"),
         Provides("chat_renderer", "auto", "the model's Jinja template, in a sandbox"),
         Provides("scheduler_policy", "fcfs", "first come, first served"),
+        Provides("scheduler_policy", "priority", "smaller priorities first, at the expense of what runs"),
         Provides("sampler", "reference", "plain torch on any device"),
     ]
 
@@ -106,7 +107,10 @@ def chat_renderer(query: ChatQuery) -> Offer | Refusal | None:
 
 @hookimpl
 def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
-    return Offer(name="fcfs", target="vllm_core.engine.policy:FirstComeFirstServed") if query.policy == "fcfs" else None
+    policies = {"fcfs": "FirstComeFirstServed", "priority": "MostUrgentFirst"}
+    if query.policy not in policies:
+        return None
+    return Offer(name=query.policy, target=f"vllm_core.engine.policy:{policies[query.policy]}")
 
 
 @hookimpl

@@ -84,6 +84,7 @@ class FakeDevice:
         self.wire: list[bytes] = []
         self.depth = 2  # steps in flight at most
         self.sampled = 0  # tokens
+        self.copied = 0  # pages
         self.owners: list[int] | None = None  # of each page, as the engine has it
         self.launched, self.fetched = [], []
         self.rng = np.random.default_rng(seed)
@@ -108,7 +109,7 @@ class FakeDevice:
         self.wire.append(msgspec.msgpack.encode(plan))
         self.launched.append(plan.step)
         assert len(self.launched) - len(self.fetched) <= self.depth, "not too many steps in flight"
-        assert not plan.copies, "nothing here forks"
+        self._copy(plan.copies)
         for init in plan.inits:
             self.rows[init.row] = Row(init, len(self.plan.groups))
         for growth in plan.growths:
@@ -127,6 +128,18 @@ class FakeDevice:
             emitted = self._run(self.rows[row], plan.num_tokens[i], plan.num_drafts[i], plan.samples[i])
             out[i, : len(emitted)] = emitted
         return FakePending(self, StepResult(step=plan.step, token_ids=out))
+
+    def _copy(self, copies):
+        """All are read before any is written. Who copies from a page keeps it until the step is over."""
+        if self.owners is not None:
+            assert all(self.owners[copy.source] and self.owners[copy.target] for copy in copies), (
+                "nobody's page is copied"
+            )
+        contents = [self.pages[copy.source].copy() for copy in copies]
+        for copy, content in zip(copies, contents, strict=True):
+            assert copy.source != copy.target
+            self.pages[copy.target] = content
+        self.copied += len(copies)
 
     def _write(self, row, count, drafts, bound):
         """All rows write before any row reads, as the layers of a model do."""

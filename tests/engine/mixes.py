@@ -11,6 +11,7 @@ from tests.engine.harness import make_engine, run
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.outputs import RequestOutput
+from vllm_core.engine.policy import MostUrgentFirst
 from vllm_core.engine.sampling_params import SamplingParams
 
 
@@ -23,6 +24,7 @@ class Ask:
     seed: int = 0
     at: int = 0  # step before which it arrives
     abort_at: int | None = None
+    priority: int = 0
 
     @property
     def params(self) -> SamplingParams:
@@ -51,6 +53,7 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
             seed=rng.randint(0, 3),
             at=rng.randint(0, 20),
             abort_at=rng.choice([None, None, None, rng.randint(0, 40)]),
+            priority=rng.randint(0, 3),
         )
         for _ in range(rng.randint(1, 14))
     ]
@@ -70,7 +73,7 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
         "caching": rng.random() < 0.7,
         "max_len": rng.randint(45, 64),
         "depth": rng.choice([2, 2, 3, 4]),
-        "policy": rng.choice([None, LastComeFirstServed()]),
+        "policy": rng.choice([None, LastComeFirstServed(), MostUrgentFirst()]),
     }
     return asks, device, options
 
@@ -86,7 +89,7 @@ def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngin
             if name not in arrived and (ask.at <= i or not engine.has_work):
                 arrived.add(name)
                 try:
-                    engine.add_request(str(name), list(ask.prompt), ask.params)
+                    engine.add_request(str(name), list(ask.prompt), ask.params, priority=ask.priority)
                 except RequestError as error:
                     assert "must fit" in str(error)  # noqa: PT017
                     refused.add(name)

@@ -111,7 +111,20 @@ class EngineSettings:
         help="Most prompt and output tokens computed in one step. Default: the platform's, for steps of about 0.2 s.",
         trade="Higher: better prefill throughput. Lower: shorter worst gap between two output tokens.",
     )
-    scheduling_policy: str = setting("fcfs", group="scheduler", help="Which waiting request runs first.")
+    scheduling_policy: str = setting(
+        "fcfs",
+        group="scheduler",
+        help="Which request runs first. fcfs: the one that came first. priority: the one with the smallest priority,"
+        " in the place of running ones if need be. Plugins offer others.",
+    )
+    max_waiting_requests: int | None = setting(
+        None,
+        group="scheduler",
+        low=0,
+        unit="requests",
+        help="Requests that may wait for a free row; more are refused. Default: any number.",
+        trade="Lower: callers learn early that the engine is overloaded.",
+    )
     async_scheduling: bool = setting(
         True,
         group="scheduler",

@@ -58,6 +58,7 @@ class EngineCore:
             max_model_len=max_model_len,
             num_drafts=capacity.num_drafts,
             policy=policy,
+            max_waiting=settings.max_waiting_requests,
         )
         self.roster = self.scheduler.roster
         loop = OverlappedLoop if settings.async_scheduling else PlainLoop
@@ -80,6 +81,9 @@ class EngineCore:
                 priority=new.priority,
                 reads_prefix=new.reads_prefix,
                 each_token=new.each_token,
+                sibling_of=new.sibling_of,
+                salt=new.salt,
+                extra_keys=tuple(new.extra_keys),
             )
         )
 

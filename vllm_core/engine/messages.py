@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from vllm_core.engine.cache.hashing import ExtraKey
 from vllm_core.interfaces.steps import RowSampling
 
 __all__ = ["Line", "NewRequest", "Update"]
@@ -33,6 +34,9 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     arrival_time: float = msgspec.field(default_factory=time.time)  # seconds since the epoch
     reads_prefix: bool = True  # False: all of its prompt is computed
     each_token: bool = False  # an update whenever there are tokens; False: one at the end
+    sibling_of: str = ""  # id of the first sample of the same prompt (n > 1), in the others
+    salt: bytes = b""  # cached prefixes are shared among equal ones only
+    extra_keys: list[ExtraKey] = []  # adapters and media that the cache depends on
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from typing import Any
 
 import attrs
 
+from vllm_core.engine.cache.hashing import ExtraKey
 from vllm_core.engine.messages import Line
 from vllm_core.interfaces.steps import RowSampling
 
@@ -52,6 +53,9 @@ class Request:
     max_total: int  # tokens, prompt and output together
     own_stop_ids: frozenset[int] = frozenset()  # of stop_ids, those that the request named itself
     reads_prefix: bool = True  # False: all of its prompt is computed
+    salt: bytes = b""  # cached prefixes are shared among equal ones only
+    extra_keys: tuple[ExtraKey, ...] = ()  # adapters and media that its cache depends on
+    sibling_of: str = ""  # id of the first sample of the same prompt, if it is another one of it
     each_token: bool = False  # its caller wants to know of each; else at the end
     order: int = 0  # counts arrivals
     priority: int = 0  # smaller is more urgent, to policies that look at it
@@ -66,6 +70,7 @@ class Request:
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
     cache: Any = None  # what the cache manager keeps for it
+    family: Any = None  # ``family.Family``, if its prompt has several samples
     logprobs: list[Line] = attrs.field(factory=list)  # of each output token, if asked for
     prompt_logprobs: list[Line] = attrs.field(factory=list)  # of the prompt's tokens from the second on
     first_token_time: float | None = None  # seconds since the epoch

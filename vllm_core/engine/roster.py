@@ -7,6 +7,7 @@ from bisect import insort
 from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.cache.sequence import Admission
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.family import Family
 from vllm_core.engine.policy import FirstComeFirstServed
 from vllm_core.engine.request import NO_ROW, FinishReason, Request, State
 from vllm_core.engine.waiting import WaitingQueue
@@ -18,9 +19,17 @@ __all__ = ["Roster"]
 class Roster:
     """The states of requests change here only, and with them what the cache manager knows."""
 
-    def __init__(self, cache: CacheManager, max_rows: int, max_len: int, policy: SchedulerPolicy | None) -> None:
+    def __init__(
+        self,
+        cache: CacheManager,
+        max_rows: int,
+        max_len: int,
+        policy: SchedulerPolicy | None,
+        max_waiting: int | None = None,
+    ) -> None:
         self.cache = cache
         self.max_len = max_len  # tokens of a request, prompt and output together
+        self.max_waiting = max_waiting  # requests beyond those that free rows are there for; None: any number
         self.requests: dict[str, Request] = {}  # all that have not finished
         self.waiting = WaitingQueue(policy or FirstComeFirstServed())
         self.running: list[Request] = []  # in the order of their keys
@@ -36,13 +45,23 @@ class Roster:
                 f"the prompt has {request.num_prompt} tokens; with one token of output it must fit into {self.max_len}",
                 request.request_id,
             )
+        sibling = self.requests.get(request.sibling_of)
+        if sibling is None:
+            self._check_queue(request)
         request.max_total = min(request.max_total, self.max_len)
         request.order = self._arrivals
         self._arrivals += 1
-        self.cache.open(request.request_id, request.token_ids, read_prefix=request.reads_prefix)
+        self.cache.open(
+            request.request_id,
+            request.token_ids,
+            salt=request.salt,
+            extra_keys=request.extra_keys,
+            read_prefix=request.reads_prefix,
+        )
         request.cache = self.cache.sequences[request.request_id]
         self.requests[request.request_id] = request
-        self.waiting.push(request)
+        if sibling is None or Family.of(sibling).add(request):
+            self.waiting.push(request)
 
     def start(self, request: Request, admission: Admission) -> None:
         """The first of the queue gets a row; its pages it has."""
@@ -68,14 +87,16 @@ class Roster:
         """End a request at once. Pages and row come back when the last step with it has retired."""
         if request.state is State.FINISHED:
             return
+        held = request.family is not None and request.family.leave(request)
         if request.state is State.RUNNING:
             self.running.remove(request)
-        else:
+        elif not held:
             self.waiting.drop()
         request.finish(reason, stop_reason, error)
         del self.requests[request.request_id]
         self.cache.close(request.request_id)
         self.free_row(request)
+        self._queue_siblings(request)
 
     def take(self, request: Request, sampled: list[int], drafts: int) -> None:
         """Append what a step sampled, up to the token that ends the request. -1 ends the list."""
@@ -98,6 +119,9 @@ class Roster:
                 sequence.computed = computed
             else:
                 self.cache.advance(request.request_id, computed)
+        if request.family is not None and not request.family.computed:
+            request.family.computed = True
+            self._queue_siblings(request)
         if token in stops:
             self.finish(request, FinishReason.STOP, token if token in request.own_stop_ids else None)
         elif len(tokens) >= limit:
@@ -108,3 +132,17 @@ class Roster:
         if request.row != NO_ROW and request.in_flight == 0:
             self.free_rows.append(request.row)
             request.row = NO_ROW
+
+    def _queue_siblings(self, request: Request) -> None:
+        """Those who waited for it to compute their prompt, and need to no longer."""
+        if request.family is not None:
+            for sibling in request.family.let_go():
+                self.waiting.push(sibling)
+
+    def _check_queue(self, request: Request) -> None:
+        waiting = len(self.waiting) - len(self.free_rows)
+        if self.max_waiting is not None and waiting >= self.max_waiting:
+            raise RequestError(
+                f"{max(waiting, 0)} requests wait already, and no more may (max_waiting_requests); try again later",
+                request.request_id,
+            )

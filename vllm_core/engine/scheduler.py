@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections import deque
 
 from vllm_core.engine.cache.manager import CacheManager
+from vllm_core.engine.door import Door
 from vllm_core.engine.flight import Draft, Flight
 from vllm_core.engine.logprobs import book
 from vllm_core.engine.request import FinishReason, Request, State
 from vllm_core.engine.roster import Roster
 from vllm_core.interfaces.scheduling import SchedulerPolicy
-from vllm_core.interfaces.steps import NULL_PAGE, RowInit, StepResult
+from vllm_core.interfaces.steps import StepResult
 
 __all__ = ["Scheduler"]
 
@@ -37,16 +38,19 @@ class Scheduler:
         max_model_len: int,
         num_drafts: int = 0,
         policy: SchedulerPolicy | None = None,
+        max_waiting: int | None = None,
     ) -> None:
         self.cache = cache
-        self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.num_drafts = num_drafts
-        self.roster = Roster(cache, max_rows, self._longest(max_model_len), policy)
+        # Of one request, a step's tokens may be in flight and as many being scheduled.
+        longest = cache.longest_sequence(2 * max_num_batched_tokens, max_model_len)
+        self.roster = Roster(cache, max_rows, longest, policy, max_waiting)
+        self._door = Door(self.roster, cache, max_running=min(max_num_seqs, max_rows), budget=max_num_batched_tokens)
         self.flights: deque[Flight] = deque()  # launched, oldest first
         self.given_up: list[Request] = []  # ended by ``schedule``, for the caller to take
         self._step = 0
-        self._starved: tuple[Request, int] | None = None  # did not fit when so many pages were free
+        self._passed_over: tuple[Request, int] | None = None  # lacked pages for so many tokens, unlike larger keys
 
     @property
     def has_work(self) -> bool:
@@ -56,6 +60,7 @@ class Scheduler:
 
     def schedule(self) -> Flight | None:
         """Plan the next step, or None if nothing can run before a step in flight has retired."""
+        self._make_way()
         draft = Draft(self.max_num_batched_tokens)
         prefilling = []
         pages_ran_out = False
@@ -67,10 +72,12 @@ class Scheduler:
             elif request.state is State.RUNNING and draft.budget > 0:
                 pages_ran_out |= not self._decode(request, draft, rest)
         for request in prefilling:
+            if draft.budget > 0 and not pages_ran_out:
+                self._door.admit(draft, before=request.key)
             if request.state is State.RUNNING and draft.budget > 0:
                 pages_ran_out |= not self._prefill(request, draft)
         if not pages_ran_out:
-            self._admit(draft)
+            self._door.admit(draft)
         if not draft.requests:
             if not self.flights and self.roster.requests:
                 self._give_up_on_one()
@@ -80,6 +87,16 @@ class Scheduler:
         self._step += 1
         self.flights.append(flight)
         return flight
+
+    def _make_way(self) -> None:
+        """Preempt for the sake of smaller keys, before anything is scheduled that could not be taken back."""
+        passed_over, self._passed_over = self._passed_over, None
+        if passed_over is not None and passed_over[0].state is State.RUNNING:
+            (request, end), last = passed_over, self.roster.running[-1]
+            if last is not request and not (self.cache.num_waiting or self.cache.can_reserve(request.request_id, end)):
+                self.roster.preempt(last)
+        elif self.roster.waiting.preempts:
+            self._door.make_way()
 
     def _decode(self, request: Request, draft: Draft, rest: int) -> bool:
         """Schedule the token sampled last and its drafts. False: pages ran out."""
@@ -112,51 +129,11 @@ class Scheduler:
             scheduled = set(draft.rows)
             victim = next(r for r in reversed(self.roster.running) if r.row not in scheduled)
             if victim is request:
-                return False  # those before it run on and will give back pages
+                self._passed_over = request, end
+                return False  # those in the step run on and will give back pages
             self.roster.preempt(victim)
         draft.grow(request.row, growths)
         return True
-
-    def _admit(self, draft: Draft) -> None:
-        """Let waiting requests in, in order, while there is budget, a row and room for all they bring."""
-        while draft.budget > 0 and self.roster.free_rows and len(self.roster.running) < self.max_num_seqs:
-            request = self.roster.waiting.first()
-            if request is None or request.in_flight:  # preempted: its last tokens are not known yet
-                return
-            if self.roster.running and self._starved is not None:
-                starved, free = self._starved
-                if request is starved and self.cache.num_free <= free:
-                    return
-            admission = self.cache.admit(request.request_id, draft.budget)
-            if admission is not None and self._outgrows(request):
-                self.cache.release(request.request_id)
-                admission = None
-            if admission is None:
-                self._starved = request, self.cache.num_free
-                return
-            self._starved = None
-            self.roster.start(request, admission)
-            draft.inits.append(
-                RowInit(
-                    row=request.row,
-                    token_ids=request.token_ids[:],
-                    num_computed=admission.num_computed,
-                    pages=admission.pages,
-                    sampling=request.sampling,
-                    num_prompt=request.num_prompt,
-                    report_from=1 + len(request.prompt_logprobs),
-                )
-            )
-            tokens = min(draft.budget, request.prefill_end - request.bound)
-            draft.add(request, tokens, 0, request.bound + tokens == request.prefill_end)
-
-    def _outgrows(self, request: Request) -> bool:
-        """Whether the rest of what is known would not fit: then it would soon be preempted again."""
-        if not self.roster.running:
-            return False
-        held = sum(page != NULL_PAGE for table in request.cache.tables for page in table.pages)
-        most = self.cache.most_pages(len(request.token_ids) + 1, 2 * self.max_num_batched_tokens)
-        return most - held > self.cache.num_free
 
     def _give_up_on_one(self) -> None:
         """Nothing runs and nothing can: end the first request with the reason, rather than wait for ever."""
@@ -201,15 +178,3 @@ class Scheduler:
             if request.state is not State.RUNNING:
                 self.roster.free_row(request)
         return news
-
-    def _longest(self, max_model_len: int) -> int:
-        """Tokens of the longest sequence that fits into the cache when it runs alone."""
-        step_tokens, pages = 2 * self.max_num_batched_tokens, self.cache.pool.num_pages - 1
-        low, high = 0, max_model_len
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.cache.most_pages(middle, step_tokens) <= pages:
-                low = middle
-            else:
-                high = middle - 1
-        return low

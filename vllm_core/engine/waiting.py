@@ -15,6 +15,8 @@ class WaitingQueue:
 
     def __init__(self, policy: SchedulerPolicy) -> None:
         self._policy = policy
+        self.preempts: bool = getattr(policy, "preempts", False)
+        """A waiting request may take the place of a running one with a larger key."""
         self._heap: list[tuple[tuple[float, ...], Request]] = []
         self._gone = 0  # finished while they waited: still in the heap
 
@@ -22,16 +24,8 @@ class WaitingQueue:
         return len(self._heap) - self._gone
 
     def push(self, request: Request) -> None:
-        candidate = Candidate(
-            request_id=request.request_id,
-            arrival=request.arrival,
-            order=request.order,
-            priority=request.priority,
-            prompt_tokens=request.num_prompt,
-            output_tokens=request.num_output,
-            cached_tokens=max(request.num_cached, 0),
-        )
-        request.key = (*self._policy.key(candidate), request.order)
+        if not (request.key and self.preempts):  # keys that change could preempt each other for ever
+            request.key = (*self._policy.key(_candidate(request)), request.order)
         heapq.heappush(self._heap, (request.key, request))
 
     def first(self) -> Request | None:
@@ -47,3 +41,15 @@ class WaitingQueue:
     def drop(self) -> None:
         """A request in the queue has just finished: it no longer counts."""
         self._gone += 1
+
+
+def _candidate(request: Request) -> Candidate:
+    return Candidate(
+        request_id=request.request_id,
+        arrival=request.arrival,
+        order=request.order,
+        priority=request.priority,
+        prompt_tokens=request.num_prompt,
+        output_tokens=request.num_output,
+        cached_tokens=max(request.num_cached, 0),
+    )

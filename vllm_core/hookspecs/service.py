@@ -14,7 +14,8 @@ def scheduler_policy(query: SchedulerQuery, settings: Any) -> Offer | Refusal | 
     """Offer an order among waiting requests.
 
     When     Once per engine, in the process of the scheduler.
-    query    ``policy`` as the user named it. ``"fcfs"``, first come first served, is the core's.
+    query    ``policy`` as the user named it. ``"fcfs"``, first come first served, and
+             ``"priority"``, smaller numbers first, are the core's.
     Returns  ``Offer`` whose target has the contract ``interfaces.scheduling.SchedulerPolicy``: a
              key for each request, the smallest runs first. ``None`` for other names.
     Choice   The policy is always named, so somebody must offer it; two with the same name:

@@ -23,11 +23,14 @@ class Candidate:
 class SchedulerPolicy(Protocol):
     """Made once an engine. Waiting requests run in ascending order of ``key``.
 
-    When memory runs out, the running request with the largest key is preempted.
+    When memory runs out, the running request with the largest key is preempted. So it is for a
+    waiting request with a smaller key that lacks a row or pages, if the policy has an attribute
+    ``preempts = True``. Then a request keeps the key of its arrival: two could otherwise preempt
+    each other for ever.
     """
 
     def key(self, request: Candidate) -> tuple[float, ...]:
         """Compared with other requests' keys; ``order`` is appended to make all different.
 
-        Asked when the request is queued and when it is queued again.
+        Asked when the request is queued and, unless the policy preempts, when it is queued again.
         """
