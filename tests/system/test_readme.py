@@ -32,10 +32,14 @@ def test_every_link_of_a_document_leads_to_a_file(document):
     assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
 
 
+def programs() -> list[str]:
+    return [block for block in blocks("python") if "LLM(" in block]
+
+
 @pytest.mark.slow
 @needs_smollm2
-def test_the_readmes_program_prints_that_the_capital_is_paris(tmp_path):
-    (program,) = [block for block in blocks("python") if "LLM(" in block]
+@pytest.mark.parametrize("program", programs(), ids=["LLM", "AsyncLLM"])
+def test_the_readmes_programs_print_that_the_capital_is_paris(program, tmp_path):
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert "Paris" in run.stdout
