@@ -74,7 +74,7 @@ def init(row: int, prompt: list[int], output: list[int], sampling: RowSampling) 
 @pytest.mark.parametrize("seed", range(60))
 def test_every_mixture_of_requests_gives_the_logits_of_the_plain_version(seed):
     make = random.Random(seed)
-    edits = Edits(ROWS, CPU)
+    edits = Edits(ROWS, VOCAB, CPU)
     for _ in range(3):  # rows are taken again and again: nothing of the last request may stay
         taken = make.sample(range(ROWS), make.randint(1, ROWS))
         prompts = {row: [make.randrange(VOCAB) for _ in range(make.randint(1, 20))] for row in taken}
@@ -97,7 +97,7 @@ def test_every_mixture_of_requests_gives_the_logits_of_the_plain_version(seed):
 
 
 def test_rows_that_ask_for_nothing_get_their_own_logits_back_untouched():
-    edits = Edits(ROWS, CPU)
+    edits = Edits(ROWS, VOCAB, CPU)
     edits.take([init(0, [1, 2], [], RowSampling()), init(1, [1], [], RowSampling(presence_penalty=1.0))])
     logits = torch.randn(2, VOCAB, dtype=torch.bfloat16)
     assert (
@@ -111,7 +111,7 @@ def test_rows_that_ask_for_nothing_get_their_own_logits_back_untouched():
 
 
 def test_what_would_leave_no_token_is_left_out_of_that_row_only():
-    edits = Edits(ROWS, CPU)
+    edits = Edits(ROWS, VOCAB, CPU)
     asked = RowSampling(allowed_ids=[3, 4], bad_words=[[3]], min_tokens=2, stop_ids=[4])
     edits.take([init(0, [1], [], asked), init(1, [1], [], RowSampling(min_tokens=2, stop_ids=[4]))])
     got = edits.apply(torch.zeros(2, VOCAB), np.array([0, 1]), torch.tensor([0, 1]), torch.tensor([1, 1]), rows_of({}))
@@ -120,7 +120,7 @@ def test_what_would_leave_no_token_is_left_out_of_that_row_only():
 
 
 def test_no_guess_counts_as_no_token():
-    edits = Edits(ROWS, CPU)
+    edits = Edits(ROWS, VOCAB, CPU)
     edits.take([init(0, [1], [2], RowSampling(frequency_penalty=1.0, bad_words=[[3, 4]]))])
     tokens = rows_of({0: [1, 2, 3, -1]})
     got = edits.apply(torch.zeros(1, VOCAB), np.array([0]), torch.tensor([0]), torch.tensor([4]), tokens)
@@ -130,7 +130,7 @@ def test_no_guess_counts_as_no_token():
 
 
 def test_a_longer_bad_word_leaves_the_words_of_other_rows_as_they_were():
-    edits = Edits(ROWS, CPU)
+    edits = Edits(ROWS, VOCAB, CPU)
     edits.take([init(0, [1], [5], RowSampling(bad_words=[[5, 6], [7]]))])
     edits.take([init(1, [1], [5], RowSampling(bad_words=[[9, 9, 9, 9]]))])
     got = edits.apply(torch.zeros(1, VOCAB), np.array([0]), torch.tensor([0]), torch.tensor([2]), rows_of({0: [1, 5]}))

@@ -20,9 +20,9 @@ LAST = "penalties"
 class Changes:
     """What requests ask for by parameter, and logits processors: these come before the penalties, as in vLLM."""
 
-    def __init__(self, rows: Rows, processors: Mapping[str, LogitsProcessor]) -> None:
+    def __init__(self, rows: Rows, vocab: int, processors: Mapping[str, LogitsProcessor]) -> None:
         self._rows = rows
-        self.edits = Edits(rows.num_rows, rows.device)
+        self.edits = Edits(rows.num_rows, vocab, rows.device)
         self.processors = Processors(processors, rows) if processors else None
 
     def take(self, inits: Sequence[RowInit]) -> None:

@@ -26,22 +26,25 @@ class Edits:
     """What each of R rows asks for; the host knows which rows ask at all.
 
     prompt_len   int64 [R], tokens of the prompt: outputs begin there
+    keep         bool [R, V], allowed tokens of rows that restrict them; made when the first one does
     """
 
-    def __init__(self, num_rows: int, device: torch.device) -> None:
-        self.num_rows, self.device = num_rows, device
+    def __init__(self, num_rows: int, vocab: int, device: torch.device) -> None:
+        self.num_rows, self.vocab, self.device = num_rows, vocab, device
         self.asked = {kind: np.zeros(num_rows, dtype=bool) for kind in KINDS}
         self.any = np.zeros(num_rows, dtype=bool)
+        self.counting = np.zeros(num_rows, dtype=bool)  # presence or frequency, which need counts
         self.prompt_len = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.min_end = torch.zeros(num_rows, dtype=torch.int64, device=device)  # tokens before a stop is allowed
         self.repetition = torch.ones(num_rows, dtype=torch.float32, device=device)
         self.presence = torch.zeros(num_rows, dtype=torch.float32, device=device)
         self.frequency = torch.zeros(num_rows, dtype=torch.float32, device=device)
+        self.keep: Tensor | None = None
 
         def lists(pad: float, dtype: torch.dtype = torch.int64) -> RowLists:
             return RowLists(num_rows, pad, dtype, device)
 
-        self.allowed, self.stops = lists(-1), lists(-1)
+        self.stops = lists(-1)
         self.bias_ids, self.bias = lists(-1), lists(0.0, torch.float64)
         # Bad words one after the other, each as long as the longest: prefix (padded with -1 in front), last token.
         self.words, self.word_length = lists(-1), 1
@@ -53,6 +56,7 @@ class Edits:
         wanted = [init.sampling for init in inits]
         for kind, asks in _ASKS.items():
             self.asked[kind][rows] = [asks(w) for w in wanted]
+        self.counting[rows] = [bool(w.presence_penalty or w.frequency_penalty) for w in wanted]
         before = self.any[rows].any()
         self.any[rows] = np.logical_or.reduce([self.asked[kind][rows] for kind in KINDS])
         if not before and not self.any[rows].any():
@@ -70,7 +74,7 @@ class Edits:
             target: Tensor = getattr(self, name)
             target.index_copy_(0, new["rows"], new[name].to(target.dtype))
         at = rows.tolist()
-        self.allowed.set(at, [w.allowed_ids for w in wanted])
+        self._set_allowed(new["rows"], at, [w.allowed_ids for w in wanted])
         self.stops.set(at, [w.stop_ids if w.min_tokens else () for w in wanted])
         self.bias_ids.set(at, [list(w.logit_bias) for w in wanted])
         self.bias.set(at, [list(w.logit_bias.values()) for w in wanted])
@@ -96,46 +100,57 @@ class Edits:
         asked = {kind: lines for kind in kinds if len(lines := np.flatnonzero(self.asked[kind][host_rows]))}
         if not asked:
             return logits
-        logits = logits.float().clone()
+        logits = logits.to(torch.float32, copy=True)
         for kind, lines in asked.items():
             at = upload({"lines": lines}, self.device)["lines"]
-            part = logits.index_select(0, at)
-            edit = getattr(self, f"_{kind}")
-            edit(part, rows.index_select(0, at), ends.index_select(0, at), tokens)
-            logits.index_copy_(0, at, part)
+            mine = rows.index_select(0, at)
+            if kind == "allowed":
+                self._restrict(logits, at, mine)
+            elif kind == "bad_words":
+                _ban(logits, at, self._completed(mine, ends.index_select(0, at), tokens))
+            elif kind == "min_tokens":
+                early = ends.index_select(0, at) < self.min_end.index_select(0, mine)
+                _ban(logits, at, torch.where(early[:, None], self.stops.table.index_select(0, mine), -1))
+            elif kind == "bias":
+                # A bias of 0 for token 0 stands where a row has none.
+                index = at[:, None] * self.vocab + self.bias_ids.table.index_select(0, mine).clamp_min(0)
+                added = self.bias.table.index_select(0, mine).float()
+                logits.view(-1).scatter_add_(0, index.view(-1), added.view(-1))
+            else:
+                counting = bool(self.counting[host_rows[lines]].any())
+                self._penalise(logits, at, mine, ends.index_select(0, at), tokens, counting)
         return logits
 
-    def _allowed(self, logits: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor) -> None:
-        keep = _marked(self.allowed.table.index_select(0, rows), logits.shape[1])
-        _mask(logits, ~keep)
+    def _restrict(self, logits: Tensor, at: Tensor, rows: Tensor) -> None:
+        assert self.keep is not None
+        before = _lines(logits, at)
+        kept = before.masked_fill(~self.keep.index_select(0, rows), float("-inf"))
+        logits.index_copy_(0, at, torch.where(_dead(kept), before, kept))
 
-    def _min_tokens(self, logits: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor) -> None:
-        early = ends < self.min_end.index_select(0, rows)
-        stops = self.stops.table.index_select(0, rows)
-        _mask(logits, _marked(torch.where(early[:, None], stops, -1), logits.shape[1]))
+    def _penalise(self, logits: Tensor, at: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor, counting: bool) -> None:
+        """arXiv 1909.05858 (repetition, over prompt and output); presence and frequency over the output, as OpenAI.
 
-    def _bias(self, logits: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor) -> None:
-        # A bias of 0 for token 0 stands where a row has none.
-        ids, bias = self.bias_ids.table.index_select(0, rows).clamp_min(0), self.bias.table.index_select(0, rows)
-        logits.scatter_add_(1, ids, bias.to(logits.dtype))
-
-    def _penalties(self, logits: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor) -> None:
-        """arXiv 1909.05858 (repetition, over prompt and output); presence and frequency over the output, as OpenAI."""
-        ids = tokens.index_select(0, rows).long()
+        Only logits of tokens that are there are touched. One that is there twice is written twice, with one value.
+        """
+        ids = tokens.index_select(0, rows).long()  # [M, L]
         column = torch.arange(ids.shape[1], device=ids.device)
         known = (column < ends[:, None]) & (ids >= 0)
-        output = known & (column >= self.prompt_len.index_select(0, rows)[:, None])
-        vocab = logits.shape[1]
-        counts = torch.zeros(len(ids), vocab + 1, device=ids.device)
-        counts.scatter_add_(1, torch.where(output, ids, vocab), torch.ones_like(ids, dtype=counts.dtype))
-        counts = counts[:, :vocab]
-        seen = _marked(torch.where(known, ids, -1), vocab)
+        ids = torch.where(known, ids, ids[:, :1])  # the first is always there
+        index = (at[:, None] * self.vocab + ids).view(-1)
+        flat = logits.view(-1)
+        old = flat.index_select(0, index).view_as(ids)
         repetition = self.repetition.index_select(0, rows)[:, None]
-        logits.copy_(torch.where(seen, torch.where(logits > 0, logits / repetition, logits * repetition), logits))
-        logits.sub_(self.frequency.index_select(0, rows)[:, None] * counts)
-        logits.sub_(self.presence.index_select(0, rows)[:, None] * (counts > 0))
+        new = torch.where(old > 0, old / repetition, old * repetition)
+        if counting:
+            output = known & (column >= self.prompt_len.index_select(0, rows)[:, None])
+            counts = torch.zeros(len(ids), self.vocab, device=ids.device).scatter_add_(1, ids, output.float())
+            counts = counts.gather(1, ids)
+            new -= self.frequency.index_select(0, rows)[:, None] * counts
+            new -= self.presence.index_select(0, rows)[:, None] * (counts > 0)
+        flat.scatter_(0, index, new.view(-1))
 
-    def _bad_words(self, logits: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor) -> None:
+    def _completed(self, rows: Tensor, ends: Tensor, tokens: Tensor) -> Tensor:
+        """int64 [M, words]: the last token of each bad word that it would complete; -1: it would not."""
         n = self.word_length
         words = self.words.table.index_select(0, rows)
         words = words[:, : words.shape[1] // n * n].view(len(rows), -1, n)  # [M, words, n]
@@ -144,8 +159,16 @@ class Edits:
         at = ends[:, None] + torch.arange(1 - n, 0, device=rows.device)
         past = tokens.index_select(0, rows).long().gather(1, at.clamp_min(0))
         past = torch.where(at >= self.prompt_len.index_select(0, rows)[:, None], past, -2)
-        hit = ((prefix == past[:, None]) | (prefix == -1)).all(-1)
-        _mask(logits, _marked(torch.where(hit, last, -1), logits.shape[1]))
+        return torch.where(((prefix == past[:, None]) | (prefix == -1)).all(-1), last, -1)
+
+    def _set_allowed(self, rows: Tensor, host_rows: Sequence[int], allowed: Sequence[Sequence[int]]) -> None:
+        if self.keep is None:
+            if not any(allowed):
+                return
+            self.keep = torch.zeros(self.num_rows, self.vocab, dtype=torch.bool, device=self.device)
+        self.keep.index_fill_(0, rows, False)
+        at = [np.asarray(ids, dtype=np.int64) + row * self.vocab for row, ids in zip(host_rows, allowed, strict=True)]
+        self.keep.view(-1).index_fill_(0, upload({"at": np.concatenate(at)}, self.device)["at"], True)
 
     def _set_words(self, rows: list[int], words: Sequence[Sequence[Sequence[int]]]) -> None:
         for row, own in zip(rows, words, strict=True):
@@ -161,17 +184,26 @@ class Edits:
         self.words.set(rows, flat)
 
 
-def _mask(logits: Tensor, marks: Tensor) -> None:
-    """Take the marked tokens away, except from lines where nothing would be left."""
-    left = logits.masked_fill(marks, float("-inf"))
-    logits.copy_(torch.where(left.amax(-1, keepdim=True) == float("-inf"), logits, left))
+def _ban(logits: Tensor, at: Tensor, ids: Tensor) -> None:
+    """Take tokens ids [M, W] (-1: none) away from lines ``at`` [M], except from lines where none would be left."""
+    there = ids >= 0
+    first = ids.gather(1, there.long().argmax(1, keepdim=True))  # -1 in lines without any
+    index = (at[:, None] * logits.shape[1] + torch.where(there, ids, first).clamp_min(0)).view(-1)
+    flat = logits.view(-1)
+    before = flat.index_select(0, index).view_as(ids)
+    flat.scatter_(0, index, before.masked_fill(first >= 0, float("-inf")).view(-1))
+    keep = _dead(_lines(logits, at)) | (first < 0)
+    flat.scatter_(0, index, torch.where(keep, before, float("-inf")).view(-1))
 
 
-def _marked(ids: Tensor, vocab: int) -> Tensor:
-    """bool [M, vocab]: which tokens stand in a line of ids [M, W]; -1 stands for none."""
-    marks = torch.zeros(len(ids), vocab + 1, dtype=torch.bool, device=ids.device)
-    marks.scatter_(1, torch.where(ids >= 0, ids, vocab), True)
-    return marks[:, :vocab]
+def _lines(logits: Tensor, at: Tensor) -> Tensor:
+    """Lines ``at``, in ascending order; no copy if it is all of them."""
+    return logits if len(at) == len(logits) else logits.index_select(0, at)
+
+
+def _dead(logits: Tensor) -> Tensor:
+    """bool [M, 1]: no token is left."""
+    return logits.amax(-1, keepdim=True) == float("-inf")
 
 
 _ASKS = {

@@ -66,7 +66,7 @@ class Runner:
         self.backends = plan.bind_caches(caches, self.pages)
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         self.sampler = sampler or ReferenceSampler()
-        self.changes = Changes(self.rows, processors or {})
+        self.changes = Changes(self.rows, model.vocab_size, processors or {})
         self.reports = Reports(self.rows, model.vocab_size)
         if proposer is not None and proposer.taps:
             _stack(model).tap(proposer.taps)
