@@ -49,7 +49,8 @@ def test_chat_uses_the_checkpoints_template(run, folder):
     [
         (("--max-tokns", 5), 2, 'did you mean "--max-tokens"?'),
         (("--max-model-length", 5), 2, 'did you mean "--max-model-len"?'),
-        (("--gpu-memory-utilization", 0.5), 2, "instead kv_cache_memory"),
+        (("--gpu-memory-utilization", 1.5), 2, "gpu_memory_utilization must be at most 1"),
+        (("--kv-cache-memory-bytes", 5), 2, "instead kv_cache_memory"),
         (("--max-num-seqs", "many"), 2, "max_num_seqs must be a whole number, not 'many'"),
         (("--max-num-seqs", 0), 2, "max_num_seqs must be at least 1 requests"),
         (("--dtype", "flot32"), 2, 'did you mean "float32"?'),

@@ -9,7 +9,9 @@ from vllm_core import LLM, SamplingParams
 from vllm_core.config.declared import declared
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.loop import OverlappedLoop, PlainLoop
+from vllm_core.engine.resolve import resolve
 from vllm_core.plugins.errors import PluginError
+from vllm_core.runner import host
 
 PROMPT = [5, 60, 70, 200, 399]
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -162,6 +164,9 @@ class Case:
         assert self.winner("platform", device="cpu") == "cpu"
         assert 'did you mean "cpu"?' in self.refused(device="cpuu")
 
+    def enforce_eager(self):
+        assert self.tokens(enforce_eager=True) == self.tokens(enforce_eager=False) == greedy(self.model, PROMPT, 8)
+
     def attention_backend(self):
         assert self.winner("attention_backend", attention_backend="reference") == "reference"
         assert self.output.outputs[0].token_ids == greedy(self.model, PROMPT, 8)
@@ -209,6 +214,21 @@ class Case:
     def kv_cache_memory(self):
         assert self.built(kv_cache_memory=100_000).built.capacity.num_pages == 100_000 // 4096
         assert "Any one of these starts" in self.refused(kv_cache_memory=1)
+        both = self.refused(kv_cache_memory=100_000, gpu_memory_utilization=0.5)
+        assert "kv_cache_memory and gpu_memory_utilization were both given" in both
+
+    def gpu_memory_utilization(self):
+        resolved = resolve(EngineSettings(model=self.folder, gpu_memory_utilization=0.01, max_num_seqs=60_000))
+        budget = resolved.memory.budget
+        assert budget.memory == host.usable_memory()
+        assert budget.cache == int(budget.memory * 0.01 * 0.9) - budget.weights
+        assert budget.cache - 2 * 4096 < resolved.memory.cache_bytes <= budget.cache
+        assert "at most 1" in self.refused(gpu_memory_utilization=1.1)
+        assert "at least 0.01" in self.refused(gpu_memory_utilization=0.0)
+
+    def kv_cache_dtype(self):
+        assert self.tokens(kv_cache_dtype="auto") == greedy(self.model, PROMPT, 8)
+        assert "the cache has the number format of the activations so far" in self.refused(kv_cache_dtype="fp8")
 
     # ---- sampling
 

@@ -13,6 +13,9 @@ import pytest
 from tests.engine.harness import check_empty
 from tests.loading.checkpoints import greedy
 from vllm_core import LLM, SamplingParams
+from vllm_core.config.convert import Given
+from vllm_core.config.engine import EngineSettings
+from vllm_core.config.load import load_settings
 from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.memory import MemoryPlanError
 
@@ -219,11 +222,15 @@ def test_every_suggestion_of_a_memory_error_starts_and_answers(folder, memory, m
     with pytest.raises(MemoryPlanError) as error:
         LLM(str(folder), kv_cache_memory=memory, **more)
     lines = str(error.value).split("Any one of these starts:\n")[1].splitlines()
-    assert len(lines) == (1 if memory == 1 else 2)
+    # Half the bytes a number is one more, where the processor computes them well and half is enough.
+    assert {line.split()[0] for line in lines} - {"--dtype"} == {
+        "--kv-cache-memory", *(["--max-model-len"] if memory > 1 else [])
+    }  # fmt: skip
     for line in lines:
         flag, value = line.split()
-        settings = {"kv_cache_memory": memory, **more, flag[2:].replace("-", "_"): int(value)}
-        with LLM(str(folder), **settings) as llm:
+        given = {"model": str(folder), "kv_cache_memory": memory, **more}
+        overrides = {**given, flag[2:].replace("-", "_"): Given(value, flag, text=True)}
+        with LLM.from_settings(load_settings(EngineSettings, env=False, overrides=overrides)) as llm:
             longest = llm.built.max_model_len - 1
             (output,) = llm.generate([[7] * longest], SamplingParams(max_tokens=1), use_tqdm=False)
             assert len(ids(output)) == 1

@@ -86,6 +86,11 @@ class EngineSettings:
     )
 
     device: str = setting("auto", group="device", help="Platform to run on. auto: the best that is present.")
+    enforce_eager: bool = setting(
+        False,
+        group="device",
+        help="Run every step as it is, without CUDA graphs. There are none yet, so that on and off do the same.",
+    )
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
     tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
     pipeline_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split the stack of layers.")
@@ -158,6 +163,17 @@ class EngineSettings:
         low=1,
         unit="bytes",
         help="Memory for the cache of one device. Default: the platform's choice.",
+    )
+    gpu_memory_utilization: float | None = setting(
+        None,
+        group="cache",
+        low=0.01,
+        high=1,
+        help="Share of a device's memory for weights, activations and cache together, a tenth of it for activations; on"
+        " a CPU, of the memory that this process may use. Default: the platform's choice. Excludes kv_cache_memory.",
+    )
+    kv_cache_dtype: str = setting(
+        "auto", group="cache", help="Number format of the cache. auto, and nothing else yet: that of the activations."
     )
     speculative_config: dict[str, Any] | None = setting(
         None,

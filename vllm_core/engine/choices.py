@@ -69,7 +69,13 @@ def choose_step_tokens(settings: EngineSettings, of_platform: int, num_drafts: i
     return asked
 
 
-def refuse_parallelism(settings: EngineSettings) -> None:
+def refuse_not_yet(settings: EngineSettings) -> None:
+    """Values that stand for something which is not built yet."""
+    if settings.kv_cache_dtype != "auto":
+        raise SettingError(
+            f"kv_cache_dtype is {settings.kv_cache_dtype}: the cache has the number format of the activations so far.\n"
+            "  instead leave --kv-cache-dtype at auto"
+        )
     for name in ("tensor_parallel_size", "pipeline_parallel_size"):
         if getattr(settings, name) > 1:
             raise ValueError(

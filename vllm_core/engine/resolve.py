@@ -17,17 +17,18 @@ from vllm_core.engine.choices import (
     choose_proposer,
     choose_quantization,
     choose_step_tokens,
-    refuse_parallelism,
+    refuse_not_yet,
 )
 from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
 from vllm_core.engine.choose_text import refuse_text_settings
 from vllm_core.engine.default_sampling import generation_configs
-from vllm_core.engine.memory import plan_memory
+from vllm_core.engine.memory import MemoryPlan, Need, memory_budget, plan_memory
 from vllm_core.engine.model_config import explain_config, model_config, plain_overrides
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.progress import loading_line
 from vllm_core.engine.timing import timed
 from vllm_core.engine.tokenizer import eos_ids
+from vllm_core.interfaces.cache import BYTES
 from vllm_core.interfaces.queries import (
     ExecutorQuery,
     ModelQuery,
@@ -52,6 +53,7 @@ class Resolved:
     checkpoint: Checkpoint
     build: Build
     executor_target: Any
+    memory: MemoryPlan
     max_step_tokens: int
     policy_target: Any
     eos_token_ids: tuple[int, ...]
@@ -63,7 +65,7 @@ class Resolved:
 def resolve(settings: EngineSettings) -> Resolved:
     """Make every choice of an engine. Raises the error that names what is missing and what would work."""
     timings: dict[str, float] = {}
-    refuse_parallelism(settings)
+    refuse_not_yet(settings)
     refuse_text_settings(settings)
     with timed(timings, "plugins"):
         rules = read_policy(settings.plugins)
@@ -121,15 +123,16 @@ def resolve(settings: EngineSettings) -> Resolved:
         weight_bytes = parameter_bytes(model)
         parameters = sum(p.numel() for p in model.parameters())
         max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)
-        memory = plan_memory(
-            caches,
-            cache_bytes=settings.kv_cache_memory or platform.cache_memory(weight_bytes),
+        narrow = next((name for name in platform.dtypes() if BYTES[name] == 2), "")
+        need = Need(
             max_model_len=max_model_len,
             max_rows=settings.max_num_seqs,
             max_step_tokens=max_step_tokens,
             num_drafts=num_drafts,
-            given=settings.max_model_len is not None,
+            narrower=narrow if dtype == "float32" and quantization is None else "",
         )
+        budget = memory_budget(settings, platform, device, weight_bytes)
+        memory = plan_memory(caches, budget, need, given=settings.max_model_len is not None)
         executor = selector.choose(
             "executor",
             ExecutorQuery(name=settings.distributed_executor_backend or "", world_size=1, nodes=1, device=device),
@@ -168,6 +171,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         checkpoint=checkpoint,
         build=build,
         executor_target=executor.load(),
+        memory=memory,
         max_step_tokens=max_step_tokens,
         policy_target=policy.load(),
         timings=timings,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from vllm_core.interfaces.device import Device
+from vllm_core.runner import host
 
 GiB = 1 << 30
 KNOWN_FLAGS = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16"}
@@ -26,8 +26,8 @@ class CpuPlatform:
         return Device(
             type="cpu",
             name=platform.processor() or platform.machine(),
-            memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            features=frozenset(_cpu_flags() & KNOWN_FLAGS),
+            memory=host.usable_memory(),
+            features=host.cpu_flags() & KNOWN_FLAGS,
         )
 
     def dtypes(self) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ class CpuPlatform:
 
     def token_budget(self, parameters: int) -> int:
         per_core = 150e9 if self._multiplies_bf16() else 50e9  # FLOP/s, a cautious guess
-        tokens = STEP_SECONDS * per_core * _cores() / (2 * max(parameters, 1))
+        tokens = STEP_SECONDS * per_core * host.usable_cores() / (2 * max(parameters, 1))
         return min(8192, max(64, 64 * round(tokens / 64)))
 
     def cache_memory(self, weights: int) -> int:
@@ -44,13 +44,13 @@ class CpuPlatform:
         return min(4 * GiB, self.free_memory(0) // 4)
 
     def world_limit(self) -> int:
-        return _cores()
+        return host.cores()
 
     def torch_device(self, rank: int) -> torch.device:
         return torch.device("cpu")
 
     def free_memory(self, rank: int) -> int:
-        return _free_host_memory()
+        return host.free_memory()
 
     def stream(self) -> Any | None:
         return None
@@ -65,7 +65,7 @@ class CpuPlatform:
         """Work is done when a call returns."""
 
     def _multiplies_bf16(self) -> bool:
-        return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+        return bool(host.cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 class CudaPlatform:
@@ -137,27 +137,3 @@ def _visible_gpus() -> list[tuple[str, str, str]]:
         raise RuntimeError("no CUDA device is visible (CUDA_VISIBLE_DEVICES)")
     cells = [[cell.strip() for cell in line.rsplit(",", 2)] for line in lines]
     return [(name, memory, capability) for name, memory, capability in cells]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return set(line.split(":", 1)[1].split())
-    except OSError:
-        pass  # not Linux: no flags known, float32 it is
-    return set()
-
-
-def _free_host_memory() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
