@@ -21,6 +21,7 @@ def make_engine(
     caching=True,
     depth=2,
     policy=None,
+    max_waiting=None,
     tokenizer=None,
     eos_token_ids=(),
 ) -> LocalEngine:
@@ -28,6 +29,7 @@ def make_engine(
         max_num_seqs=device.max_rows,
         async_scheduling=overlapped,
         enable_prefix_caching=caching,
+        max_waiting_requests=max_waiting,
     )
     capacity = device.start()
     core = EngineCore(settings, capacity, device, max_model_len=max_len, max_step_tokens=budget, policy=policy)
@@ -62,6 +64,11 @@ def check_books(engine: LocalEngine) -> None:
     for request in roster.requests.values():
         assert len(request.token_ids) <= request.max_total
         assert request.bound < request.max_total
+    families = {id(r.family): r.family for r in roster.requests.values() if r.family is not None}.values()
+    for family in families:
+        assert set(family.members) <= set(roster.requests.values()), "a sample that has ended is in its family"
+        assert set(family.held) < set(family.members), "all samples wait for each other"
+        assert not (family.held and family.computed), "a sample waits for a prompt that is there"
     for flight in scheduler.flights:
         assert sum(flight.plan.num_tokens) <= scheduler.max_num_batched_tokens
 
@@ -75,7 +82,9 @@ def check_empty(engine: LocalEngine) -> None:
     assert len(core.roster.free_rows) == core.capacity.max_rows, "a row was leaked"
     assert not core.roster.running
     assert len(core.roster.waiting) == 0
+    assert not core.roster.requests
     assert not engine.processor._tracks
+    assert not engine.processor._of
 
 
 def run(engine: LocalEngine, between=None, most_steps=5000) -> dict:

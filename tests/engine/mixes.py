@@ -25,15 +25,25 @@ class Ask:
     at: int = 0  # step before which it arrives
     abort_at: int | None = None
     priority: int = 0
+    n: int = 1
+    salt: str = ""
 
     @property
     def params(self) -> SamplingParams:
         return SamplingParams(
-            max_tokens=self.max_tokens, stop_token_ids=self.stop, temperature=self.temperature, seed=self.seed
+            n=self.n,
+            max_tokens=self.max_tokens,
+            stop_token_ids=self.stop,
+            temperature=self.temperature,
+            seed=self.seed,
         )
 
-    def answer(self, max_len: int) -> list[int]:
-        return plain(self.prompt, self.max_tokens, self.stop, max_len, self.temperature, self.seed)
+    def answers(self, max_len: int) -> list[list[int]]:
+        """What each sample gets alone."""
+        return [
+            plain(self.prompt, self.max_tokens, self.stop, max_len, self.temperature, self.seed + i)
+            for i in range(self.n)
+        ]
 
 
 class LastComeFirstServed:
@@ -49,7 +59,9 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
             prompt=tuple(rng.randint(0, 1) for _ in range(rng.randint(1, 40))),  # prefixes are shared by chance
             max_tokens=rng.randint(1, 20),
             stop=tuple(rng.randint(0, VOCAB - 1) for _ in range(rng.randint(0, 6))),
-            temperature=rng.choice([0.0, 0.7]),
+            temperature=(temperature := rng.choice([0.0, 0.7])),
+            n=rng.choice([1, 1, 2, 3, 5]) if temperature else 1,
+            salt=rng.choice(["", "", "a", "b"]),
             seed=rng.randint(0, 3),
             at=rng.randint(0, 20),
             abort_at=rng.choice([None, None, None, rng.randint(0, 40)]),
@@ -89,7 +101,9 @@ def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngin
             if name not in arrived and (ask.at <= i or not engine.has_work):
                 arrived.add(name)
                 try:
-                    engine.add_request(str(name), list(ask.prompt), ask.params, priority=ask.priority)
+                    engine.add_request(
+                        str(name), list(ask.prompt), ask.params, priority=ask.priority, cache_salt=ask.salt
+                    )
                 except RequestError as error:
                     assert "must fit" in str(error)  # noqa: PT017
                     refused.add(name)
@@ -104,12 +118,14 @@ def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngin
 def check_answers(engine: LocalEngine, answers: list[tuple[Ask, RequestOutput]]) -> None:
     """Each request got what it gets alone; an aborted one the beginning of that."""
     for ask, output in answers:
-        expected, got = ask.answer(engine.core.roster.max_len), output.outputs[0]
         assert output.prompt_token_ids == list(ask.prompt)
-        if got.finish_reason == "abort":
-            assert got.token_ids == expected[: len(got.token_ids)]
-            continue
-        assert got.token_ids == expected, output.error
-        stopped = expected[-1] in ask.stop
-        assert got.finish_reason == ("stop" if stopped else "length")
-        assert got.stop_reason == (expected[-1] if stopped else None)
+        assert output.finished
+        assert [got.index for got in output.outputs] == list(range(ask.n))
+        for expected, got in zip(ask.answers(engine.core.roster.max_len), output.outputs, strict=True):
+            if got.finish_reason == "abort":
+                assert got.token_ids == expected[: len(got.token_ids)]
+                continue
+            assert got.token_ids == expected, output.error
+            stopped = expected[-1] in ask.stop
+            assert got.finish_reason == ("stop" if stopped else "length")
+            assert got.stop_reason == (expected[-1] if stopped else None)

@@ -8,6 +8,12 @@ import pytest
 from vllm_core.engine.sampling_params import NOT_YET, SamplingParams, unmet_defaults
 
 
+def test_several_outputs_that_would_all_be_the_same_are_refused():
+    assert SamplingParams(n=2).n == 2
+    with pytest.raises(ValueError, match=r"n=2 outputs at temperature=0 would all be the same"):
+        SamplingParams(n=2, temperature=0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -37,7 +43,9 @@ from vllm_core.engine.sampling_params import NOT_YET, SamplingParams, unmet_defa
         ("detokenize", "no"),
         ("skip_special_tokens", None),
         ("include_stop_str_in_output", "yes"),
-        ("n", 2),
+        ("n", 0),
+        ("n", 129),
+        ("n", 2.0),
         ("n", True),
         ("min_p", -0.1),
         ("min_p", 1.01),

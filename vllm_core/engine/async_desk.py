@@ -63,12 +63,14 @@ class AsyncDesk:
         if name in self.waiters:
             raise RequestError("a request with this id is running already", name)
         prompt = read(name)
-        new = self._intake.prepare(name, prompt.token_ids, params, stream=stream, priority=priority)
-        self._processor.add(new, params, prompt.text, stream)
+        news = self._intake.prepare(
+            name, prompt.token_ids, params, stream=stream, priority=priority, cache_salt=prompt.cache_salt
+        )
+        self._processor.add(name, news, params, prompt.text, stream)
         waiter = self.waiters[name] = _Waiter()
         finished = False
         try:
-            self._engine.send(wire.Add([new]))
+            self._engine.send(wire.Add(news))
             while not finished:
                 await waiter.news.wait()
                 waiter.news.clear()
@@ -80,13 +82,14 @@ class AsyncDesk:
         finally:
             del self.waiters[name]
             if not finished:
+                samples = self._processor.samples(name)
                 self._processor.drop(name)
                 if self.dead is None:
-                    self._engine.send(wire.Abort([name]))
+                    self._engine.send(wire.Abort(samples))
 
     def abort(self, request_ids: list[str]) -> None:
         self._attend()
-        self._engine.send(wire.Abort(request_ids))
+        self._engine.send(wire.Abort([sample for name in request_ids for sample in self._processor.samples(name)]))
 
     async def ask(self, question: type[wire.Reset] | type[wire.AskStats]) -> wire.Stats:
         self._attend()

@@ -36,7 +36,9 @@ class Desk:
     def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
         """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
         with self._lock, InterruptsHeld():
-            self._engine.add_request(name, prompt.token_ids, params, prompt=prompt.text, stream=stream)
+            self._engine.add_request(
+                name, prompt.token_ids, params, prompt=prompt.text, stream=stream, cache_salt=prompt.cache_salt
+            )
             self._inbox[name] = []
 
     def stream(self, name: str, prompt: Prompt, params: SamplingParams) -> Iterator[RequestOutput]:

@@ -38,7 +38,7 @@ class Door:
             request = roster.waiting.first()
             if request is None or request.in_flight:  # preempted: its last tokens are not known yet
                 return
-            if before is not None and request.key > before:
+            if before is not None and request.key >= before:
                 return
             if roster.running and self._still(self._starved, request):
                 return

@@ -55,8 +55,8 @@ class Family:
 
     def parent(self, request: Request) -> Request | None:
         """A running member whose cache holds all of the prompt that another one can start from."""
+        most = request.num_prompt - 1  # the last token is left to compute: its logits are needed
         for member in self.members:
-            computed = member.cache.computed if member.state is State.RUNNING else 0
-            if computed >= member.num_prompt - 1 and member is not request:
+            if member.state is State.RUNNING and member.cache.computed >= most and member is not request:
                 return member
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import msgspec
 
+MAX_SAMPLES = 128  # outputs a prompt
 MAX_STOPS = 128  # stop strings or stop tokens a request
 MAX_STOP_LENGTH = 1024  # characters
 MAX_BAD_WORDS = 256
@@ -53,13 +54,6 @@ def boolean(instance: Any, attribute: Attribute, value: Any) -> None:
 def optional_boolean(instance: Any, attribute: Attribute, value: Any) -> None:
     if value is not None:
         boolean(instance, attribute, value)
-
-
-def only_one(instance: Any, attribute: Attribute, value: Any) -> None:
-    if isinstance(value, bool) or value != 1:
-        raise ValueError(
-            f"n={value!r:.80} is not supported yet, only n=1: pass the prompt several times, with other seeds"
-        )
 
 
 def truncation(instance: Any, attribute: Attribute, value: Any) -> None:

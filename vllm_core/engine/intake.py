@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.messages import NewRequest
 from vllm_core.engine.row_sampling import RowSamplings
@@ -16,6 +18,7 @@ __all__ = ["Intake"]
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads counts over all seeds
 NO_LIMIT = 2**31 - 1
+MAX_SALT = 1024  # characters
 
 
 class Intake:
@@ -55,16 +58,24 @@ class Intake:
         stream: bool = False,
         priority: int = 0,
         arrival_time: float | None = None,
-    ) -> NewRequest:
-        """Raises ``RequestError``. ``stream``: outputs on the way, not only the last one."""
+        cache_salt: str = "",
+    ) -> list[NewRequest]:
+        """What the engine runs: one request for each of ``params.n`` samples. Raises ``RequestError``.
+
+        stream      outputs on the way, not only the last one
+        cache_salt  cached prefixes are shared among requests with the same one only
+
+        Several samples are called ``id/0``, ``id/1`` and so on. With a seed, sample i has ``seed + i``:
+        it is what a request for one sample with that seed gets.
+        """
         ids = self._check(request_id, prompt_token_ids)
         if not isinstance(params, SamplingParams):
             raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", request_id)
+        self._check_order(request_id, priority, cache_salt)
         try:
-            sampling = self._samplings.of(params, (self._seed + (self._count + 1) * GOLDEN) % 2**63)
+            sampling = self._samplings.of(params, 0)
         except ValueError as error:
             raise RequestError(str(error), request_id) from error
-        self._count += 1
         ids = self._truncated(ids, params)
         if len(ids) >= self.longest:
             raise RequestError(
@@ -72,10 +83,10 @@ class Intake:
                 request_id,
             )
         eos = frozenset() if params.ignore_eos else self.eos_token_ids
-        return NewRequest(
-            request_id=request_id,
+        first = NewRequest(
+            request_id=request_id if params.n == 1 else f"{request_id}/0",
             token_ids=ids,
-            sampling=sampling,
+            sampling=structs.replace(sampling, seed=self._seed_of(params, 0)),
             stop_ids=sorted(eos.union(params.stop_token_ids)),
             own_stop_ids=list(params.stop_token_ids),
             max_total=NO_LIMIT if params.max_tokens is None else len(ids) + params.max_tokens,
@@ -83,7 +94,29 @@ class Intake:
             arrival_time=time.time() if arrival_time is None else arrival_time,
             reads_prefix=params.reads_prefix_cache,
             each_token=stream or bool(params.stop),
+            salt=cache_salt.encode(),
         )
+        return [first, *(self._sibling(request_id, first, params, i) for i in range(1, params.n))]
+
+    def _sibling(self, request_id: str, first: NewRequest, params: SamplingParams, i: int) -> NewRequest:
+        """Another sample of the same prompt, whose log-probabilities the first reports for all."""
+        sampling = structs.replace(first.sampling, seed=self._seed_of(params, i), prompt_logprobs=None)
+        return structs.replace(first, request_id=f"{request_id}/{i}", sampling=sampling, sibling_of=first.request_id)
+
+    def _seed_of(self, params: SamplingParams, i: int) -> int:
+        """The noise of sample i. Those without a seed of their own draw differently, and the same again tomorrow."""
+        if params.seed is not None and params.seed != -1:
+            return (params.seed + i) % 2**63
+        self._count += 1
+        return (self._seed + self._count * GOLDEN) % 2**63
+
+    def _check_order(self, request_id: str, priority: int, cache_salt: str) -> None:
+        if type(priority) is not int or not -(2**31) <= priority < 2**31:
+            raise RequestError(f"priority must be a whole number of 32 bits, not {priority!r:.80}", request_id)
+        if not isinstance(cache_salt, str) or len(cache_salt) > MAX_SALT or not _is_text(cache_salt):
+            raise RequestError(
+                f"cache_salt must be text of at most {MAX_SALT} characters, not {cache_salt!r:.80}", request_id
+            )
 
     def _truncated(self, ids: list[int], params: SamplingParams) -> list[int]:
         """The prompt's last tokens, as many as the request wants."""
@@ -107,3 +140,11 @@ class Intake:
             wrong = low if low < 0 else high
             raise RequestError(f"token id {wrong} is not in the vocabulary of {self.vocab_size} tokens", request_id)
         return ids
+
+
+def _is_text(text: str) -> bool:
+    """Not half of a surrogate pair, which no encoding can hold."""
+    try:
+        return bool(text.encode("utf-8")) or True
+    except UnicodeEncodeError:
+        return False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm_core.engine.core import EngineCore
+from vllm_core.engine.errors import RequestError
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
@@ -52,22 +53,27 @@ class LocalEngine:
         stream: bool = False,
         priority: int = 0,
         arrival_time: float | None = None,
+        cache_salt: str = "",
     ) -> None:
         """Queue a request. ``stream``: outputs on the way, not only the last one. Raises ``RequestError``."""
         self.core.check_alive()
-        new = self.intake.prepare(
-            request_id, prompt_token_ids, params, stream=stream, priority=priority, arrival_time=arrival_time
-        )
-        self.core.add(new)
+        order = {"priority": priority, "arrival_time": arrival_time, "cache_salt": cache_salt}
+        news = self.intake.prepare(request_id, prompt_token_ids, params, stream=stream, **order)  # type: ignore[arg-type]
+        if request_id in self.processor:
+            raise RequestError("a request with this id is running already", request_id)
+        self.processor.add(request_id, news, params, prompt, stream)
         try:
-            self.processor.add(new, params, prompt, stream)
+            for new in news:
+                self.core.add(new)
         except Exception:
-            self.core.abort(request_id)
+            self.abort(request_id)
+            self.processor.drop(request_id)
             raise
 
     def abort(self, request_id: str) -> None:
         """End a request, wherever it is. Its last output comes with the next step. Unknown ids are ignored."""
-        self.core.abort(request_id)
+        for sample in self.processor.samples(request_id):
+            self.core.abort(sample)
 
     @property
     def has_work(self) -> bool:
@@ -77,8 +83,8 @@ class LocalEngine:
     def step(self) -> list[RequestOutput]:
         """Go on by about one step. Outputs of requests that finished, and of those that stream."""
         outputs, over = self.processor.take(self.core.step())
-        for request_id in over:
-            self.core.abort(request_id)
+        for sample in over:
+            self.core.abort(sample)
         return outputs
 
     def end(self, cause: BaseException) -> None:

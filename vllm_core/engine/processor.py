@@ -1,11 +1,11 @@
-"""From updates to outputs: text, stop strings, times. Host work only, a request at a time."""
+"""From updates to outputs: each request's samples are read and joined. Host work only."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -13,9 +13,9 @@ from vllm_core.engine.detokenizer import Detokenizer
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.logprobs import ReadableLogprobs
 from vllm_core.engine.messages import NewRequest, Update
-from vllm_core.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
+from vllm_core.engine.outputs import RequestMetrics, RequestOutput
+from vllm_core.engine.sample import Sample
 from vllm_core.engine.sampling_params import SamplingParams
-from vllm_core.engine.stop_strings import StopStrings
 from vllm_core.interfaces.tokenizer import Tokenizer
 
 __all__ = ["OutputProcessor"]
@@ -23,25 +23,37 @@ __all__ = ["OutputProcessor"]
 log = logging.getLogger(__name__)
 
 
-@attrs.define(slots=True, kw_only=True)
+@attrs.define(slots=True, kw_only=True, eq=False)
 class Track:
     """What is kept of one request on the way out."""
 
+    request_id: str
     prompt: str | None
     prompt_token_ids: list[int]
     stream: bool  # outputs on the way, not only the last one
-    params: SamplingParams
     metrics: RequestMetrics
-    detokenizer: Detokenizer | None
-    stops: StopStrings
-    logprobs: ReadableLogprobs
-    token_ids: list[int] = attrs.field(factory=list)  # of the output
-    seen: int = 0  # of them, turned into text
-    text: str = ""  # all that is certain
-    num_cached: int = 0
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-    error: str = ""
+    samples: dict[str, Sample]  # by the id that the engine has for each
+
+    @property
+    def finished(self) -> bool:
+        return all(sample.finish_reason is not None for sample in self.samples.values())
+
+    def output(self) -> RequestOutput:
+        samples = list(self.samples.values())
+        times = [sample.first_token_time for sample in samples if sample.first_token_time is not None]
+        self.metrics.first_token_time = min(times, default=None)
+        self.metrics.num_preemptions = sum(sample.num_preemptions for sample in samples)
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            outputs=[sample.output() for sample in samples],
+            finished=self.finished,
+            metrics=self.metrics,
+            prompt_logprobs=samples[0].logprobs.prompt(),
+            num_cached_tokens=samples[0].num_cached,
+            error=next((sample.error for sample in samples if sample.error), ""),
+        )
 
 
 TEXTS = 1 << 16  # tokens whose text is kept for log-probabilities
@@ -52,115 +64,82 @@ class OutputProcessor:
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[str, Track] = {}  # by request
+        self._of: dict[str, Track] = {}  # by sample
         self._token_text = functools.lru_cache(TEXTS)(self._one_token)
 
-    def add(self, new: NewRequest, params: SamplingParams, prompt: str | None, stream: bool) -> None:
-        """Expect updates of a request. Raises ``RequestError`` if its tokens cannot be turned into text."""
+    def add(
+        self, request_id: str, news: Sequence[NewRequest], params: SamplingParams, prompt: str | None, stream: bool
+    ) -> None:
+        """Expect updates of a request's samples. Raises ``RequestError`` if its tokens cannot be turned into text."""
+        track = Track(
+            request_id=request_id,
+            prompt=prompt,
+            prompt_token_ids=news[0].token_ids,
+            stream=stream,
+            metrics=RequestMetrics(arrival_time=news[0].arrival_time),
+            samples={new.request_id: self._sample(request_id, i, new, params) for i, new in enumerate(news)},
+        )
+        self._tracks[request_id] = track
+        self._of.update(dict.fromkeys(track.samples, track))
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._tracks
+
+    def samples(self, request_id: str) -> list[str]:
+        """The ids that the engine has for what runs of a request."""
+        track = self._tracks.get(request_id)
+        return [] if track is None else [name for name, s in track.samples.items() if s.finish_reason is None]
+
+    def drop(self, request_id: str) -> None:
+        """Nobody waits for this one any more; its further updates are passed over."""
+        track = self._tracks.pop(request_id, None)
+        for name in () if track is None else track.samples:
+            self._of.pop(name, None)
+
+    def take(self, updates: Iterable[Update]) -> tuple[list[RequestOutput], list[str]]:
+        """(outputs for those who wait, ids of samples that are over here and must be aborted in the engine).
+
+        A request's own code runs here: whatever it raises ends this sample only.
+        """
+        news, over = dict[str, Track](), []
+        for update in updates:
+            track = self._of.get(update.request_id)
+            if track is None:
+                continue
+            sample = track.samples[update.request_id]
+            try:
+                sample.read(update)
+            except Exception as error:
+                log.exception("request %s failed", update.request_id)
+                sample.fail(f"{type(error).__name__} while its text was made: {error}")
+            if sample.finish_reason is not None:
+                del self._of[update.request_id]
+                if update.finish_reason is None:
+                    over.append(update.request_id)
+            news[track.request_id] = track
+        outputs = []
+        for track in news.values():
+            if track.finished:
+                track.metrics.finished_time = time.time()
+                del self._tracks[track.request_id]
+            if track.stream or track.finished:
+                outputs.append(track.output())
+        return outputs, over
+
+    def _sample(self, request_id: str, index: int, new: NewRequest, params: SamplingParams) -> Sample:
         detokenizer = None
         if self._tokenizer is not None and params.detokenize:
             options = (params.skip_special_tokens, params.spaces_between_special_tokens)
             try:
                 detokenizer = Detokenizer(self._tokenizer, new.token_ids, *options)
             except Exception as error:
-                raise RequestError(f"its tokens cannot be turned into text: {error}", new.request_id) from error
-        self._tracks[new.request_id] = Track(
-            prompt=prompt,
-            prompt_token_ids=new.token_ids,
-            stream=stream,
-            params=params,
-            metrics=RequestMetrics(arrival_time=new.arrival_time),
-            detokenizer=detokenizer,
-            stops=StopStrings(params.stop, params.include_stop_str_in_output),
-            logprobs=ReadableLogprobs(
-                params.logprobs is not None,
-                params.prompt_logprobs is not None,
-                self._token_text if detokenizer is not None else None,
-            ),
-        )
-
-    def drop(self, request_id: str) -> None:
-        """Nobody waits for this one any more; its further updates are passed over."""
-        self._tracks.pop(request_id, None)
-
-    def take(self, updates: Iterable[Update]) -> tuple[list[RequestOutput], list[str]]:
-        """(outputs for those who wait, ids of requests that are over here and must be aborted in the engine).
-
-        A request's own code runs here: whatever it raises ends this request only.
-        """
-        outputs, over = [], []
-        for update in updates:
-            track = self._tracks.get(update.request_id)
-            if track is None:
-                continue
-            try:
-                self._read(track, update)
-            except Exception as error:
-                log.exception("request %s failed", update.request_id)
-                track.finish_reason, track.stop_reason = "error", None
-                track.error = f"{type(error).__name__} while its text was made: {error}"
-            if track.finish_reason is not None:
-                track.metrics.finished_time = time.time()
-                del self._tracks[update.request_id]
-                if update.finish_reason is None:
-                    over.append(update.request_id)
-            if track.stream or track.finish_reason is not None:
-                outputs.append(_output(update.request_id, track))
-        return outputs, over
-
-    def _read(self, track: Track, update: Update) -> None:
-        track.token_ids += update.token_ids
-        track.logprobs.push(update.logprobs, update.prompt_logprobs)
-        track.num_cached = update.num_cached
-        track.metrics.first_token_time = update.first_token_time
-        track.metrics.num_preemptions = update.num_preemptions
-        track.finish_reason, track.stop_reason, track.error = update.finish_reason, update.stop_reason, update.error
-        if track.detokenizer is None:
-            return
-        end = len(track.token_ids)
-        if update.finish_reason == "stop" and not track.params.include_stop_str_in_output:
-            end -= 1  # the stop token has no text
-        for i in range(track.seen, end):
-            piece = track.detokenizer.push(track.token_ids[i])
-            if i < track.params.min_tokens:  # no stop string is looked for here, as in vLLM
-                track.text += piece
-                continue
-            text, stop = track.stops.push(piece)
-            track.text += text
-            if stop is not None:
-                del track.token_ids[i + 1 :]
-                track.finish_reason, track.stop_reason = "stop", stop
-                return
-        track.seen = end
-        if update.finish_reason is not None:
-            text, stop = track.stops.push(track.detokenizer.flush())
-            track.text += text + track.stops.flush()
-            if stop is not None:
-                track.finish_reason, track.stop_reason = "stop", stop
+                raise RequestError(f"its tokens cannot be turned into text: {error}", request_id) from error
+        texts = self._token_text if detokenizer is not None else None
+        prompt_logprobs = params.prompt_logprobs is not None and index == 0  # the same for all
+        logprobs = ReadableLogprobs(params.logprobs is not None, prompt_logprobs, texts)
+        return Sample(index=index, params=params, detokenizer=detokenizer, logprobs=logprobs)
 
     def _one_token(self, token_id: int) -> str:
         assert self._tokenizer is not None
         return self._tokenizer.decode([token_id], skip_special_tokens=False)
-
-
-def _output(request_id: str, track: Track) -> RequestOutput:
-    logprobs, cumulative = track.logprobs.sampled(len(track.token_ids))
-    completion = CompletionOutput(
-        text=track.text,
-        token_ids=track.token_ids[:],
-        cumulative_logprob=cumulative,
-        logprobs=logprobs,
-        finish_reason=track.finish_reason,
-        stop_reason=track.stop_reason,
-    )
-    return RequestOutput(
-        request_id=request_id,
-        prompt=track.prompt,
-        prompt_token_ids=track.prompt_token_ids,
-        outputs=[completion],
-        finished=track.finish_reason is not None,
-        metrics=track.metrics,
-        prompt_logprobs=track.logprobs.prompt(),
-        num_cached_tokens=track.num_cached,
-        error=track.error,
-    )

@@ -12,15 +12,16 @@ from vllm_core.interfaces.tokenizer import ChatRenderer, Tokenizer
 
 __all__ = ["Prompt", "as_list", "read_chat", "read_prompt", "render_chat"]
 
-KEYS = ("prompt", "prompt_token_ids")
+KEYS = ("prompt", "prompt_token_ids", "cache_salt")
 NOT_YET = ("multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt",
-           "decoder_prompt", "cache_salt", "token_type_ids")  # fmt: skip
+           "decoder_prompt", "token_type_ids")  # fmt: skip
 
 
 @attrs.frozen
 class Prompt:
     text: str | None
     token_ids: list[int]
+    cache_salt: str = ""  # cached prefixes are shared among prompts with the same one only
 
 
 def as_list(prompts: Any) -> list[Any]:
@@ -37,13 +38,14 @@ def as_list(prompts: Any) -> list[Any]:
 
 def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_special_tokens: bool = True) -> Prompt:
     """Raises ``RequestError`` for what is no prompt. Ids are checked by the engine."""
+    salt: Any = ""
     if isinstance(prompt, Mapping):
         for key in prompt:
             if key in NOT_YET:
                 raise RequestError(f"{key!r} in a prompt is not supported yet", request_id)
             if key not in KEYS:
                 raise RequestError(f"a prompt has no field {key!r}{nearest(str(key), KEYS)}", request_id)
-        text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+        text, ids, salt = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("cache_salt") or ""
     elif isinstance(prompt, str):
         text, ids = prompt, None
     else:
@@ -51,7 +53,7 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
     if text is not None and not isinstance(text, str):
         raise RequestError(f"a prompt's text must be a string, not {text!r:.80}", request_id)
     if ids is not None:
-        return Prompt(text, ids)
+        return Prompt(text, ids, salt)
     if text is None:
         raise RequestError("the prompt has neither text nor token ids", request_id)
     if tokenizer is None:
@@ -59,7 +61,7 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
             "skip_tokenizer_init leaves no tokenizer: pass {'prompt_token_ids': [...]} instead of text", request_id
         )
     try:
-        return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens), salt)
     except Exception as error:  # whatever it is, it is about this prompt
         raise RequestError(f"the prompt cannot be tokenized: {_not_text(text) or error}", request_id) from error
 

@@ -65,7 +65,7 @@ def _field(default: Any, validator: Any, converter: Any = None) -> Any:
 class SamplingParams:
     """One request's sampling and stopping. All by keyword; values out of range are refused by name."""
 
-    n: int = _field(1, check.only_one)  # outputs a prompt
+    n: int = _field(1, check.integer(1, check.MAX_SAMPLES))  # outputs a prompt; with a seed, output i has seed + i
     temperature: float = _field(1.0, check.number(0, math.inf))  # 0: always the likeliest token
     top_p: float = _field(1.0, check.number(0, 1, open_low=True))  # share of the likeliest tokens; 1: all
     top_k: int = _field(0, check.integer(-1, 2**31 - 1))  # likeliest tokens; 0 or -1: all
@@ -109,6 +109,8 @@ class SamplingParams:
             raise ValueError("stop strings are searched in the text, so they need detokenize=True")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(f"n={self.n} outputs at temperature=0 would all be the same: ask for one, or raise it")
 
     @classmethod
     def from_defaults(cls, generation_config: Mapping[str, Any], **fields: Any) -> SamplingParams:
