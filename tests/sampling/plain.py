@@ -43,7 +43,7 @@ def probabilities(x: list[float], s: RowSampling) -> np.ndarray:
     order = np.argsort(-p, kind="stable")
     if s.top_k:
         p[order[s.top_k :]] = 0
-        p /= p.sum()
+    p /= p.sum()  # shares of what is left
     before = np.concatenate(([0.0], np.cumsum(p[order])[:-1]))
     p[order[before >= s.top_p]] = 0
     return p / p.sum()

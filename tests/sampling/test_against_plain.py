@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.loading.checkpoints import LENGTH
 from vllm_core import LLM, SamplingParams
 
 from .plain import agrees, noise
@@ -113,19 +114,59 @@ ENGINES = {
 }
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_token_is_the_one_of_the_plain_sampler(folder, model, extras, engine):
-    make = random.Random(7)
+def check_mix(model, folder, number, count=24, **settings):
+    """A random mix of requests; how many preemptions it took."""
+    make = random.Random(number)
     # Few different tokens, so that drafts, counts above one and shared prefixes happen.
-    prompts = [[make.randrange(2, 30) for _ in range(make.randint(1, 50))] for _ in range(24)]
-    prompts[5] = [*prompts[4][:40], 9]
-    params = [SamplingParams(**request(make, i)) for i in range(24)]
-    with LLM(folder, **ENGINES[engine]) as llm:
+    prompts = [[make.randrange(2, 30) for _ in range(make.randint(1, 50))] for _ in range(count)]
+    prompts[1] = [*prompts[0][:40], 9]
+    params = [SamplingParams(**request(make, i)) for i in range(count)]
+    with LLM(folder, dtype="float32", **settings) as llm:
         outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
-        preempted = sum(output.metrics.num_preemptions for output in outputs)
-    assert (preempted > 0) == (engine == "preempted")
     for prompt, wanted, output in zip(prompts, params, outputs, strict=True):
         check(model, prompt, wanted, output)
+    return sum(output.metrics.num_preemptions for output in outputs)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_token_is_the_one_of_the_plain_sampler(folder, model, extras, engine):
+    preempted = check_mix(model, folder, 7, **ENGINES[engine])
+    assert (preempted > 0) == (engine == "preempted")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_token_on_a_gpu_is_the_one_of_the_plain_sampler(folder, model, extras, engine):
+    preempted = check_mix(model, folder, 7, device="cuda", **ENGINES[engine])
+    assert (preempted > 0) == (engine == "preempted")
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    number=st.integers(0, 10**6),
+    budget=st.integers(16, 80),
+    pages=st.integers(16, 60),
+    rows=st.integers(1, 12),
+    overlapped=st.booleans(),
+    drafts=st.sampled_from([0, 0, 1, 4]),
+    caching=st.booleans(),
+)
+def test_any_mix_on_any_engine(folder, model, extras, number, budget, pages, rows, overlapped, drafts, caching):
+    speculative = {"speculative_config": {"method": "lookup", "num_speculative_tokens": drafts}} if drafts else {}
+    check_mix(
+        model,
+        folder,
+        number,
+        count=10,
+        max_num_batched_tokens=budget,
+        kv_cache_memory=pages * 4096,
+        max_model_len=96,
+        max_num_seqs=rows,
+        async_scheduling=overlapped,
+        enable_prefix_caching=caching,
+        **speculative,
+    )
 
 
 def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(folder):
@@ -137,4 +178,3 @@ def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(folder):
         together = [o.outputs[0].token_ids for o in llm.generate(asks, params, use_tqdm=False)]
         alone = [llm.generate(a, p, use_tqdm=False)[0].outputs[0].token_ids for a, p in zip(asks, params, strict=True)]
     assert together == alone
-    assert LENGTH > 60

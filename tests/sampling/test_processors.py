@@ -4,6 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
+import torch
 
 from vllm_core import LLM, SamplingParams
 from vllm_core.config.errors import SettingError
@@ -56,6 +57,18 @@ def test_the_device_and_the_host_agree_and_no_run_comes_twice(folder, extras, pl
     assert got["no-repeat"] == got["no-repeat-host"]
     for ids in got["no-repeat"]:
         assert len(set(runs(ids, n))) == len(runs(ids, n))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("engine", ["overlapped", "drafts"])
+def test_on_a_gpu_both_give_what_the_cpu_gives(folder, extras, engine):
+    wanted = params(8, extra_args={"no_repeat": 2})
+    got = []
+    for device, name in (("cpu", "no-repeat"), ("cuda", "no-repeat"), ("cuda", "no-repeat-host")):
+        with LLM(folder, device=device, dtype="float32", logits_processors=[name], **ENGINES[engine]) as llm:
+            got.append(tokens(llm, asks(8), wanted))
+    assert got[0] == got[1] == got[2]
 
 
 @pytest.mark.parametrize("name", ["no-repeat", "no-repeat-host"])
@@ -156,8 +169,6 @@ class Least:
 
 
 def test_a_sampler_of_higher_rank_draws_the_tokens(folder, model, tmp_path, monkeypatch):
-    import torch
-
     from tests.plugins.dummies import Site
 
     site = tmp_path / "samplers"
