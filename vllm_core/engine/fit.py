@@ -1,0 +1,84 @@
+"""The second half of resolving: the model bound without memory, all that it asked for, and what it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+
+from vllm_core.engine.cache.grouping import plan_caches
+from vllm_core.engine.choices import Asking, choose_proposer, choose_quantization, choose_step_tokens
+from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
+from vllm_core.engine.find import Found
+from vllm_core.engine.memory import MemoryPlan, Need, memory_budget, plan_memory
+from vllm_core.engine.model_config import explain_config
+from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
+from vllm_core.interfaces.cache import BYTES
+from vllm_core.interfaces.queries import ModelQuery
+from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, parameter_bytes
+
+__all__ = ["Fitted", "fit"]
+
+
+@attrs.frozen(kw_only=True)
+class Fitted:
+    """A model that the device holds, as far as can be known without loading it."""
+
+    model_build: ModelBuild
+    memory: MemoryPlan
+    max_step_tokens: int
+    proposer: ProposerChoice | None
+    sampler: Chosen
+    processors: Sequence[Chosen]
+
+
+def fit(found: Found) -> Fitted:
+    """Choose the model, bind it on the meta device, and plan its memory. No weight is read."""
+    settings, selector, platform, device = found.settings, found.selector, found.platform, found.device
+    served = selector.choose_model(ModelQuery(architectures=found.architectures, config=found.config, device=device))
+    served.load()
+    dtype = choose_dtype(settings.dtype, found.config, platform.dtypes(), device)
+    quantization = choose_quantization(selector, settings, found.config, dtype, device)
+    proposer = choose_proposer(selector, settings, served.offer.name, device)
+    num_drafts = proposer.num_drafts if proposer else 0
+    max_model_len = choose_max_model_len(settings.max_model_len, found.config)
+    model_build = ModelBuild(
+        target=served.offer.target,
+        config=found.config,
+        dtype=dtype,
+        device=device,
+        max_model_len=max_model_len,
+        max_step_tokens=0,
+        block_size=settings.block_size,
+        quantization=quantization,
+        num_drafts=num_drafts,
+    )
+    named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
+    asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
+    with explain_config(served.offer.name, f"{served.provided.distribution} {served.provided.version}"):
+        model, plan = model_build.construct(asking, torch.device("meta"))
+    if proposer is not None:
+        proposer.make().bind(model, plan)
+    caches = plan.finish(plan_caches, settings.block_size)
+    sampler = choose_sampler(selector, model.vocab_size, device)
+    processors = choose_processors(selector, settings, model.vocab_size, device)
+    parameters = sum(p.numel() for p in model.parameters())
+    max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)
+    half = next((name for name in platform.dtypes() if BYTES[name] == 2), "")
+    need = Need(
+        max_model_len=max_model_len,
+        max_rows=settings.max_num_seqs,
+        max_step_tokens=max_step_tokens,
+        num_drafts=num_drafts,
+        narrower=half if dtype == "float32" and quantization is None else "",
+    )
+    budget = memory_budget(settings, platform, device, parameter_bytes(model))
+    return Fitted(
+        model_build=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
+        memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None),
+        max_step_tokens=max_step_tokens,
+        proposer=proposer,
+        sampler=sampler,
+        processors=processors,
+    )
