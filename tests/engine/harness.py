@@ -87,18 +87,35 @@ def check_empty(engine: LocalEngine) -> None:
     assert not engine.processor._of
 
 
-def run(engine: LocalEngine, between=None, most_steps=5000) -> dict:
+def run(engine: LocalEngine, between=None, most_steps=5000, check_every=1) -> dict:
     """Step until all is done; final outputs by request id. ``between(engine, i)`` is called before step i."""
-    final = {}
+    final, streams = {}, {}
     for i in range(most_steps):
         if between is not None:
             between(engine, i)
         if not engine.has_work:
             break
         for output in engine.step():
+            check_growth(streams.get(output.request_id), output)
+            streams[output.request_id] = output
             if output.finished:
                 assert output.request_id not in final, "a request finished twice"
                 final[output.request_id] = output
-        check_books(engine)
+                del streams[output.request_id]
+        if i % check_every == 0:
+            check_books(engine)
     check_empty(engine)
+    assert not streams, "a request was forgotten"
     return final
+
+
+def check_growth(before, now) -> None:
+    """An output contains what its caller was told before."""
+    assert now.finished == all(sample.finished for sample in now.outputs)
+    assert [sample.index for sample in now.outputs] == list(range(len(now.outputs)))
+    if before is not None:
+        assert not before.finished
+        for old, new in zip(before.outputs, now.outputs, strict=True):
+            assert new.token_ids[: len(old.token_ids)] == old.token_ids
+            assert new.text.startswith(old.text)
+            assert not old.finished or old == new, "a sample that had ended went on"

@@ -27,6 +27,7 @@ class Ask:
     priority: int = 0
     n: int = 1
     salt: str = ""
+    stream: bool = False
 
     @property
     def params(self) -> SamplingParams:
@@ -51,24 +52,28 @@ class LastComeFirstServed:
         return (-request.order,)
 
 
+def random_ask(rng: random.Random, longest: int = 40, most_tokens: int = 20) -> Ask:
+    """A prompt of up to ``longest`` tokens; prefixes are shared by chance."""
+    temperature = rng.choice([0.0, 0.7])
+    return Ask(
+        prompt=tuple(rng.randint(0, 1) for _ in range(rng.randint(1, longest))),
+        max_tokens=rng.randint(1, most_tokens),
+        stop=tuple(rng.randint(0, VOCAB - 1) for _ in range(rng.randint(0, 6))),
+        temperature=temperature,
+        n=rng.choice([1, 1, 2, 3, 5]) if temperature else 1,
+        salt=rng.choice(["", "", "a", "b"]),
+        stream=rng.random() < 0.5,
+        seed=rng.randint(0, 3),
+        at=rng.randint(0, 20),
+        abort_at=rng.choice([None, None, None, rng.randint(0, 40)]),
+        priority=rng.randint(0, 3),
+    )
+
+
 def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
     """(requests, arguments of FakeDevice, arguments of make_engine)"""
     rng = random.Random(number)
-    asks = [
-        Ask(
-            prompt=tuple(rng.randint(0, 1) for _ in range(rng.randint(1, 40))),  # prefixes are shared by chance
-            max_tokens=rng.randint(1, 20),
-            stop=tuple(rng.randint(0, VOCAB - 1) for _ in range(rng.randint(0, 6))),
-            temperature=(temperature := rng.choice([0.0, 0.7])),
-            n=rng.choice([1, 1, 2, 3, 5]) if temperature else 1,
-            salt=rng.choice(["", "", "a", "b"]),
-            seed=rng.randint(0, 3),
-            at=rng.randint(0, 20),
-            abort_at=rng.choice([None, None, None, rng.randint(0, 40)]),
-            priority=rng.randint(0, 3),
-        )
-        for _ in range(rng.randint(1, 14))
-    ]
+    asks = [random_ask(rng) for _ in range(rng.randint(1, 14))]
     device = {
         "block_size": rng.choice([1, 2, 4, 5]),
         "num_pages": rng.randint(12, 70),
@@ -90,6 +95,12 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
     return asks, device, options
 
 
+def submit(engine: LocalEngine, name: str, ask: Ask) -> None:
+    engine.add_request(
+        name, list(ask.prompt), ask.params, priority=ask.priority, cache_salt=ask.salt, stream=ask.stream
+    )
+
+
 def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngine, list[tuple[Ask, RequestOutput]]]:
     """Run a mix; (request, last output) of all that were taken in."""
     engine = make_engine(FakeDevice(**device), **options)
@@ -101,9 +112,7 @@ def answer_all(asks: list[Ask], device: dict, options: dict) -> tuple[LocalEngin
             if name not in arrived and (ask.at <= i or not engine.has_work):
                 arrived.add(name)
                 try:
-                    engine.add_request(
-                        str(name), list(ask.prompt), ask.params, priority=ask.priority, cache_salt=ask.salt
-                    )
+                    submit(engine, str(name), ask)
                 except RequestError as error:
                     assert "must fit" in str(error)  # noqa: PT017
                     refused.add(name)

@@ -1,72 +1,14 @@
-"""Whatever the scheduler does, a request's tokens are those it gets alone."""
+"""What the scheduler does, one thing at a time. ``test_random_mixes`` has everything at once."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.engine.fake_device import FakeDevice, plain
 from tests.engine.harness import make_engine, run
-from tests.engine.mixes import Ask, LastComeFirstServed, answer_all, check_answers, random_mix
+from tests.engine.mixes import LastComeFirstServed
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.sampling_params import SamplingParams
-
-
-@pytest.mark.parametrize("block", range(6))
-def test_any_mix_on_any_engine_gives_each_request_what_it_gets_alone(block):
-    met = Counter()
-    for number in range(block * 250, (block + 1) * 250):
-        engine, answers = answer_all(*random_mix(number))
-        check_answers(engine, answers)
-        for _, output in answers:
-            met[output.outputs[0].finish_reason] += 1
-            met["preempted"] += output.metrics.num_preemptions > 0
-            met["hit"] += output.num_cached_tokens > 0
-    # The mixes would prove nothing about what they never meet.
-    assert min(met[kind] for kind in ("stop", "length", "abort", "preempted", "hit")) >= 10, met
-
-
-asks = st.lists(
-    st.builds(
-        Ask,
-        prompt=st.lists(st.integers(0, 1), min_size=1, max_size=40).map(tuple),
-        max_tokens=st.integers(1, 20),
-        stop=st.lists(st.integers(0, 96), max_size=8).map(tuple),
-        temperature=st.sampled_from([0.0, 0.7]),
-        at=st.integers(0, 12),
-        abort_at=st.none() | st.integers(0, 40),
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
-@given(asks=asks, number=st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
-def test_chosen_requests_on_any_engine_get_what_they_get_alone(asks, number):
-    _, device, engine = random_mix(number)
-    check_answers(*answer_all(asks, device, engine))
-
-
-@pytest.mark.parametrize("setting", [{"overlapped": False}, {"budget": 64}, {"caching": False}, {"depth": 3}])
-def test_a_setting_that_is_about_speed_changes_no_token(setting):
-    same = 0
-    for number in range(60):
-        asks, device, engine = random_mix(number)
-        asks = [attrs.evolve(ask, abort_at=None) for ask in asks]
-        runs = [answer_all(asks, device, {**engine, **changed}) for changed in ({}, setting)]
-        (before, old), (after, new) = runs
-        if before.core.roster.max_len == after.core.roster.max_len:  # windows: a larger step leaves room for less
-            same += 1
-            assert [output.outputs[0].token_ids for _, output in old] == [o.outputs[0].token_ids for _, o in new]
-    assert same > 30
-
-
-# One thing at a time.
 
 
 def ask_many(engine, prompts, **params):

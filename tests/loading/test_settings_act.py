@@ -197,6 +197,15 @@ class Case:
     def scheduling_policy(self):
         assert self.winner("scheduler_policy", scheduling_policy="fcfs") == "fcfs"
         assert 'scheduler policy "lifo" was asked for' in self.refused(scheduling_policy="lifo")
+        assert self.winner("scheduler_policy", scheduling_policy="priority") == "priority"
+
+    def max_waiting_requests(self):
+        with LLM(self.folder, max_num_seqs=1, max_waiting_requests=1) as llm:
+            outputs = llm.generate([PROMPT] * 3, GREEDY, use_tqdm=False)
+        answers = [output.outputs[0].token_ids for output in outputs]
+        assert answers[:2] == [greedy(self.model, PROMPT, 8)] * 2
+        assert answers[2] == []
+        assert "the queue is full (max_waiting_requests=1)" in outputs[2].error
 
     def async_scheduling(self):
         for on, loop in ((True, OverlappedLoop), (False, PlainLoop)):

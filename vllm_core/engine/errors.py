@@ -13,7 +13,7 @@ class RequestError(ValueError):
 
     def __init__(self, message: str, request_id: str = "") -> None:
         super().__init__(f"request {request_id}: {message}" if request_id else message)
-        self.request_id = request_id
+        self.request_id, self.reason = request_id, message
 
 
 class EngineDeadError(RuntimeError):

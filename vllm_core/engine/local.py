@@ -59,16 +59,14 @@ class LocalEngine:
         self.core.check_alive()
         order = {"priority": priority, "arrival_time": arrival_time, "cache_salt": cache_salt}
         news = self.intake.prepare(request_id, prompt_token_ids, params, stream=stream, **order)  # type: ignore[arg-type]
-        if request_id in self.processor:
-            raise RequestError("a request with this id is running already", request_id)
         self.processor.add(request_id, news, params, prompt, stream)
         try:
             for new in news:
                 self.core.add(new)
-        except Exception:
+        except RequestError as error:
             self.abort(request_id)
             self.processor.drop(request_id)
-            raise
+            raise RequestError(error.reason, request_id) from error
 
     def abort(self, request_id: str) -> None:
         """End a request, wherever it is. Its last output comes with the next step. Unknown ids are ignored."""

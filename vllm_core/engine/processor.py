@@ -71,7 +71,13 @@ class OutputProcessor:
     def add(
         self, request_id: str, news: Sequence[NewRequest], params: SamplingParams, prompt: str | None, stream: bool
     ) -> None:
-        """Expect updates of a request's samples. Raises ``RequestError`` if its tokens cannot be turned into text."""
+        """Expect updates of a request's samples.
+
+        Raises ``RequestError`` if its tokens cannot be turned into text, or a name is taken.
+        """
+        taken = next((new.request_id for new in news if new.request_id in self._of), request_id)
+        if taken in self._of or request_id in self._tracks:
+            raise RequestError("a request with this id is running already", taken)
         track = Track(
             request_id=request_id,
             prompt=prompt,
@@ -82,9 +88,6 @@ class OutputProcessor:
         )
         self._tracks[request_id] = track
         self._of.update(dict.fromkeys(track.samples, track))
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._tracks
 
     def samples(self, request_id: str) -> list[str]:
         """The ids that the engine has for what runs of a request."""

@@ -140,9 +140,7 @@ class Roster:
                 self.waiting.push(sibling)
 
     def _check_queue(self, request: Request) -> None:
-        waiting = len(self.waiting) - len(self.free_rows)
-        if self.max_waiting is not None and waiting >= self.max_waiting:
+        if self.max_waiting is not None and len(self.waiting) >= self.max_waiting + len(self.free_rows):
             raise RequestError(
-                f"{max(waiting, 0)} requests wait already, and no more may (max_waiting_requests); try again later",
-                request.request_id,
+                f"the queue is full (max_waiting_requests={self.max_waiting}); try again later", request.request_id
             )
