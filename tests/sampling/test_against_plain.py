@@ -174,7 +174,7 @@ def test_a_seeded_request_gives_the_same_tokens_alone_and_in_any_batch(folder):
     prompts = [[make.randrange(2, 30) for _ in range(make.randint(1, 30))] for _ in range(12)]
     params = [SamplingParams(**request(make, i)) for i in range(12)]
     asks = [{"prompt_token_ids": p} for p in prompts]
-    with LLM(folder) as llm:
+    with LLM(folder, dtype="float32") as llm:
         together = [o.outputs[0].token_ids for o in llm.generate(asks, params, use_tqdm=False)]
         alone = [llm.generate(a, p, use_tqdm=False)[0].outputs[0].token_ids for a, p in zip(asks, params, strict=True)]
     assert together == alone

@@ -42,7 +42,7 @@ def runs(ids, n):
 @pytest.fixture(scope="module")
 def plain(folder):
     """Without any processor."""
-    with LLM(folder) as llm:
+    with LLM(folder, dtype="float32") as llm:
         return tokens(llm, asks(8), params(8))
 
 
@@ -52,7 +52,7 @@ def test_the_device_and_the_host_agree_and_no_run_comes_twice(folder, extras, pl
     assert any(len(set(runs(ids, n))) < len(runs(ids, n)) for ids in plain), "nothing would be proven"
     got = {}
     for name in ("no-repeat", "no-repeat-host"):
-        with LLM(folder, logits_processors=[name], **ENGINES[engine]) as llm:
+        with LLM(folder, dtype="float32", logits_processors=[name], **ENGINES[engine]) as llm:
             got[name] = tokens(llm, asks(8), params(8, extra_args={"no_repeat": n}))
     assert got["no-repeat"] == got["no-repeat-host"]
     for ids in got["no-repeat"]:
@@ -66,14 +66,14 @@ def test_on_a_gpu_both_give_what_the_cpu_gives(folder, extras, engine):
     wanted = params(8, extra_args={"no_repeat": 2})
     got = []
     for device, name in (("cpu", "no-repeat"), ("cuda", "no-repeat"), ("cuda", "no-repeat-host")):
-        with LLM(folder, device=device, dtype="float32", logits_processors=[name], **ENGINES[engine]) as llm:
+        with LLM(folder, dtype="float32", device=device, logits_processors=[name], **ENGINES[engine]) as llm:
             got.append(tokens(llm, asks(8), wanted))
     assert got[0] == got[1] == got[2]
 
 
 @pytest.mark.parametrize("name", ["no-repeat", "no-repeat-host"])
 def test_a_request_that_does_not_ask_is_not_affected_beside_one_that_does(folder, extras, plain, name):
-    with LLM(folder, logits_processors=[name]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=[name]) as llm:
         wanted = params(8)
         wanted[3] = params(8, extra_args={"no_repeat": 2})[3]
         for _ in range(2):  # the second time, rows were affected before
@@ -84,7 +84,7 @@ def test_a_request_that_does_not_ask_is_not_affected_beside_one_that_does(folder
 
 
 def test_wrong_parameters_fail_their_request_only_and_name_the_processor(folder, extras, plain):
-    with LLM(folder, logits_processors=["no-repeat"]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=["no-repeat"]) as llm:
         wanted = [params(1, extra_args={"no_repeat": 99})[0], params(2)[1]]
         wrong, right = llm.generate(asks(2), wanted, use_tqdm=False)
     assert 'logits processor "no-repeat": no_repeat must be a whole number from 2 to 8, not 99' in wrong.error
@@ -92,12 +92,15 @@ def test_wrong_parameters_fail_their_request_only_and_name_the_processor(folder,
 
 
 def test_parameters_for_processors_that_are_not_there_are_refused(folder):
-    with LLM(folder) as llm, pytest.raises(ValueError, match=r"this engine has none \(--logits-processors names some"):
+    with (
+        LLM(folder, dtype="float32") as llm,
+        pytest.raises(ValueError, match=r"this engine has none \(--logits-processors names some"),
+    ):
         llm.generate(asks(1), params(1, extra_args={"no_repeat": 2}), use_tqdm=False)
 
 
 def test_one_that_keeps_the_likeliest_token_leaves_greedy_rows_out(folder, extras):
-    with LLM(folder, logits_processors=["sharpen", "no-repeat"]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=["sharpen", "no-repeat"]) as llm:
         import sampling_extras.processors as processors
 
         greedy = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
@@ -110,14 +113,14 @@ def test_one_that_keeps_the_likeliest_token_leaves_greedy_rows_out(folder, extra
 
 
 def test_one_that_fails_in_a_step_ends_the_engine_by_its_name(folder, extras):
-    with LLM(folder, logits_processors=["broken"]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=["broken"]) as llm:
         wrong = SamplingParams(extra_args={"sharpen": 1.0})
         with pytest.raises(EngineDeadError, match=r'logits processor "broken" failed: ValueError: apply must return'):
             llm.generate(asks(1), wrong, use_tqdm=False)
 
 
 def test_processors_stand_among_the_choices(folder, extras):
-    with LLM(folder, logits_processors=["sharpen", "no-repeat"]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=["sharpen", "no-repeat"]) as llm:
         made = [(d.hook, d.offer.name, d.provided.owner) for d in llm.built.decisions if d.hook == "logits_processor"]
         (sampler,) = [d.offer.name for d in llm.built.decisions if d.hook == "sampler"]
     assert made == [("logits_processor", name, "dummy-extras 1.0") for name in ("sharpen", "no-repeat")]
@@ -126,18 +129,18 @@ def test_processors_stand_among_the_choices(folder, extras):
 
 def test_where_nothing_is_left_the_processor_is_left_out(folder, extras):
     wanted = params(1, allowed_token_ids=[7, 8], extra_args={"no_repeat": 2})
-    with LLM(folder, logits_processors=["no-repeat"]) as llm:
+    with LLM(folder, dtype="float32", logits_processors=["no-repeat"]) as llm:
         (got,) = tokens(llm, asks(1), wanted)
     assert set(got) == {7, 8}
 
 
 def test_a_processor_named_twice_is_refused(folder, extras):
     with pytest.raises(SettingError, match="names 'sharpen' twice"):
-        LLM(folder, logits_processors=["sharpen", "sharpen"])
+        LLM(folder, dtype="float32", logits_processors=["sharpen", "sharpen"])
 
 
 def test_a_plugin_that_is_not_named_is_not_asked(folder, extras, plain):
-    with LLM(folder) as llm:
+    with LLM(folder, dtype="float32") as llm:
         assert not [d for d in llm.built.decisions if d.hook == "logits_processor"]
         assert tokens(llm, asks(8), params(8)) == plain
     assert all(a != b for a, b in pairwise(plain))
@@ -176,7 +179,7 @@ def test_a_sampler_of_higher_rank_draws_the_tokens(folder, model, tmp_path, monk
     monkeypatch.syspath_prepend(str(site))
     module = Site(site).install("least", SAMPLER)
     site.joinpath(f"{module}_impl.py").write_text(LEAST)
-    with LLM(folder) as llm:
+    with LLM(folder, dtype="float32") as llm:
         (got,) = tokens(llm, asks(1), SamplingParams(temperature=0, max_tokens=6, ignore_eos=True))
     (ask,) = asks(1)
     known = ask["prompt_token_ids"]

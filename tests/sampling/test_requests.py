@@ -12,7 +12,7 @@ FREE = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
 
 @pytest.fixture(scope="module")
 def llm(folder):
-    with LLM(folder) as llm:
+    with LLM(folder, dtype="float32") as llm:
         yield llm
 
 
@@ -150,7 +150,7 @@ def test_a_stream_shows_the_log_probabilities_so_far(llm):
 
 
 def test_a_request_may_leave_the_prefix_cache_unread(folder):
-    with LLM(folder, block_size=4) as llm:
+    with LLM(folder, dtype="float32", block_size=4) as llm:
         prompt = {"prompt_token_ids": [3 + i for i in range(30)]}
         asked = {"skip_reading_prefix_cache": True}
         assert one(llm, prompt, **asked).num_cached_tokens == 0
@@ -187,7 +187,7 @@ def test_recommended_penalties_act(folder, model, tmp_path):
     shutil.copytree(folder, copy)
     config = json.loads((copy / "generation_config.json").read_text())
     (copy / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.5, "min_p": 0.1}))
-    with LLM(str(copy)) as llm:
+    with LLM(str(copy), dtype="float32") as llm:
         assert (llm.get_default_sampling_params().repetition_penalty, llm.get_default_sampling_params().min_p) == (
             1.5,
             0.1,
