@@ -199,3 +199,20 @@ def test_an_engine_without_requests_sleeps(llm, run):
     before = processor_seconds()
     time.sleep(1)
     assert processor_seconds() - before <= 0.02
+
+
+def test_samples_of_one_prompt_come_together_and_leaving_ends_them_all(llm, run, folder):
+    params = SamplingParams(n=3, seed=5, max_tokens=20, ignore_eos=True)
+
+    async def ask():
+        outputs = [output async for output in llm.generate("Once upon", params)]
+        async for _ in llm.generate("Once upon", SamplingParams(n=3, max_tokens=150, ignore_eos=True)):
+            break
+        return outputs, await idle(llm)
+
+    outputs, ended = run(ask())
+    with LLM(folder, **SETTINGS) as local:
+        (expected,) = local.generate("Once upon", params, use_tqdm=False)
+    assert [sample.text for sample in outputs[-1].outputs] == [sample.text for sample in expected.outputs]
+    assert [output.finished for output in outputs] == [False] * (len(outputs) - 1) + [True]
+    assert ended

@@ -93,7 +93,7 @@ def _stats(core: EngineCore, call: int) -> wire.Stats:
     return wire.Stats(
         call=call,
         running=len(core.roster.running),
-        waiting=len(core.roster.waiting),
+        waiting=len(core.roster.requests) - len(core.roster.running),
         cache_usage=core.cache.usage,
         prefix_queries=prefixes.queries,
         prefix_hits=prefixes.hits,
