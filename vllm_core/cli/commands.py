@@ -25,6 +25,7 @@ CORE = {
         Command("complete", "vllm_core.cli.complete:Complete", "continue a text"),
         Command("chat", "vllm_core.cli.chat:Chat", "answer a message, or talk"),
         Command("explain", "vllm_core.cli.explain:Explain", "show who would serve a model, and why"),
+        Command("doctor", "vllm_core.cli.doctor:Doctor", "check this machine, and whether a model would start"),
         Command("plugins", "vllm_core.cli.plugins:Plugins", "list plugins, show one"),
     )
 }

@@ -15,11 +15,21 @@ from vllm_core.config.load import Loaded, load
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
 
-__all__ = ["add_engine_flags", "add_policy_flags", "check_plugins", "engine_settings", "policy_of", "tell"]
+__all__ = [
+    "add_engine_flags",
+    "add_policy_flags",
+    "check_plugins",
+    "engine_settings",
+    "given_settings",
+    "policy_of",
+    "tell",
+]
 
 
-def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder, file, name of a bundled model, or id on the Hub")
+def add_engine_flags(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """``optional``: whether the command also works without a model."""
+    what = "folder, file, name of a bundled model, or id on the Hub"
+    parser.add_argument("model", metavar="MODEL", nargs="?" if optional else None, help=what)
     parser.add_argument("--config", metavar="FILE", help="settings in TOML or YAML, instead of vllm.toml")
     add_policy_flags(parser)
     add_flags(parser, EngineSettings, skip=("model", "plugins", "plugin"))
@@ -47,13 +57,19 @@ def policy_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def engine_settings(args: argparse.Namespace) -> Loaded[EngineSettings]:
     """Settings from files, environment and flags, in ascending order."""
+    return load(EngineSettings, file=args.config, overrides=given_settings(args))
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says, as ``overrides`` of ``load``."""
     overrides: dict[str, Any] = given_flags(args, EngineSettings)
-    overrides["model"] = Given(args.model, "MODEL")
+    if args.model is not None:
+        overrides["model"] = Given(args.model, "MODEL")
     if policy := policy_of(args):
         overrides["plugins"] = Given(policy, "--plugins-...")
     if args.plugin_flags:
         overrides["plugin"] = Given(args.plugin_flags, "--plugin....")
-    return load(EngineSettings, file=args.config, overrides=overrides)
+    return overrides
 
 
 def check_plugins(loaded: Loaded[EngineSettings]) -> Catalog:
