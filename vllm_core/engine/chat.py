@@ -10,6 +10,11 @@ from vllm_core.engine.errors import nearest
 
 __all__ = ["TemplateRenderer", "check_messages", "default_template", "template_renderer"]
 
+OPTIONS = (
+    "chat_template", "chat_template_content_format", "add_generation_prompt", "continue_final_message", "tools",
+    "chat_template_kwargs",
+)  # fmt: skip
+
 
 def template_renderer(tokenizer: Any) -> TemplateRenderer:
     """The renderer of a tokenizer that transformers reads. Its ``chat_template`` goes before transformers' own."""
@@ -56,6 +61,10 @@ class TemplateRenderer:
         """
         check_messages(messages)
         template = self._choose(chat_template, bool(tools))
+        for name in options:
+            # Templates read what they like; a name that none of it reads and that is nearly ours is a slip.
+            if name not in template and (hint := nearest(name, OPTIONS)):
+                raise ValueError(f"the chat template does not read {name!r}{hint}")
         messages = with_content(messages, chat_template_content_format, template)
         if add_generation_prompt is None:
             add_generation_prompt = not continue_final_message

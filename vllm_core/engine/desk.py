@@ -33,11 +33,19 @@ class Desk:
             self._count += 1
             return str(self._count - 1)
 
-    def submit(self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False) -> None:
+    def submit(
+        self, name: str, prompt: Prompt, params: SamplingParams, *, stream: bool = False, priority: int = 0
+    ) -> None:
         """Raises ``RequestError``. Afterwards the request must be collected or forgotten."""
         with self._lock, InterruptsHeld():
             self._engine.add_request(
-                name, prompt.token_ids, params, prompt=prompt.text, stream=stream, cache_salt=prompt.cache_salt
+                name,
+                prompt.token_ids,
+                params,
+                prompt=prompt.text,
+                stream=stream,
+                priority=priority,
+                cache_salt=prompt.cache_salt,
             )
             self._inbox[name] = []
 

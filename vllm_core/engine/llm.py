@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.load import from_kwargs
+from vllm_core.engine.batch_call import (
+    Bar,
+    failed_output,
+    priorities,
+    progress_bar,
+    refuse_lora,
+    sampling_each,
+    tokenization,
+)
 from vllm_core.engine.desk import Desk
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.missing import explain_missing
-from vllm_core.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
+from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.prompts import Prompt, as_list, read_chat, read_prompt, render_chat
 from vllm_core.engine.sampling_params import SamplingParams, unmet_defaults
 
@@ -21,7 +30,6 @@ __all__ = ["LLM"]
 
 log = logging.getLogger(__name__)
 
-Bar = bool | Callable[..., Any]  # a progress bar: yes, no, or what makes one as tqdm does
 Read = Callable[[Any, str], Prompt]  # (prompt as given, request id)
 
 
@@ -75,39 +83,53 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: Bar = True,
+        lora_request: Any = None,
+        priority: int | Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
         """Continue prompts, all at once; outputs in the prompts' order.
 
-        prompts          text, {"prompt": text}, {"prompt_token_ids": [...]}, or a list of these
-        sampling_params  one for all, one for each, or None for the model's defaults
+        prompts              text, {"prompt": text}, {"prompt_token_ids": [...]}, or a list of these
+        sampling_params      one for all, one for each, or None for the model's defaults
+        priority             one for all or one for each, lower ones first; for scheduling_policy="priority"
+        tokenization_kwargs  {"add_special_tokens": bool}
+        lora_request         None: adapters do not exist yet
 
         A prompt that cannot be served gets an output with finish_reason "error" and its ``error``;
         the others are answered. If none can be served, ``RequestError`` is raised.
         """
-        return self._answer(
-            as_list(prompts), lambda p, name: read_prompt(p, self._tokenizer, name), sampling_params, use_tqdm
-        )
+        refuse_lora(lora_request)
+        how = tokenization(tokenization_kwargs)
+
+        def read(prompt: Any, name: str) -> Prompt:
+            return read_prompt(prompt, self._tokenizer, name, **how)
+
+        return self._answer(as_list(prompts), read, sampling_params, use_tqdm, priority)
 
     def chat(
         self,
         messages: Sequence[Any],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        *,
         use_tqdm: Bar = True,
+        lora_request: Any = None,
+        *,
+        priority: int | Sequence[int] | None = None,
         **options: Any,
     ) -> list[RequestOutput]:
         """Answer a conversation, or a list of them. Otherwise as ``generate``.
 
         messages  [{"role": "user", "content": "..."}, ...]
-        options   for the chat template: chat_template, add_generation_prompt, tools,
-                  chat_template_kwargs, and whatever the template itself reads
+        options   for the chat template: chat_template, chat_template_content_format, add_generation_prompt,
+                  continue_final_message, tools, chat_template_kwargs, and whatever the template itself reads
         """
+        refuse_lora(lora_request)
         several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
         return self._answer(
             list(messages) if several else [messages],
             lambda m, name: self._render(m, name, options),
             sampling_params,
             use_tqdm,
+            priority,
         )
 
     def stream(
@@ -135,19 +157,20 @@ class LLM:
         """The prompt that ``chat`` makes of a conversation."""
         return render_chat(messages, self._renderer, options)
 
-    def _answer(self, prompts: list[Any], read: Read, params: Any, use_tqdm: Bar) -> list[RequestOutput]:
-        each = self._params_for(params, len(prompts))
+    def _answer(self, prompts: list[Any], read: Read, params: Any, use_tqdm: Bar, priority: Any) -> list[RequestOutput]:
+        each = sampling_each(params, len(prompts), self._defaults)
+        order = priorities(priority, len(prompts), self.settings.scheduling_policy)
         names = [self._desk.next_id() for _ in prompts]
         done: dict[str, RequestOutput] = {}
         errors: list[RequestError] = []
-        bar = _bar(use_tqdm, len(prompts))
+        bar = progress_bar(use_tqdm, len(prompts))
         try:
-            for name, prompt, wanted in zip(names, prompts, each, strict=True):
+            for name, prompt, wanted, place in zip(names, prompts, each, order, strict=True):
                 try:
-                    self._desk.submit(name, read(prompt, name), wanted)
+                    self._desk.submit(name, read(prompt, name), wanted, priority=place)
                 except RequestError as error:
                     errors.append(error)
-                    done[name] = _failed(name, prompt, error)
+                    done[name] = failed_output(name, prompt, error)
             if errors and len(errors) == len(prompts):
                 raise errors[0]
             for refused in errors:
@@ -160,17 +183,6 @@ class LLM:
 
     def _render(self, messages: Any, name: str, options: dict[str, Any]) -> Prompt:
         return read_chat(messages, self._tokenizer, self._renderer, name, options)
-
-    def _params_for(self, params: Any, count: int) -> list[Any]:
-        if params is None:
-            return [self._defaults] * count
-        if isinstance(params, Sequence):
-            if len(params) != count:
-                raise ValueError(
-                    f"{count} prompts came with {len(params)} sampling_params: give one for all, or each its own"
-                )
-            return list(params)
-        return [params] * count
 
     # ---- the rest
 
@@ -200,32 +212,3 @@ class LLM:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(explain_missing(name, [n for n in dir(type(self)) if not n.startswith("_")]))
-
-
-class _NoBar:
-    def update(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _bar(use_tqdm: Bar, total: int) -> Any:
-    if not use_tqdm:
-        return _NoBar()
-    if callable(use_tqdm):
-        return use_tqdm(total=total, desc="Prompts")
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="Prompts", dynamic_ncols=True)
-
-
-def _failed(name: str, prompt: Any, error: RequestError) -> RequestOutput:
-    text = prompt if isinstance(prompt, str) else prompt.get("prompt") if isinstance(prompt, dict) else None
-    return RequestOutput(
-        request_id=name,
-        prompt=text if isinstance(text, str) else None,
-        prompt_token_ids=[],
-        outputs=[CompletionOutput(finish_reason="error")],
-        finished=True,
-        metrics=RequestMetrics(arrival_time=0.0),
-        error=str(error),
-    )

@@ -16,6 +16,12 @@ KEYS = ("prompt", "prompt_token_ids", "cache_salt")
 NOT_YET = ("multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt",
            "decoder_prompt", "token_type_ids")  # fmt: skip
 
+NOT_FOR_CHAT = {
+    "mm_processor_kwargs": "images, audio and video are not supported yet",
+    "tokenization_kwargs": "a chat template writes the special tokens itself; truncate with SamplingParams",
+}
+"""Arguments of vLLM's chat that only None is granted to."""
+
 
 @attrs.frozen
 class Prompt:
@@ -71,6 +77,9 @@ def render_chat(messages: Any, renderer: ChatRenderer | None, options: Mapping[s
     if renderer is None:
         raise ValueError("skip_tokenizer_init leaves no chat template: render and tokenize elsewhere")
     given = dict(options)
+    for name, why in NOT_FOR_CHAT.items():
+        if given.pop(name, None):
+            raise ValueError(f"{name}: {why}")
     more = given.pop("chat_template_kwargs", None) or {}
     return renderer.render(messages, **given, **more)
 
