@@ -96,6 +96,35 @@ def test_nobody_gives_way_in_vain(overlapped):
 
 
 @both_loops
+def test_nobody_gives_way_for_pages_that_somebody_else_keeps(overlapped):
+    engine = urgent_first(FakeDevice(num_pages=33, block_size=2, max_rows=4), overlapped=overlapped, budget=8)
+    ask(engine, "most", [1] * 40, 8, 0)
+    steps(engine, 7)
+    ask(engine, "least", [1] * 40, 6, 9)  # shares nearly all of its pages
+    steps(engine, 2)
+    assert running(engine) == ["most", "least"]
+    ask(engine, "long", [3] * 36, 2, 5)
+    outputs = run(engine)
+    assert preemptions(outputs) == {"most": 0, "least": 0, "long": 0}
+
+
+def test_a_policy_that_preempts_is_asked_once_a_request():
+    asked = []
+
+    class Counting(MostUrgentFirst):
+        def key(self, request):
+            asked.append(request.request_id)
+            return super().key(request)
+
+    engine = make_engine(FakeDevice(max_rows=1), policy=Counting())
+    ask(engine, "low", [1], 9, 1)
+    steps(engine, 3)
+    ask(engine, "urgent", [2], 3, 0)
+    assert preemptions(run(engine)) == {"urgent": 0, "low": 1}
+    assert asked == ["low", "urgent"]
+
+
+@both_loops
 def test_who_is_urgent_begins_before_a_long_prompt_goes_on(overlapped):
     device = FakeDevice(num_pages=300, max_rows=4)
     engine = urgent_first(device, overlapped=overlapped, budget=8, max_len=256)
@@ -110,10 +139,10 @@ def test_who_is_urgent_begins_before_a_long_prompt_goes_on(overlapped):
 
 @both_loops
 def test_a_prompt_that_lacks_pages_gets_those_of_less_urgent_rows_that_decode(overlapped):
-    engine = urgent_first(FakeDevice(num_pages=25, block_size=1, max_rows=2), overlapped=overlapped, budget=3)
+    engine = urgent_first(FakeDevice(num_pages=21, block_size=1, max_rows=2), overlapped=overlapped, budget=3)
     ask(engine, "low", [1] * 4, 15, 9)
     steps(engine, 3)
-    ask(engine, "urgent", [2] * 10, 5, 0)
+    ask(engine, "urgent", [2] * 10, 5, 0)  # there is room for all of it, but the other one grows meanwhile
     outputs = run(engine)
     assert list(outputs) == ["urgent", "low"]
     assert preemptions(outputs)["urgent"] == 0

@@ -54,9 +54,6 @@ class Family:
         return free
 
     def parent(self, request: Request) -> Request | None:
-        """A running member whose cache holds all of the prompt that another one can start from."""
-        most = request.num_prompt - 1  # the last token is left to compute: its logits are needed
-        for member in self.members:
-            if member.state is State.RUNNING and member.cache.computed >= most and member is not request:
-                return member
-        return None
+        """The other member whose cache holds the most: what it has of the prompt can be shared."""
+        running = [member for member in self.members if member.state is State.RUNNING and member is not request]
+        return max(running, key=lambda member: member.cache.computed, default=None)

@@ -50,7 +50,6 @@ class Scheduler:
         self.flights: deque[Flight] = deque()  # launched, oldest first
         self.given_up: list[Request] = []  # ended by ``schedule``, for the caller to take
         self._step = 0
-        self._passed_over: tuple[Request, int] | None = None  # lacked pages for so many tokens, unlike larger keys
 
     @property
     def has_work(self) -> bool:
@@ -60,7 +59,8 @@ class Scheduler:
 
     def schedule(self) -> Flight | None:
         """Plan the next step, or None if nothing can run before a step in flight has retired."""
-        self._make_way()
+        if self.roster.waiting.preempts:
+            self._door.make_way()  # before anything is scheduled that could not be taken back
         draft = Draft(self.max_num_batched_tokens)
         prefilling = []
         pages_ran_out = False
@@ -87,16 +87,6 @@ class Scheduler:
         self._step += 1
         self.flights.append(flight)
         return flight
-
-    def _make_way(self) -> None:
-        """Preempt for the sake of smaller keys, before anything is scheduled that could not be taken back."""
-        passed_over, self._passed_over = self._passed_over, None
-        if passed_over is not None and passed_over[0].state is State.RUNNING:
-            (request, end), last = passed_over, self.roster.running[-1]
-            if last is not request and not (self.cache.num_waiting or self.cache.can_reserve(request.request_id, end)):
-                self.roster.preempt(last)
-        elif self.roster.waiting.preempts:
-            self._door.make_way()
 
     def _decode(self, request: Request, draft: Draft, rest: int) -> bool:
         """Schedule the token sampled last and its drafts. False: pages ran out."""
@@ -129,8 +119,7 @@ class Scheduler:
             scheduled = set(draft.rows)
             victim = next(r for r in reversed(self.roster.running) if r.row not in scheduled)
             if victim is request:
-                self._passed_over = request, end
-                return False  # those in the step run on and will give back pages
+                return False  # those in the step run on: they will give back pages, or need some and be the victim
             self.roster.preempt(victim)
         draft.grow(request.row, growths)
         return True
