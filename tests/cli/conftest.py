@@ -61,7 +61,7 @@ class Echo:
     made: list["Echo"]
     fails = ""
     timings = {"plugins": 0.25}
-    built = SimpleNamespace(warnings=())
+    built = SimpleNamespace(warnings=(), generation_config={})
 
     @classmethod
     def from_settings(cls, settings):
@@ -100,6 +100,6 @@ class Echo:
 @pytest.fixture
 def echo(monkeypatch):
     """``vllm_core.LLM`` only repeats; ``echo.made`` lists those that were made."""
-    kind = type("EchoLLM", (Echo,), {"made": [], "built": SimpleNamespace(warnings=())})
+    kind = type("EchoLLM", (Echo,), {"made": [], "built": SimpleNamespace(warnings=(), generation_config={})})
     monkeypatch.setattr(vllm_core, "LLM", kind, raising=False)
     return kind

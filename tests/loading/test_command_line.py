@@ -33,6 +33,13 @@ def test_verbose_shows_where_the_time_went_and_where_sampling_parameters_come_fr
     assert "top_k=3 (flag)" in err
 
 
+def test_a_chat_is_as_long_as_the_models_file_says_or_as_fits(run, folder, edited):
+    path = edited("generation_config.json", max_new_tokens=3, eos_token_id=None)
+    code, out, _ = run("chat", path, "Hi", "--temperature", 0)
+    assert code == 0
+    assert " 3 tokens, " in out
+
+
 def test_chat_uses_the_checkpoints_template(run, folder):
     from tests.engine.tokenizers_for_tests import byte_level
 

@@ -25,7 +25,8 @@ def add_generation_flags(parser: argparse.ArgumentParser, *, max_tokens: int | N
     group.add_argument("--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
     group.add_argument("--top-p", type=float, metavar="X", help="draw from the likeliest tokens of this total share")
     group.add_argument("--top-k", type=int, metavar="N", help="draw from the N likeliest tokens; 0: all")
-    longest = f"longest output, in tokens; default: {max_tokens or 'what fits'}"
+    default = str(max_tokens) if max_tokens else "what the model's files say, or what fits"
+    longest = f"longest output, in tokens; default: {default}"
     group.add_argument("--max-tokens", type=int, metavar="N", default=max_tokens, help=longest)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the text and nothing else")
@@ -47,7 +48,10 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
     llm = LLM.from_settings(loaded.settings)
     try:
         tell(llm.built.warnings, known=catalog.notices)
-        params = attrs.evolve(llm.get_default_sampling_params(), **{"max_tokens": None, **given})
+        params = llm.get_default_sampling_params()
+        if "max_new_tokens" not in llm.built.generation_config:
+            params = attrs.evolve(params, max_tokens=None)  # a person wants all of an answer, not 16 tokens
+        params = attrs.evolve(params, **given)
         if args.verbose:
             _print_timings(llm.timings)
             _print_sampling(params, given)
