@@ -124,6 +124,18 @@ def test_other_choices_than_the_callers_are_refused_by_digest(folder):
     engine.stop()
 
 
+def test_what_a_function_of_hf_overrides_changes_reaches_the_process_as_fields(folder):
+    def shorter(config):
+        config.max_position_embeddings = 77
+        return config
+
+    llm = AsyncLLM(folder, hf_overrides=shorter)
+    try:
+        assert llm.ready.longest == 77
+    finally:
+        llm.shutdown()
+
+
 def test_what_fails_while_it_is_built_is_said_and_leaves_no_process(folder, tmp_path):
     with pytest.raises(ValueError, match="do not fit"):
         AsyncLLM(folder, kv_cache_memory=1000)

@@ -15,6 +15,8 @@ FACTS = {
     "threads": host.usable_cores(), "cpu_capability": "AVX2",
 }  # fmt: skip
 
+FORMAT = ("weight_format", "xyz")
+
 
 @pytest.fixture(autouse=True)
 def torch_works(monkeypatch):
@@ -71,11 +73,13 @@ def test_a_blocked_model_plugin_is_named_with_its_remedy(doctor, folder):
     assert found["tokenizer"]["verdict"] == "ok"
 
 
-def test_a_format_that_nobody_reads_is_told_with_what_was_found(doctor, folder, tmp_path):
+def test_a_format_that_nobody_reads_is_told_with_what_was_found_and_who_would(doctor, tmp_path, monkeypatch):
     (tmp_path / "model.xyz").write_text("x")
     found, code = doctor(tmp_path / "model.xyz")
     assert code == 1
     assert "holds no weights in a format that anybody here reads" in found["files"]["says"]
+    monkeypatch.setattr(index, "lookup", lambda kind, name: ["reads-xyz"] if (kind, name) == FORMAT else [])
+    assert "install pip install reads-xyz" in doctor(tmp_path / "model.xyz")[0]["files"]["says"]
 
 
 def test_a_missing_shard_is_told(doctor, edited):

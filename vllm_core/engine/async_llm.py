@@ -43,7 +43,7 @@ class AsyncLLM:
             from vllm_core.engine.resolve import resolve
 
             resolved = resolve(settings)
-            self.settings = settings
+            self.settings = settings = resolved.settings  # plain data, which another process can resolve alike
             self.text = open_text(resolved)
             self.ready = self._engine.build(settings, resolved.lock.digest)
         except BaseException:

@@ -35,12 +35,13 @@ def chat_renderer(query: ChatQuery, settings: Any) -> Offer | Refusal | None:
 
     When     Once per engine that answers chats, in the process that renders prompts.
     query    ``mode``: ``"auto"``, or the name the user gave; ``architectures`` of the model;
-             ``template`` its chat template, "" if it has none.
+             ``template`` the chat template, the user's before the model's, "" if there is none.
     Returns  ``Offer`` whose target has the contract ``interfaces.tokenizer.RendererFactory``:
              called with the tokenizer, it returns an ``interfaces.tokenizer.ChatRenderer``. With
              mode "auto" offer only for models whose template cannot do it; else ``None``.
     Choice   A named mode must be offered. Else the highest rank, ``prefer.chat_renderer``, then
-             an error. The core offers Jinja templates with rank PORTABLE.
+             an error. The core offers Jinja templates with rank PORTABLE, and is taken where the
+             user gave a template.
     Errors   An exception counts as ``Refusal``, unless the mode was named. What the renderer
              raises belongs to the request.
     Since    Hook API 1.

@@ -214,7 +214,7 @@ class TokenizerQuery:
 class ChatQuery:
     mode: str  # "auto" or a mode that a plugin names
     architectures: tuple[str, ...]
-    template: str  # the model's chat template, "" if it has none
+    template: str  # the chat template, the user's before the model's; "" if there is none
 
 
 @attrs.frozen(kw_only=True)

@@ -36,4 +36,5 @@ class ChatRenderer(Protocol):
 class RendererFactory(Protocol):
     """A class or function that makes the chat renderer that goes with a tokenizer."""
 
-    def __call__(self, tokenizer: Any) -> ChatRenderer: ...
+    def __call__(self, tokenizer: Any) -> ChatRenderer:
+        """``tokenizer.chat_template`` is the setting of that name, where one was given."""

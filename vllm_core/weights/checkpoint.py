@@ -88,7 +88,7 @@ def open_checkpoint(
         if pickles := [f for f in files if f.endswith(_PICKLES)]:
             raise _pickles(path, pickles) from e
         if isinstance(e, NoOffer):
-            raise _no_format(path, files, e) from e
+            raise _no_format(path, files, e, catalog) from e
         raise
     return decision.load()(str(path))
 
@@ -97,9 +97,12 @@ def _files(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_file())
 
 
-def _no_format(path: Path, files: list[str], error: NoOffer) -> CheckpointError:
-    """Nobody takes these files: say what they are, and who was asked."""
+def _no_format(path: Path, files: list[str], error: NoOffer, catalog: Any) -> CheckpointError:
+    """Nobody takes these files: say what they are, who was asked, and who reads a format called like their endings."""
     why = "".join(f"\n  why     {reason}" for reason in error.facts.get("why", ()))
+    for ending in sorted({Path(name).suffix[1:].lower() for name in files} - {""} if catalog is not None else ()):
+        known = catalog.nobody("weight_format", ending).facts
+        why += "".join(f"\n  {label:<7} {text}" for label in ("why", "install") for text in known.get(label, ()))
     dummy = '\n  instead load_format="dummy" runs a config.json without weights' if "config.json" in files else ""
     usual = "" if why or dummy else "\n  a checkpoint is a folder with config.json and *.safetensors"
     return CheckpointError(
