@@ -109,6 +109,17 @@ def test_quarantined_and_blocked_plugins_are_told_with_reason_and_remedy(run, in
     assert '"no-such-plugin"' in found["plugins", "policy"]["says"]
 
 
+def test_an_order_that_names_nobody_is_a_warning_and_one_of_no_hook_fails(run, home, torch_works):
+    home.joinpath("vllm.toml").write_text('[plugins]\nprefer.attention_backend = ["refrence"]')
+    found, code = findings(run)
+    assert (code, found["plugins", "prefer"]["verdict"]) == (0, "warn")
+    assert 'did you mean "reference"' in found["plugins", "prefer"]["says"]
+    home.joinpath("vllm.toml").write_text('[plugins]\nprefer.attention_backnd = ["reference"]')
+    found, code = findings(run)
+    assert code == 1
+    assert 'did you mean "attention_backend"' in found["plugins", "plugins"]["says"]
+
+
 def test_a_required_plugin_that_is_not_there_fails(run, torch_works):
     found, code = findings(run, "--plugins-require", "nobody")
     assert code == 1

@@ -51,6 +51,7 @@ def examine(args: argparse.Namespace) -> list[Finding]:
     found = [*guarded("machine", machine), *guarded("torch", probe.findings)]
     works = probe.facts is not None and bool(catalogs)
     if works:
+        of_plugins += guarded("plugins", setup.preferences, settings, catalogs[0])
         found += guarded("devices", devices, catalogs[0], settings, probe.facts)
     found += [*of_plugins, *of_settings, *guarded("Hub", setup.hub)]
     named = settings.model or args.model

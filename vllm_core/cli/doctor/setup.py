@@ -17,7 +17,7 @@ from vllm_core.plugins.lines import one_line
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
 
-__all__ = ["Settings", "hub", "plugins"]
+__all__ = ["Settings", "hub", "plugins", "preferences"]
 
 OTHERS = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
           "HF_ENDPOINT", "HF_TOKEN")  # fmt: skip
@@ -86,6 +86,14 @@ def plugins(catalog: Catalog, given: dict[str, dict[str, Given]]) -> Iterator[Fi
         plugin_settings(catalog, given)
     except Exception as error:  # a plugin's settings class is imported here
         yield Finding("plugins", "settings", "fail", str(error))
+
+
+def preferences(settings: EngineSettings, catalog: Catalog) -> Iterator[Finding]:
+    """Orders among equal offers that name what nobody has."""
+    from vllm_core.engine.choices import check_prefer
+
+    for warning in check_prefer({**catalog.policy.prefer, **settings.prefer}, catalog):
+        yield Finding("plugins", "prefer", "warn", warning)
 
 
 def hub() -> Iterator[Finding]:
