@@ -51,7 +51,8 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
                 raise RequestError(f"{key!r} in a prompt is not supported yet", request_id)
             if key not in KEYS:
                 raise RequestError(f"a prompt has no field {key!r}{nearest(str(key), KEYS)}", request_id)
-        text, ids, salt = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("cache_salt") or ""
+        text, ids, salt = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("cache_salt")
+        salt = "" if salt is None else salt
     elif isinstance(prompt, str):
         text, ids = prompt, None
     else:
