@@ -48,10 +48,11 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
     llm = LLM.from_settings(loaded.settings)
     try:
         tell(llm.built.warnings, known=catalog.notices)
-        params = llm.get_default_sampling_params()
-        if "max_new_tokens" not in llm.built.generation_config:
-            params = attrs.evolve(params, max_tokens=None)  # a person wants all of an answer, not 16 tokens
-        params = attrs.evolve(params, **given)
+        # Where the model's files are silent, a person wants all of an answer, not 16 tokens.
+        silent = "max_new_tokens" not in llm.built.generation_config
+        params = attrs.evolve(
+            llm.get_default_sampling_params(), **{**({"max_tokens": None} if silent else {}), **given}
+        )
         if args.verbose:
             _print_timings(llm.timings)
             _print_sampling(params, given)
