@@ -10,6 +10,7 @@ from vllm_core.config.declared import declared
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.loop import OverlappedLoop, PlainLoop
 from vllm_core.engine.resolve import resolve
+from vllm_core.plugins import index
 from vllm_core.plugins.errors import PluginError
 from vllm_core.runner import host
 
@@ -58,6 +59,9 @@ class Case:
         assert "transformers 5 has one implementation" in refused
         assert "leave tokenizer_mode at auto" in refused
         assert 'no active plugin offers it; did you mean "auto"?' in self.refused(tokenizer_mode="autoo")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(index, "lookup", lambda *key: ["some-words"] if key == ("tokenizer", "words") else [])
+            assert "pip install some-words" in self.refused(tokenizer_mode="words")
 
     def tokenizer_revision(self):
         assert "files have no revisions" in self.refused(tokenizer_revision="main")
