@@ -165,6 +165,11 @@ def test_a_request_that_cannot_be_served_fails_alone(llm, run, prompt, message):
     assert len(run(ask()).outputs[0].token_ids) == 150
 
 
+def test_a_priority_that_nobody_heeds_is_refused(llm):
+    with pytest.raises(ValueError, match="no effect with scheduling_policy"):
+        llm.generate("Once", LONG, priority=1)
+
+
 def test_two_requests_may_not_have_one_id(llm, run):
     async def ask():
         first = asyncio.create_task(last(llm.generate("Once", LONG, request_id="same")))

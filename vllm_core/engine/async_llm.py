@@ -9,6 +9,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.config.load import from_kwargs
 from vllm_core.engine import wire
 from vllm_core.engine.async_desk import AsyncDesk
+from vllm_core.engine.batch_call import priorities
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
@@ -83,7 +84,7 @@ class AsyncLLM:
             lambda name: read_prompt(prompt, self.text.tokenizer, name),
             self._defaults if sampling_params is None else sampling_params,
             request_id,
-            priority=priority,
+            priority=self._priority(priority),
             stream=stream,
         )
 
@@ -102,7 +103,7 @@ class AsyncLLM:
             lambda name: read_chat(messages, self.text.tokenizer, self.text.renderer, name, options),
             self._defaults if sampling_params is None else sampling_params,
             request_id,
-            priority=priority,
+            priority=self._priority(priority),
             stream=stream,
         )
 
@@ -138,6 +139,9 @@ class AsyncLLM:
     def num_requests(self) -> int:
         """Requests that somebody waits for."""
         return len(self._desk.waiters)
+
+    def _priority(self, priority: int) -> int:
+        return priorities(priority, 1, self.settings.scheduling_policy)[0]
 
     def shutdown(self) -> None:
         """End the engine's process and free its memory. Safe to call twice."""

@@ -77,7 +77,9 @@ def _handle(core: EngineCore, message: wire.Down, socket: Any) -> list[Update]:
             try:
                 core.add(new)
             except RequestError as error:
-                refused.append(Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=str(error)))
+                refused.append(
+                    Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=error.reason)
+                )
     elif isinstance(message, wire.Abort):
         for request_id in message.request_ids:
             core.abort(request_id)
