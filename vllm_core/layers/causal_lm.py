@@ -58,16 +58,30 @@ _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bo
 def read_config(fields: type, config: dict[str, Any], who: str) -> Any:
     """An instance of the attrs class ``fields`` from a config's keys of the same names.
 
-    A key that is missing or null takes the field's default; without one it is an error.
+    A key that is missing takes the field's default; without one it is an error. So does a key
+    that is null, unless the field's type has None ("sliding_window": null is no window).
     """
-    given = {a.name: config[a.name] for a in attrs.fields(fields) if config.get(a.name) is not None}
+    given = {
+        a.name: config[a.name]
+        for a in attrs.fields(fields)
+        if a.name in config and (config[a.name] is not None or _takes_none(a))
+    }
     lacking = [a.name for a in attrs.fields(fields) if a.name not in given and a.default is attrs.NOTHING]
     if lacking:
         raise ValueError(f"config.json lacks {', '.join(map(repr, lacking))}, which {who} needs")
     for a in attrs.fields(fields):
-        kinds = _KINDS.get(getattr(a.type, "__name__", str(a.type)))
-        if a.name in given and kinds is not None and type(given[a.name]) not in kinds:
+        kinds = _KINDS.get(_type_name(a).removesuffix(" | None"))
+        if given.get(a.name) is not None and kinds is not None and type(given[a.name]) not in kinds:
             raise ValueError(
                 f"{a.name!r} in config.json must be {kinds[0].__name__}, not {given[a.name]!r:.80} ({who})"
             )
     return fields(**given)
+
+
+def _type_name(field: attrs.Attribute[Any]) -> str:
+    """As it is written, whether annotations are kept as text or not."""
+    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
+
+
+def _takes_none(field: attrs.Attribute[Any]) -> bool:
+    return _type_name(field).endswith("| None")

@@ -1,4 +1,4 @@
-"""Llama for vllm-core. Importing this module must not import torch."""
+"""Llama and Mistral for vllm-core. Importing this module must not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _LLAMA3_FIELDS = ("factor", "low_freq_factor", "high_freq_factor", "original_max
 
 @hookimpl
 def models() -> list[ModelEntry]:
-    return [ModelEntry("LlamaForCausalLM", "vllm_plugin_llama.model:LlamaForCausalLM")]
+    return [
+        ModelEntry("LlamaForCausalLM", "vllm_plugin_llama.model:LlamaForCausalLM"),
+        ModelEntry("MistralForCausalLM", "vllm_plugin_llama.mistral:MistralForCausalLM"),
+    ]
 
 
 @hookimpl
