@@ -166,3 +166,12 @@ def test_a_failed_step_ends_the_engine(overlapped):
     for use in (engine.step, lambda: engine.add_request("1", [1], SamplingParams())):
         with pytest.raises(EngineDeadError, match="on fire"):
             use()
+
+
+def test_structured_outputs_are_refused_for_that_request_only():
+    engine = make_engine(FakeDevice())
+    engine.add_request("good", [1, 2], SamplingParams(max_tokens=3))
+    wanted = SamplingParams(max_tokens=3, structured_outputs={"regex": "a+"})
+    with pytest.raises(RequestError, match="nothing constrains outputs to a regex yet"):
+        engine.add_request("bad", [1, 2], wanted)
+    assert list(run(engine)) == ["good"]

@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from vllm_core.engine.sampling_params import NOT_YET, SamplingParams, unmet_defaults
+from vllm_core.engine.structured_outputs import StructuredOutputsParams
 
 
 def test_several_outputs_that_would_all_be_the_same_are_refused():
@@ -77,6 +78,15 @@ def test_several_outputs_that_would_all_be_the_same_are_refused():
         ("truncate_prompt_tokens", -2),
         ("skip_reading_prefix_cache", 1),
         ("spaces_between_special_tokens", None),
+        ("structured_outputs", "json"),
+        ("structured_outputs", {}),
+        ("structured_outputs", {"json": {}, "regex": "a"}),
+        ("structured_outputs", {"jsn": {}}),
+        ("structured_outputs", {"json": {"a": object()}}),
+        ("structured_outputs", {"choice": "ab"}),
+        ("structured_outputs", {"choice": ["a", ""]}),
+        ("structured_outputs", {"regex": "a" * 100_000}),
+        ("structured_outputs", {"json_object": 1}),
         ("extra_args", ["a"]),
         ("extra_args", {1: 2}),
         ("extra_args", {"a": object()}),
@@ -160,3 +170,20 @@ def test_a_row_gets_what_the_device_can_hold():
     assert (row.repetition_penalty, row.temperature) == (1e6, 1e30)
     assert (row.stop_ids, row.bad_words, row.processors, row.extra_args) == ([3], [[5, 6]], ["p"], {"b": 1})
     assert SamplingParams().for_row(0, stop_ids=[3]).stop_ids == []
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "specification"),
+    [
+        ({"json": {"type": "object"}}, "json_schema", '{"type": "object"}'),
+        ({"json": "{}"}, "json_schema", "{}"),
+        ({"regex": "a+"}, "regex", "a+"),
+        ({"choice": ["a", "b"]}, "choice", '["a", "b"]'),
+        ({"grammar": "root ::= x"}, "ebnf", "root ::= x"),
+        ({"json_object": True}, "json_object", ""),
+    ],
+)
+def test_structured_outputs_become_what_grammar_backends_compile(given, kind, specification):
+    wanted = SamplingParams(structured_outputs=given).structured_outputs
+    assert (wanted.kind, wanted.specification) == (kind, specification)
+    assert wanted == StructuredOutputsParams(**given)

@@ -39,6 +39,11 @@ class RowSamplings:
 
     def of(self, params: SamplingParams, fallback_seed: int) -> RowSampling:
         """``ValueError`` for what cannot be done here. ``fallback_seed`` serves requests that bring none."""
+        if params.structured_outputs is not None:
+            raise ValueError(
+                f"structured_outputs: nothing constrains outputs to a {params.structured_outputs.kind} yet: "
+                "this version asks no grammar backend"
+            )
         for name in ("logprobs", "prompt_logprobs"):
             self._check_width(name, getattr(params, name))
         words = bad_word_ids(params.bad_words, self.tokenizer)

@@ -10,6 +10,7 @@ import attrs
 
 from vllm_core.engine import field_checks as check
 from vllm_core.engine.errors import nearest
+from vllm_core.engine.structured_outputs import StructuredOutputsParams, read_structured_outputs
 from vllm_core.interfaces.steps import RowSampling
 
 __all__ = ["SamplingParams", "unmet_defaults"]
@@ -22,13 +23,15 @@ STRONGEST = 1e6
 NOT_YET: dict[str, Any] = {
     "best_of": 1,
     "logits_processors": None,
-    "structured_outputs": None,
     "guided_decoding": None,
     "flat_logprobs": False,
     "output_kind": None,
     "skip_clone": False,
 }
-INSTEAD = {"logits_processors": "name plugins in the engine's setting logits_processors, parameters in extra_args"}
+INSTEAD = {
+    "guided_decoding": "structured_outputs takes its place in vLLM, too",
+    "logits_processors": "name plugins in the engine's setting logits_processors, parameters in extra_args",
+}
 
 # Keys of generation_config.json that say how to sample, and what they are called here.
 GENERATION_KEYS = {
@@ -93,6 +96,7 @@ class SamplingParams:
 
     truncate_prompt_tokens: int | None = _field(None, check.truncation)  # the last so many; -1: what fits
     skip_reading_prefix_cache: bool | None = _field(None, check.optional_boolean)  # None: with prompt_logprobs
+    structured_outputs: StructuredOutputsParams | None = attrs.field(default=None, converter=read_structured_outputs)
     extra_args: dict[str, Any] | None = _field(None, check.plain_data)  # for logits processors
 
     def __init__(self, **fields: Any) -> None:
