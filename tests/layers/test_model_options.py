@@ -9,7 +9,7 @@ import torch
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.device import Device
-from vllm_core.layers import CausalLM
+from vllm_core.layers import CausalLM, OffsetRMSNorm
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.testing.chooser import HandChooser
 from vllm_core.testing.paged import PagedModel
@@ -20,6 +20,9 @@ OPTIONS = {
     "plain": {},
     "layer norm and biases": {"norm": "layer", "bias": True},
     "norms of q and k": {"qk_norm": True},
+    "weights of norms are distances from 1": {"norm": "offset"},
+    "outputs normalised": {"post_norm": True},
+    "logits capped": {"logit_cap": 4.0},
     "no positions": {"rope": {}},
     "part of a head rotated": {"rope": {"rope_theta": 100.0, "partial_rotary_factor": 0.5}},
     "one window": {"windows": (9, 9)},
@@ -32,13 +35,14 @@ OPTIONS = {
     "one kv head": {"kv_heads": 1},
     "all at once": {
         "norm": "layer", "bias": True, "qk_norm": True, "windows": (5, None), "soft_cap": 3.0, "sinks": True,
+        "post_norm": True, "logit_cap": 7.0,
     },
 }  # fmt: skip
 IDS = torch.randint(0, 53, (40,), generator=torch.Generator().manual_seed(3)).tolist()
 
 
-def make_plan(device: str) -> EnginePlan:
-    return EnginePlan(HandChooser(), torch.float32, torch.device(device), Device("cpu"), {}, 64, 64)
+def make_plan(device: str, dtype: torch.dtype = torch.float32) -> EnginePlan:
+    return EnginePlan(HandChooser(), dtype, torch.device(device), Device("cpu"), {}, 64, 64)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -58,12 +62,25 @@ def test_chunks_and_decoding_beside_another_row_match_the_plain_formulas(options
 SAME_TENSORS = [name for name in OPTIONS if name not in ("plain", "layer norm and biases", "tied head", "one kv head")]
 
 
+def test_an_offset_norm_multiplies_before_it_rounds():
+    norm = OffsetRMSNorm(64, 1e-6)
+    norm.bind(make_plan("cpu", torch.bfloat16))
+    x, weight = torch.randn(5, 64).bfloat16(), (torch.randn(64) / 100).bfloat16()
+    norm.weight.copy_(weight)
+    norm.loaded()
+    want = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt() * (1 + weight.double())
+    assert torch.equal(norm(x), want.bfloat16())
+    got, total = norm.add(x.clone(), x.clone())
+    assert torch.equal(total, x + x)
+    assert (got.double() - want).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("options", SAME_TENSORS)
 def test_the_plain_formulas_read_each_option(options):
     """Else the comparison above could not tell whether the layers read it."""
     config = Config(**OPTIONS[options])
     tensors = random_tensors(config)
-    without = Config(bias=config.bias, norm=config.norm)
+    without = Config(bias=config.bias, norm="layer" if config.norm == "layer" else "rms")
     with pytest.raises(AssertionError):
         assert_close(plain_logits(without, tensors, IDS), plain_logits(config, tensors, IDS), 1e-3)
 

@@ -17,6 +17,7 @@ from vllm_core.layers import (
     LayerNorm,
     LayerStack,
     LMHead,
+    OffsetRMSNorm,
     RMSNorm,
     Rotary,
     TiedHead,
@@ -36,6 +37,7 @@ class Config:
     head_dim: int = 8
     norm: str = "rms"
     qk_norm: bool = False
+    post_norm: bool = False
     rope: dict[str, Any] = attrs.field(factory=lambda: {"rope_theta": 100.0})
     bias: bool = False
     windows: tuple[int | None, ...] = (None, None)
@@ -44,19 +46,25 @@ class Config:
     scale: float | None = None
     causal: bool = True
     tied: bool = False
+    logit_cap: float | None = None
+
+
+NORMS = {"rms": RMSNorm, "offset": OffsetRMSNorm, "layer": LayerNorm}
 
 
 def _layer(c: Config, i: int) -> DecoderLayer:
-    norm = partial(RMSNorm, c.hidden, 1e-5) if c.norm == "rms" else partial(LayerNorm, c.hidden, 1e-5)
+    norm = partial(NORMS[c.norm], c.hidden, 1e-5)
     return DecoderLayer(
         attention=DecoderAttention(
             hidden=c.hidden, heads=c.heads, kv_heads=c.kv_heads, head_dim=c.head_dim, norm=norm(),
             qk_norm=RMSNorm(c.head_dim, 1e-5) if c.qk_norm else None,
             rotary=Rotary(c.head_dim, c.rope) if c.rope else None,
             bias=c.bias, out_bias=c.bias, window=c.windows[i], soft_cap=c.soft_cap, sinks=c.sinks, scale=c.scale,
-            causal=c.causal,
+            causal=c.causal, post_norm=norm() if c.post_norm else None,
         ),
-        mlp=GatedMLP(c.hidden, c.intermediate, norm=norm(), bias=c.bias),
+        mlp=GatedMLP(
+            c.hidden, c.intermediate, norm=norm(), bias=c.bias, post_norm=norm() if c.post_norm else None,
+        ),
     )  # fmt: skip
 
 
@@ -67,6 +75,7 @@ class TinyLM(CausalLM):
         rule("layers.{i}.{x:gate|up}.{w}", "layers.{i}.mlp.gate_up.{w}", slot="{x}"),
         rule("layers.{i}.attention_norm.{w}", "layers.{i}.attention.norm.{w}"),
         rule("layers.{i}.{x:q_norm|k_norm}.{w}", "layers.{i}.attention.{x}.{w}"),
+        rule("layers.{i}.{x:attention|mlp}_post_norm.{w}", "layers.{i}.{x}.post_norm.{w}"),
         rule("layers.{i}.sinks", "layers.{i}.attention.attend.sinks"),
         rule("layers.{i}.out.{w}", "layers.{i}.attention.out.{w}"),
         rule("layers.{i}.mlp_norm.{w}", "layers.{i}.mlp.norm.{w}"),
@@ -81,8 +90,9 @@ class TinyLM(CausalLM):
         super().__init__(
             embed=TokenEmbedding(c.vocab, c.hidden),
             layers=LayerStack(c.layers, partial(_layer, c)),
-            norm=RMSNorm(c.hidden, 1e-5) if c.norm == "rms" else LayerNorm(c.hidden, 1e-5),
+            norm=NORMS[c.norm](c.hidden, 1e-5),
             head=TiedHead() if c.tied else LMHead(c.vocab, c.hidden),
+            logit_cap=c.logit_cap,
         )
 
 
@@ -93,7 +103,7 @@ def random_tensors(c: Config, seed: int = 0) -> dict[str, torch.Tensor]:
 
     def norm(name: str, size: int, kind: str) -> None:
         out[f"{name}.weight"] = 1 + 0.5 * torch.randn(size)
-        if kind != "rms":
+        if kind == "layer":
             out[f"{name}.bias"] = torch.randn(size)
 
     def linear(name: str, n: int, k: int, gain: float = 1.2) -> None:
@@ -105,6 +115,9 @@ def random_tensors(c: Config, seed: int = 0) -> dict[str, torch.Tensor]:
         p = f"layers.{i}"
         norm(f"{p}.attention_norm", c.hidden, c.norm)
         norm(f"{p}.mlp_norm", c.hidden, c.norm)
+        if c.post_norm:
+            norm(f"{p}.attention_post_norm", c.hidden, c.norm)
+            norm(f"{p}.mlp_post_norm", c.hidden, c.norm)
         linear(f"{p}.q", c.heads * c.head_dim, c.hidden, 2)
         linear(f"{p}.k", c.kv_heads * c.head_dim, c.hidden, 2)
         linear(f"{p}.v", c.kv_heads * c.head_dim, c.hidden)
@@ -129,8 +142,8 @@ def plain_logits(c: Config, t: dict[str, torch.Tensor], ids: list[int]) -> torch
     count = len(ids)
 
     def norm(x: torch.Tensor, name: str, kind: str) -> torch.Tensor:
-        if kind == "rms":
-            return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * t[f"{name}.weight"]
+        if kind != "layer":
+            return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * (t[f"{name}.weight"] + (kind == "offset"))
         return F.layer_norm(x, x.shape[-1:], t[f"{name}.weight"], t[f"{name}.bias"], 1e-5)
 
     def linear(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -166,11 +179,14 @@ def plain_logits(c: Config, t: dict[str, torch.Tensor], ids: list[int]) -> torch
         if c.sinks:
             scores = torch.cat((scores, t[f"{p}.sinks"][:, None, None].expand(-1, count, 1)), -1)
         o = torch.einsum("hqk,khd->qhd", scores.softmax(-1)[..., :count], v)
-        x = x + linear(o.flatten(1), f"{p}.out")
+        y = linear(o.flatten(1), f"{p}.out")
+        x = x + (norm(y, f"{p}.attention_post_norm", c.norm) if c.post_norm else y)
         h = norm(x, f"{p}.mlp_norm", c.norm)
-        x = x + linear(F.silu(linear(h, f"{p}.gate")) * linear(h, f"{p}.up"), f"{p}.down")
+        y = linear(F.silu(linear(h, f"{p}.gate")) * linear(h, f"{p}.up"), f"{p}.down")
+        x = x + (norm(y, f"{p}.mlp_post_norm", c.norm) if c.post_norm else y)
     x = norm(x, "norm", c.norm)
-    return x @ t["embedding.weight" if c.tied else "head.weight"].T
+    logits = x @ t["embedding.weight" if c.tied else "head.weight"].T
+    return logits if c.logit_cap is None else c.logit_cap * torch.tanh(logits / c.logit_cap)
 
 
 def assert_close(got: torch.Tensor, want: torch.Tensor, tolerance: float = 1e-5) -> None:

@@ -8,7 +8,7 @@ from vllm_core.layers.decoder_layer import DecoderLayer
 from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
 from vllm_core.layers.gated_mlp import GatedMLP
 from vllm_core.layers.linear import ColumnLinear, MergedLinear, RowLinear
-from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rope_default import inverse_frequencies, rope_parameters, table
 from vllm_core.layers.rotary import Rotary
@@ -26,6 +26,7 @@ __all__ = [
     "LayerNorm",
     "LayerStack",
     "MergedLinear",
+    "OffsetRMSNorm",
     "QKVLinear",
     "RMSNorm",
     "Rotary",

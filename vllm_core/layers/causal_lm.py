@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import attrs
+import torch
 from torch import Tensor
 
 from vllm_core.interfaces.batch import Batch
@@ -18,6 +19,8 @@ from vllm_core.weights.rules import Rule
 class CausalLM(Layer):
     """The surface of `interfaces.model.Model` for models of this shape; subclasses give parts and weight rules.
 
+    logit_cap   logits become logit_cap * tanh(logits / logit_cap); None: as they are
+
     Parameters lie under ``embedding``, ``layers.{i}``, ``norm`` and ``head``.
     """
 
@@ -25,9 +28,15 @@ class CausalLM(Layer):
     weights: list[Rule]
 
     def __init__(
-        self, embed: TokenEmbedding, layers: LayerStack, norm: RMSNorm | LayerNorm, head: LMHead | TiedHead
+        self,
+        embed: TokenEmbedding,
+        layers: LayerStack,
+        norm: RMSNorm | LayerNorm,
+        head: LMHead | TiedHead,
+        logit_cap: float | None = None,
     ) -> None:
         super().__init__()
+        self.logit_cap = logit_cap
         self.embedding, self.layers, self.norm, self.head = embed, layers, norm, head
         self.vocab_size = embed.vocab_size
         if isinstance(head, TiedHead):
@@ -49,7 +58,8 @@ class CausalLM(Layer):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, vocab_size]."""
-        return self.head(hidden)
+        logits = self.head(hidden)
+        return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
 
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}

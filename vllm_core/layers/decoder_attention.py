@@ -21,12 +21,14 @@ class DecoderAttention(Layer):
     """Residual add, norm, QKV, norms of q and k, rotary, cache write, attention, output projection.
 
     norm       before QKV
+    post_norm  of the output, before it is added
     qk_norm    of each query and key head, before rotary (copied: q and k have weights of their own)
     rotary     None: no positions (NoPE)
     bias       of QKV; out_bias of the output projection
     window, soft_cap, sinks, scale, causal   as in `Attention`
 
-    Parameters: ``norm.*``, ``qkv.*`` (slots q, k, v), ``q_norm.*``, ``k_norm.*``, ``out.*``, ``attend.sinks``.
+    Parameters: ``norm.*``, ``qkv.*`` (slots q, k, v), ``q_norm.*``, ``k_norm.*``, ``out.*``, ``post_norm.*``,
+    ``attend.sinks``.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class DecoderAttention(Layer):
         norm: RMSNorm | LayerNorm,
         rotary: Rotary | None = None,
         qk_norm: RMSNorm | LayerNorm | None = None,
+        post_norm: RMSNorm | LayerNorm | None = None,
         bias: bool = False,
         out_bias: bool = False,
         scale: float | None = None,
@@ -58,6 +61,7 @@ class DecoderAttention(Layer):
             heads, kv_heads, head_dim, scale=scale, causal=causal, window=window, soft_cap=soft_cap, sinks=sinks
         )
         self.out = RowLinear(heads * head_dim, hidden, out_bias)
+        self.post_norm = post_norm
 
     def bound(self, plan: Plan) -> None:
         # Children under plain attributes, which are found faster than nn.Module's.
@@ -67,6 +71,7 @@ class DecoderAttention(Layer):
         self.project, self.split = self.qkv.forward, self.qkv.split
         self.rotate: Callable[..., Tensor] | None = self.rotary.forward if self.rotary is not None else None
         self.attention, self.out_project = self.attend.forward, self.out.forward
+        self.norm_output = self.post_norm.forward if self.post_norm is not None else None
         self.heads, self.kv_heads = self.qkv.heads, self.qkv.kv_heads
         self.run = plan.fused("decoder_attention", self) or self.compose
 
@@ -84,6 +89,7 @@ class DecoderAttention(Layer):
             "head_dim": self.head_dim,
             "norm": type(self.norm).__name__,
             "qk_norm": type(self.q_norm).__name__ if self.q_norm is not None else None,
+            "post_norm": type(self.post_norm).__name__ if self.post_norm is not None else None,
             "rotary_dim": self.rotary.table.rotary_dim if self.rotary is not None else None,
             "interleaved": self.rotary is not None and self.rotary.table.interleaved,
             "bias": self.qkv.has_bias,
@@ -113,4 +119,5 @@ class DecoderAttention(Layer):
             if self.rotate is not None:
                 q, k = self.rotate(q, batch), self.rotate(k, batch)
         o = self.attention(q, k, v, batch)
-        return self.out_project(o.flatten(1)), residual
+        o = self.out_project(o.flatten(1))
+        return o if self.norm_output is None else self.norm_output(o), residual

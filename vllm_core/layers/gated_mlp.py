@@ -15,13 +15,20 @@ ACTIVATIONS = {"silu": "silu_and_mul", "gelu": "gelu_and_mul", "gelu_pytorch_tan
 
 
 class GatedMLP(Layer):
-    """down(act(gate(h)) * up(h)) with h = norm(x + residual).
+    """down(act(gate(h)) * up(h)) with h = norm(x + residual); with ``post_norm``, the norm of that.
 
-    Parameters: ``norm.*``, ``gate_up.*`` (slots gate, up), ``down.*``.
+    Parameters: ``norm.*``, ``gate_up.*`` (slots gate, up), ``down.*``, ``post_norm.*``.
     """
 
     def __init__(
-        self, hidden: int, intermediate: int, *, norm: RMSNorm | LayerNorm, act: str = "silu", bias: bool = False
+        self,
+        hidden: int,
+        intermediate: int,
+        *,
+        norm: RMSNorm | LayerNorm,
+        act: str = "silu",
+        bias: bool = False,
+        post_norm: RMSNorm | LayerNorm | None = None,
     ) -> None:
         super().__init__()
         if act not in ACTIVATIONS:
@@ -30,9 +37,11 @@ class GatedMLP(Layer):
         self.norm = norm
         self.gate_up = MergedLinear(hidden, {"gate": intermediate, "up": intermediate}, bias)
         self.down = RowLinear(intermediate, hidden, bias)
+        self.post_norm = post_norm
 
     def bound(self, plan: Plan) -> None:
         self.add_norm, self.gate_up_project, self.down_project = self.norm.add, self.gate_up.forward, self.down.forward
+        self.norm_output = self.post_norm.forward if self.post_norm is not None else None
         self.share = self.intermediate // plan.group("tp").size
         self.activate = plan.op(ACTIVATIONS[self.act], size=self.share)
         self.run = plan.fused("gated_mlp", self) or self.compose
@@ -48,6 +57,7 @@ class GatedMLP(Layer):
             "intermediate": self.share,
             "act": self.act,
             "norm": type(self.norm).__name__,
+            "post_norm": type(self.post_norm).__name__ if self.post_norm is not None else None,
             "bias": self.gate_up.has_bias,
             "linear": type(self.down.method).__name__,
         }
@@ -55,4 +65,5 @@ class GatedMLP(Layer):
     def compose(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
         """The layer in single ops: what ``forward`` means, and does unless a kernel is offered."""
         h, residual = self.add_norm(x, residual)
-        return self.down_project(self.activate(self.gate_up_project(h))), residual
+        y = self.down_project(self.activate(self.gate_up_project(h)))
+        return y if self.norm_output is None else self.norm_output(y), residual

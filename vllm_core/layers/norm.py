@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vllm_core.interfaces.plan import Plan
@@ -49,4 +50,31 @@ class LayerNorm(Layer):
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `RMSNorm.add`."""
         total = x if residual is None else x + residual
+        return self.forward(total), total
+
+
+class OffsetRMSNorm(RMSNorm):
+    """RMSNorm whose stored weight is the distance from 1, multiplied before x is rounded to its dtype again."""
+
+    scale: Tensor  # 1 + weight, float32 [size]: in bfloat16 the sum would lose what the weight says
+
+    def setup(self, plan: Plan) -> None:
+        self.own_parameter(plan, "weight", (self.size,))
+        if getattr(self, "scale", None) is None or self.scale.device != plan.torch_device:
+            self.scale = torch.empty(self.size, dtype=torch.float32, device=plan.torch_device)
+        self.norm = plan.op("rms_norm", size=self.size)
+        self.add_norm = plan.op("add_rms_norm", size=self.size)
+
+    def loaded(self) -> None:
+        torch.add(self._parameters["weight"].float(), 1.0, out=self.scale)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.float(), self.scale, self.eps).to(x.dtype)
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        if residual is None:
+            return self.forward(x), x
+        if x.dtype == torch.float32:
+            return self.add_norm(x, residual, self.scale, self.eps)
+        total = x + residual
         return self.forward(total), total
