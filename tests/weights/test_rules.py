@@ -10,6 +10,7 @@ import pytest
 from vllm_core.weights import Table, ignore, rule
 from vllm_core.weights.errors import RuleError
 from vllm_core.weights.rules import Ignored
+from vllm_core.weights.transforms import Interleaved, Split, Stacked, Transposed
 
 LLAMA = [
     rule("model.embed_tokens.{w}", "embed.{w}"),
@@ -88,6 +89,24 @@ def test_a_slot_leads_back_to_its_tensor():
 
     assert table.names("layers.3.attention.qkv", "bias", "v") == ["model.layers.3.self_attn.v_proj.bias"]
     assert table.names("layers.3.attention.qkv", "bias", "z") == []
+
+
+@pytest.mark.parametrize(
+    ("transform", "slot"),
+    [
+        (Split(("q", "k", "v")), "k"),
+        (Interleaved(("q", "k", "v")), "k"),
+        (Transposed(Split(("gate", "up"))), "up"),
+        (Stacked(Split(("gate", "up"))), "3.up"),
+        (Stacked(), "3"),
+        (None, ""),
+    ],
+)
+def test_a_slot_of_a_transformed_tensor_leads_back_to_it(transform, slot):
+    table = Table([rule("m.{i}.fused.{w}", "l.{i}.parts.{w}", transform=transform)])
+
+    assert table.names("l.4.parts", "weight", slot) == ["m.4.fused.weight"]
+    assert table.names("l.4.parts", "weight", "other") == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import attrs
 
 from vllm_core.weights.errors import RuleError
 from vllm_core.weights.patterns import SEGMENT, Pattern, match_values
+from vllm_core.weights.transforms import rule_slot
 
 if TYPE_CHECKING:
     from vllm_core.weights.transforms import Transform
@@ -159,12 +160,13 @@ class _Reverse:
         assert r.target is not None
         known = {c.name: c for c in r.pattern.captures}
         path, _, parameter = r.target.text.rpartition(".")
-        self._pattern = r.pattern
+        self._pattern, self._transform = r.pattern, r.transform
         self._parts = [Pattern.parse(text) for text in (path, parameter, r.slot.text)]
         self._regexes = [re.compile(p.regex(known)) for p in self._parts]
 
     def names(self, path: str, parameter: str | None, slot: str | None) -> list[str]:
         values: dict[str, str] = {}
+        slot = None if slot is None else rule_slot(self._transform, slot)
         for part, regex, text in zip(self._parts, self._regexes, (path, parameter, slot), strict=True):
             if text is None:
                 continue

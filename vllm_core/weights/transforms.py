@@ -74,6 +74,18 @@ def _need_all(names: tuple[str, ...], slots: Mapping[str, SlotRange]) -> None:
         raise ValueError(f"the rule splits it into {', '.join(names)}; the parameter has no {', '.join(missing)}")
 
 
+def rule_slot(transform: Transform | None, slot: str) -> str:
+    """What a rule with this transform has as its own slot if it fills ``slot``: fused tensors are split without one."""
+    match transform:
+        case Stacked(inner=inner) if slot.partition(".")[0].isdigit():
+            return rule_slot(inner, slot.partition(".")[2])
+        case Transposed(inner=inner):
+            return rule_slot(inner, slot)
+        case Split(slots=slots) | Interleaved(slots=slots) if slot in slots:
+            return ""
+    return slot
+
+
 @attrs.frozen
 class Plain:
     """Stored as it is used."""
