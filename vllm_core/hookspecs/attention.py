@@ -67,10 +67,12 @@ def rope_variant(query: RopeQuery, settings: Any) -> Offer | Refusal | None:
 
     When     Once per distinct set of rope parameters of a model, in the parent process.
     query    ``rope_type`` and ``params`` as in config.json "rope_parameters"; ``head_dim`` in
-             elements; ``max_position``: positions run below it.
+             elements; ``max_position``: positions run below it; ``max_model_len``: tokens of
+             the longest sequence, a little less, as drafts need room beyond it.
     Returns  ``Offer`` whose target is an ``interfaces.rope.RopeVariant``, a function that
-             makes the table of cosines and sines; ``Refusal`` naming the field of ``params``
-             that is missing or wrong; ``None`` for other types.
+             makes the table of cosines and sines: its ``params`` are the query's with the
+             offer's ``options`` over them; ``Refusal`` naming the field of ``params`` that is
+             missing or wrong; ``None`` for other types.
     Choice   The highest rank wins; within a rank ``prefer.rope_variant``, then an error.
     Errors   An exception counts as ``Refusal``. A type nobody offers ends the start.
     Since    Hook API 1.

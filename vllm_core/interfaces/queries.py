@@ -81,7 +81,8 @@ class RopeQuery:
     rope_type: str  # "default", "linear", "yarn", ...
     head_dim: int
     params: Mapping[str, Any]  # rope_parameters of config.json
-    max_position: int
+    max_position: int  # room for drafts included
+    max_model_len: int = 0  # tokens of the longest sequence, by which a variant may choose its table
 
 
 @attrs.frozen(kw_only=True)

@@ -14,7 +14,8 @@ def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
     """The rope parameters of a config.json: its "rope_parameters", or the older "rope_theta" and "rope_scaling".
 
     "rope_type" and "rope_theta" are always in the result, and "partial_rotary_factor" where the
-    config has one beside them.
+    config has one beside them. Types that scale by lengths get "max_position_embeddings" and
+    "original_max_position_embeddings" too; of the latter the one outside counts, as in transformers.
     """
     found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     found["rope_type"] = found.pop("type", None) or found.get("rope_type") or "default"
@@ -22,6 +23,9 @@ def rope_parameters(config: dict[str, Any]) -> dict[str, Any]:
         if key not in found and config.get(key) is not None:
             found[key] = config[key]
     found.setdefault("rope_theta", 10000.0)
+    if found["rope_type"] != "default":
+        lengths = ("max_position_embeddings", "original_max_position_embeddings")
+        found |= {key: config[key] for key in lengths if config.get(key) is not None}
     return found
 
 

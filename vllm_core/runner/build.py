@@ -74,6 +74,7 @@ class ModelBuild:
             max_position=self.max_model_len + self.num_drafts + 1,
             quantization=self.quantization,
             weight_table=Table(model.weights),
+            max_model_len=self.max_model_len,
         )
         model.bind(plan)
         return model, plan

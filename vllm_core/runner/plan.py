@@ -33,6 +33,7 @@ class EnginePlan:
     groups         process groups by name; a name that is missing is a group of one
     quantization   of the checkpoint; None if it is dense
     weight_table   from layers' paths back to the checkpoint names that quantization goes by
+    max_model_len  tokens of the longest sequence; positions up to max_position have room for drafts
     On the meta device choices are made and recorded and nothing is compiled or allocated.
     """
 
@@ -48,12 +49,14 @@ class EnginePlan:
         quantization: Quantization | None = None,
         weight_table: Table | None = None,
         kv_dtype: torch.dtype | None = None,
+        max_model_len: int | None = None,
     ) -> None:
         self.choose = choose
         self.dtype, self.kv_dtype = dtype, kv_dtype or dtype
         self.torch_device, self.device = torch.device(torch_device), device
         self.groups = dict(groups)
         self.max_tokens, self.max_position = max_tokens, max_position
+        self.max_model_len = max_model_len or max_position
         self.quantization, self.weight_table = quantization, weight_table
         self.dry = self.torch_device.type == "meta"
         self.declared: list[DeclaredCache] = []
@@ -121,8 +124,15 @@ class EnginePlan:
         kind = params.get("rope_type", params.get("type", "default"))
         key = (head_dim, repr(sorted(params.items())))
         if key not in self._rotary:
-            query = RopeQuery(rope_type=kind, head_dim=head_dim, params=params, max_position=self.max_position)
-            variant = self.choose.choose("rope_variant", query).load()
+            query = RopeQuery(
+                rope_type=kind,
+                head_dim=head_dim,
+                params=params,
+                max_position=self.max_position,
+                max_model_len=self.max_model_len,
+            )
+            decision = self.choose.choose("rope_variant", query)
+            variant, params = decision.load(), {**params, **decision.offer.options}
             if self.dry:
                 # On the meta device torch.arange would import a compiler, which took 0.75 s of each start.
                 one = variant(head_dim, params, 1, torch.device("cpu"))
