@@ -25,8 +25,8 @@ class TestMistral(ModelConformance):
         "no window": {"sliding_window": None},
         "tied": {"tie_word_embeddings": True},
     }
-    # In bfloat16 transformers itself is off by as much.
-    tolerance = {"float32": 1e-4, "bfloat16": 5e-2}
+    # In bfloat16 transformers itself is off by up to 0.016 of the range.
+    tolerance = {"float32": 1e-4, "bfloat16": 2e-2}
     changes = {
         "vocab_size": 98,
         "hidden_size": 64,
