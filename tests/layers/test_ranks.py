@@ -15,7 +15,7 @@ from vllm_core.distributed.single import SingleGroup
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
-from vllm_core.layers import ColumnLinear, LMHead, MergedLinear, QKVLinear, RowLinear, TokenEmbedding
+from vllm_core.layers import ColumnLinear, LMHead, MergedLinear, QKVLinear, RowLinear, TiedHead, TokenEmbedding
 from vllm_core.layers.shards import Shard, split, split_heads, split_padded
 from vllm_core.layers.stack import LayerStack, stage_range
 from vllm_core.runner.plan import EnginePlan
@@ -102,6 +102,11 @@ def test_the_last_rank_of_a_vocabulary_ends_in_padding():
     for layer in (table, head):
         assert layer.weight.shape == (3, 4)
         assert layer.loads["weight"][""] == SlotRange((10, 4), ((9, 10), (0, 4)), ((0, 1), (0, 4)))
+    tied = TiedHead(bias=True)
+    tied.tie(table)
+    tied.bind(plan(3, 4), "t")
+    assert tied.bias.shape == (3,)
+    assert tied.loads["bias"][""] == SlotRange((10,), ((9, 10),), ((0, 1),))
     assert split_padded(2, Rank(3, 4)) == Shard(2, 2, 2, 1)
 
 

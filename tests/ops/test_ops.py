@@ -81,6 +81,22 @@ def test_gates_multiply_the_activated_first_half_with_the_second(name, tokens, s
     assert_close(OPS[name].reference(x), want, torch.float32)
 
 
+ACTIVATIONS = {
+    "gelu": GATES["gelu_and_mul"],
+    "gelu_tanh": GATES["gelu_tanh_and_mul"],
+    "relu": lambda x: x * (x > 0),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@some
+@given(tokens=SIZES, size=st.integers(1, 64), seed=SEEDS)
+def test_activations_without_a_gate_keep_the_size(name, tokens, size, seed):
+    torch.manual_seed(seed)
+    x = rand(tokens, size)
+    assert_close(OPS[name].reference(x), ACTIVATIONS[name](x.double()), torch.float32)
+
+
 @some
 @given(
     tokens=SIZES, heads=st.integers(1, 3), half=st.integers(1, 8), rest=st.integers(0, 5),

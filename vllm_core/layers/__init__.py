@@ -8,13 +8,16 @@ from vllm_core.layers.decoder_layer import DecoderLayer
 from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
 from vllm_core.layers.gated_mlp import GatedMLP
 from vllm_core.layers.linear import ColumnLinear, MergedLinear, RowLinear
-from vllm_core.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
+from vllm_core.layers.mlp import MLP
+from vllm_core.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
+from vllm_core.layers.parallel_layer import ParallelDecoderLayer
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rope_default import inverse_frequencies, rope_parameters, table
 from vllm_core.layers.rotary import Rotary
 from vllm_core.layers.stack import LayerStack
 
 __all__ = [
+    "MLP",
     "Attention",
     "CausalLM",
     "ColumnLinear",
@@ -26,7 +29,9 @@ __all__ = [
     "LayerNorm",
     "LayerStack",
     "MergedLinear",
+    "NoNorm",
     "OffsetRMSNorm",
+    "ParallelDecoderLayer",
     "QKVLinear",
     "RMSNorm",
     "Rotary",

@@ -12,7 +12,7 @@ from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.attention import Attention
 from vllm_core.layers.base import Layer
 from vllm_core.layers.linear import RowLinear
-from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.norm import LayerNorm, NoNorm, RMSNorm
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rotary import Rotary
 
@@ -38,7 +38,7 @@ class DecoderAttention(Layer):
         heads: int,
         kv_heads: int,
         head_dim: int,
-        norm: RMSNorm | LayerNorm,
+        norm: RMSNorm | LayerNorm | NoNorm,
         rotary: Rotary | None = None,
         qk_norm: RMSNorm | LayerNorm | None = None,
         post_norm: RMSNorm | LayerNorm | None = None,

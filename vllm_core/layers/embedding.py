@@ -52,9 +52,13 @@ class LMHead(Linear):
 
 
 class TiedHead(Layer):
-    """A head that multiplies with the embedding's own weight."""
+    """A head that multiplies with the embedding's own weight; ``bias`` is one of the head's own."""
 
     embedding: TokenEmbedding
+
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        self.has_bias = bias
 
     def tie(self, embedding: TokenEmbedding) -> None:
         # Past nn.Module's bookkeeping: the embedding is no child and its weight is loaded once.
@@ -62,9 +66,13 @@ class TiedHead(Layer):
 
     def setup(self, plan: Plan) -> None:
         self.group = plan.group("tp")
-        rows = split_padded(self.embedding.vocab_size, self.group).size
-        self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows, bias=False)
+        rows = split_padded(self.embedding.vocab_size, self.group)
+        if self.has_bias:
+            self.make_parameter("bias", (rows.size,), plan.dtype, plan.torch_device)
+            read, into = ((rows.start, rows.stop),), ((0, rows.stop - rows.start),)
+            self.loads["bias"] = {"": SlotRange((self.embedding.vocab_size,), read, into)}
+        self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows.size, bias=self.has_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.product(x, self.embedding._parameters["weight"], None)
+        logits = self.product(x, self.embedding._parameters["weight"], self._parameters.get("bias"))
         return self.group.all_gather(logits)[..., : self.embedding.vocab_size]

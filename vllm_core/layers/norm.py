@@ -78,3 +78,16 @@ class OffsetRMSNorm(RMSNorm):
             return self.add_norm(x, residual, self.scale, self.eps)
         total = x + residual
         return self.forward(total), total
+
+
+class NoNorm(Layer):
+    """In the place of a norm where x was normed before: ``add(x, None) -> (x, x)``.
+
+    For halves of a layer that share one norm. Their input is shared, too: it must not be overwritten.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x, x if residual is None else residual

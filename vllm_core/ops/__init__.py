@@ -9,7 +9,7 @@ Shared by all contracts below unless one says otherwise:
 - No op synchronises with the host, so that all may stand in a captured graph.
 """
 
-from vllm_core.ops.activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul
+from vllm_core.ops.activation import gelu, gelu_and_mul, gelu_tanh, gelu_tanh_and_mul, relu, silu_and_mul
 from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
 from vllm_core.ops.linear import argmax, embedding, linear
@@ -25,13 +25,16 @@ __all__ = [
     "argmax",
     "copy_pages",
     "embedding",
+    "gelu",
     "gelu_and_mul",
+    "gelu_tanh",
     "gelu_tanh_and_mul",
     "layer_norm",
     "linear",
     "op",
     "paged_attention",
     "reference_kernel",
+    "relu",
     "rms_norm",
     "rotary",
     "silu_and_mul",

@@ -1,4 +1,4 @@
-"""Gated activations: act(gate) * up, with gate and up side by side (arXiv 2002.05202)."""
+"""Activations: act(x), or gated: act(gate) * up, with gate and up side by side (arXiv 2002.05202)."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ def gelu_tanh_and_mul(x: Tensor) -> Tensor:
     """x [T, 2N] = (gate, up) -> gelu(gate) * up [T, N], gelu by its tanh approximation. Query: size=N."""
     gate, up = x.chunk(2, dim=-1)
     return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+@op
+def gelu(x: Tensor) -> Tensor:
+    """x [T, N] -> gelu(x) [T, N], by the error function. Query: size=N."""
+    return F.gelu(x)
+
+
+@op
+def gelu_tanh(x: Tensor) -> Tensor:
+    """x [T, N] -> gelu(x) [T, N], by its tanh approximation. Query: size=N."""
+    return F.gelu(x, approximate="tanh")
+
+
+@op
+def relu(x: Tensor) -> Tensor:
+    """x [T, N] -> max(x, 0) [T, N]. Query: size=N."""
+    return F.relu(x)

@@ -9,4 +9,7 @@ HOOK_API = 1
 
 @hookimpl
 def models() -> list[ModelEntry]:
-    return [ModelEntry("Phi3ForCausalLM", "vllm_plugin_phi.phi3:Phi3ForCausalLM")]
+    return [
+        ModelEntry("PhiForCausalLM", "vllm_plugin_phi.phi:PhiForCausalLM"),
+        ModelEntry("Phi3ForCausalLM", "vllm_plugin_phi.phi3:Phi3ForCausalLM"),
+    ]
