@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_core.interfaces.device import Device
-from vllm_core.interfaces.queries import ModelQuery
+from vllm_core.interfaces.queries import ModelQuery, RopeQuery
 from vllm_core.plugin import ModelEntry, Offer, Rank, Refusal
 from vllm_core.plugins import Ambiguous, NoOffer, PluginError, Question, Selector, figures
 from vllm_core.plugins.explain import explain, format_explain
@@ -143,6 +143,15 @@ def test_when_nobody_offers_every_reason_is_shown():
         Selector(catalog).choose(HOOK, QUERY)
     assert "x (dist-a 1.0): too wide" in message(error)
     assert "b (dist-b 1.0): raised ValueError: bad" in message(error)
+
+
+def test_a_variant_that_the_model_needs_and_nobody_offers_is_named_with_the_package_to_install(monkeypatch):
+    monkeypatch.setattr("vllm_core.plugins.index.lookup", lambda kind, name: [f"{name}-for-{kind}"])
+    query = RopeQuery(rope_type="spiral", head_dim=8, params={}, max_position=9)
+    with pytest.raises(NoOffer) as error:
+        Selector(catalog_of()).choose("rope_variant", query)
+    assert 'no active plugin offers the rope variant "spiral"' in message(error)
+    assert "install pip install spiral-for-rope_variant" in message(error)
 
 
 def test_within_a_rank_the_prefer_list_decides():

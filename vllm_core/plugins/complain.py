@@ -15,6 +15,10 @@ from vllm_core.plugins.sets import conflict
 __all__ = ["ambiguous", "failed", "incompatible", "no_offer", "shared_name"]
 
 
+_NAMES_THE_OFFER = {"rope_variant": "rope_type", "moe_router": "router"}
+"""Hooks whose query says, in this field, the name of what the model needs."""
+
+
 def refusals(answers: Sequence[Answer]) -> list[str]:
     """A line for each refusal: whose, why, what to do."""
     return [
@@ -38,6 +42,10 @@ def no_offer(catalog: Catalog, question: Question, answers: Sequence[Answer], in
     """Nobody offers, or what was named is not offered."""
     kind = kind_of(question.hook)
     word = kind.replace("_", " ")
+    needed = getattr(question.query, _NAMES_THE_OFFER.get(question.hook, ""), None)
+    if question.named is None and needed and not refusals(answers) and needed not in catalog.names(kind):
+        error = catalog.nobody(kind, needed)
+        return NoOffer(error.title, **error.facts, query=f"{question.query!r:.300}")
     if question.named is None:
         broken = [f"{p.label}: {p.reason}" for p in catalog.plugins if p.state == "quarantined"]
         return NoOffer(

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.resolve import resolve
 from vllm_core.plugins.errors import NoOffer
 from vllm_core.testing.case import Case
 
@@ -90,3 +92,21 @@ def test_a_wrong_field_ends_the_start_by_its_name(unscaled):
         unscaled.serve(rope_parameters=wrong)
     for part in ("'factr', which this type does not read; did you mean 'factor'?", "vllm-plugin-rope-scaling"):
         assert part in str(error.value)
+
+
+def test_without_the_plugin_the_error_names_it(unscaled):
+    from vllm_core.plugins.index import advice
+
+    assert advice("rope_variant", "yarn") == "pip install vllm-plugin-rope-scaling"
+    assert unscaled.reference  # the checkpoint is written
+    folder, rope = unscaled.folder, {"rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0}
+    settings = EngineSettings(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        hf_overrides={"rope_parameters": rope},
+        plugins={"block": ["rope-scaling"]},
+    )
+    with pytest.raises(
+        NoOffer, match=r"(?s)rope variant \"yarn\".*vllm-plugin-rope-scaling 0.1.0\) offers it, disabled"
+    ):
+        resolve(settings)
