@@ -11,6 +11,7 @@ from vllm_core.layers.linear import ColumnLinear, MergedLinear, RowLinear
 from vllm_core.layers.mlp import MLP
 from vllm_core.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
 from vllm_core.layers.parallel_layer import ParallelDecoderLayer
+from vllm_core.layers.positions import PositionEmbedding
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rope_default import inverse_frequencies, rope_parameters, table
 from vllm_core.layers.rotary import Rotary
@@ -32,6 +33,7 @@ __all__ = [
     "NoNorm",
     "OffsetRMSNorm",
     "ParallelDecoderLayer",
+    "PositionEmbedding",
     "QKVLinear",
     "RMSNorm",
     "Rotary",
