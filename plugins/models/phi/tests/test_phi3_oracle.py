@@ -25,6 +25,14 @@ BASE = {
     "eos_token_id": 2,
     "rope_parameters": ROPE,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.3],
+    "long_factor": [1.0, 1.7, 3.0],
+}
+ORIGINAL = {"long factors": 32, "short factors": 256}  # tokens
 
 
 class TestPhi3(ModelConformance):
@@ -57,7 +65,8 @@ class TestPhi3(ModelConformance):
         "partial rotary.rope_parameters": [ROPE | {"partial_rotary_factor": 0.5}],
     }
     cannot = {
-        "longrope": "the rope variant is another plugin's",
+        "longrope's change of frequencies at the original length": "keys in the cache are rotated once; a plugin offers"
+        " the variant and takes one set for all lengths",
         "lora": "no layer takes adapters yet",
         "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
@@ -66,6 +75,26 @@ class TestPhi3(ModelConformance):
         case = cases["partial rotary"]
         older = case.serve(rope_parameters=None, rope_theta=500.0, partial_rotary_factor=0.75)
         case.agree_on(older, case.prompt(64), "rope_theta and partial_rotary_factor")
+
+
+class LongRope(TestPhi3):
+    """Not collected: its lengths are chosen so that transformers takes the same set of frequencies as we do."""
+
+    variants = {
+        name: {"original_max_position_embeddings": n, "rope_parameters": LONGROPE} for name, n in ORIGINAL.items()
+    }
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_long_contexts_take_longrope_from_whoever_offers_it(name, tmp_path):
+    pytest.importorskip("vllm_plugin_rope_scaling", reason="no plugin here offers longrope")
+    case = LongRope.make_case(name, tmp_path)
+    ids = case.prompt(64)
+    case.agree_on(case.served, ids, "longrope")
+    scaling = {"type": "su", "short_factor": LONGROPE["short_factor"], "long_factor": LONGROPE["long_factor"]}
+    older = {"rope_theta": 500.0, "partial_rotary_factor": 0.75, "rope_scaling": scaling}
+    case.agree_on(case.serve(rope_parameters=None, **older), ids, "as early configs write it")
+    case.differ_on(case.serve(rope_parameters=ROPE | {"partial_rotary_factor": 0.75}), ids, "without longrope")
 
 
 @pytest.mark.parametrize("name", ["su", "yarn", "longrope"])
