@@ -18,6 +18,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.config.load import load_settings
 from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.memory import MemoryPlanError
+from vllm_core.engine.model_limits import choose_max_model_len
 
 PROMPT = [5, 60, 70, 200, 399]
 LONG = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
@@ -243,4 +244,9 @@ def test_the_suggestions_for_a_length_beyond_the_model_start(folder):
     assert "--max-model-len 256" in str(error.value)
     LLM(str(folder), max_model_len=256).shutdown()
     assert """--hf-overrides '{"max_position_embeddings": 300}'""" in str(error.value)
+
+
+def test_the_field_that_limits_the_length_is_the_one_named():
+    with pytest.raises(ValueError, match=r"made for 128 (?s:.*)--hf-overrides '\{\"n_positions\": 200\}'"):
+        choose_max_model_len(200, {"n_positions": 128, "max_position_embeddings": 4096})
     LLM(str(folder), max_model_len=300, hf_overrides={"max_position_embeddings": 300}).shutdown()

@@ -41,8 +41,9 @@ def choose_max_model_len(asked: int | None, config: Mapping[str, Any]) -> int:
     for key, length in found.items():
         if type(length) is int and length < 1:
             raise ModelConfigError(f'"{key}" in config.json must be at least 1, not {length}')
-    known = [length for length in found.values() if type(length) is int]
-    limit = min(known) if known else None
+    known = {key: length for key, length in found.items() if type(length) is int}
+    shortest = min(known, key=lambda key: known[key], default="")
+    limit = known.get(shortest)
     if asked is None:
         if limit is None:
             raise ValueError(
@@ -53,6 +54,6 @@ def choose_max_model_len(asked: int | None, config: Mapping[str, Any]) -> int:
         raise ValueError(
             f"max_model_len is {asked:,} tokens, and the model was made for {limit:,} (config.json).\n"
             f"  Any one of these starts:\n    --max-model-len {limit}\n"
-            f"    --hf-overrides '{{\"max_position_embeddings\": {asked}}}'    if you know it works beyond"
+            f"    --hf-overrides '{{\"{shortest}\": {asked}}}'    if you know it works beyond"
         )
     return asked
