@@ -244,9 +244,9 @@ def test_the_suggestions_for_a_length_beyond_the_model_start(folder):
     assert "--max-model-len 256" in str(error.value)
     LLM(str(folder), max_model_len=256).shutdown()
     assert """--hf-overrides '{"max_position_embeddings": 300}'""" in str(error.value)
+    LLM(str(folder), max_model_len=300, hf_overrides={"max_position_embeddings": 300}).shutdown()
 
 
 def test_the_field_that_limits_the_length_is_the_one_named():
     with pytest.raises(ValueError, match=r"made for 128 (?s:.*)--hf-overrides '\{\"n_positions\": 200\}'"):
         choose_max_model_len(200, {"n_positions": 128, "max_position_embeddings": 4096})
-    LLM(str(folder), max_model_len=300, hf_overrides={"max_position_embeddings": 300}).shutdown()
