@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_core.interfaces.queries import OpQuery
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class OpKernel(Protocol):
@@ -18,6 +21,20 @@ class OpKernel(Protocol):
         reference writes to, and never synchronises with the host. May compile or allocate
         work space here, once; equal queries may share it.
         """
+
+
+class PackingKernel(Protocol):
+    """What an `OpKernel` for ``linear`` may return: it reads weights in a layout of its own.
+
+    Each weight is packed when it has been loaded, and the unpacked one is given back unless
+    something else reads it. Loaded again, it is packed again, at another address.
+    """
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """[out_size, in_size] -> what ``__call__`` takes in its place; of the same ``shape``."""
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As the op; ``weight`` is packed."""
 
 
 class FusedLayer(Protocol):

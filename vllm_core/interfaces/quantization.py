@@ -45,7 +45,11 @@ class LinearMethod(Protocol):
         """The parameters to make and to load."""
 
     def loaded(self, layer: nn.Module) -> None:
-        """All parameters were filled: check, repack (keeping addresses on a second call)."""
+        """All parameters were filled: check, repack (keeping addresses on a second call).
+
+        A method that gives parameters back here may have ``filling(layer)``, called before they
+        are filled again.
+        """
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         """x [T, in_size] -> [T, sum(out_sizes)], bias included."""

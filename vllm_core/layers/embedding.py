@@ -72,7 +72,13 @@ class TiedHead(Layer):
             read, into = ((rows.start, rows.stop),), ((0, rows.stop - rows.start),)
             self.loads["bias"] = {"": SlotRange((self.embedding.vocab_size,), read, into)}
         self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows.size, bias=self.has_bias)
+        self.pack = getattr(self.product, "pack", None)
+
+    def loaded(self) -> None:
+        if self.pack is not None:  # a copy: lookups read the weight as it is
+            self.__dict__["packed"] = self.pack(self.embedding._parameters["weight"])
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.product(x, self.embedding._parameters["weight"], self._parameters.get("bias"))
+        weight = self.embedding._parameters["weight"] if self.pack is None else self.__dict__["packed"]
+        logits = self.product(x, weight, self._parameters.get("bias"))
         return self.group.all_gather(logits)[..., : self.embedding.vocab_size]

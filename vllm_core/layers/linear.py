@@ -49,6 +49,11 @@ class Linear(Layer):
         """x [T, in_size of this rank] -> [T, sum of this rank's outputs]."""
         return self.apply_linear(self, x)
 
+    def filling(self) -> None:
+        """Weights are about to be read again: make room for those that ``loaded`` gave back."""
+        if callable(hook := getattr(self.method, "filling", None)):
+            hook(self)
+
     def loaded(self) -> None:
         self.method.loaded(self)
 

@@ -111,6 +111,7 @@ class Build:
         if proposer is not None:
             proposer.bind(model, plan)
         caches = plan.finish(self.plan_caches, self.model.block_size)
+        weight_bytes = parameter_bytes(model)  # kernels that pack weights give them back later
         clock.lap("bind")
         if self.dummy_seed is not None:
             fill_dummy(model, self.dummy_seed)
@@ -136,7 +137,7 @@ class Build:
             max_rows=self.max_rows,
             num_drafts=self.model.num_drafts,
             vocab_size=model.vocab_size,
-            memory={"weights": parameter_bytes(model), "kv_cache": self.num_pages * caches.bytes_per_page},
+            memory={"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page},
             timings=timings,
         )
         return runner, capacity

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_core.interfaces.weights import Slices
-from vllm_core.weights.load import finish, loading_layers, place, single_threaded
+from vllm_core.weights.load import finish, loading_layers, make_room, place, single_threaded
 from vllm_core.weights.transforms import extent, full
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def fill_dummy(model: nn.Module, seed: int = 0) -> None:
     Matrices get a standard deviation of 1 / sqrt(inputs), vectors called ``weight`` (norms) values
     near 1, other vectors values near 0; integers and bytes are drawn from 0 to 15.
     """
+    make_room(model)
     with single_threaded():
         _fill_layers(model, seed)
     finish(model)

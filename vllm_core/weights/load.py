@@ -61,6 +61,7 @@ def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress |
     """
     start = time.perf_counter()
     copies, ignored = plan_copies(model, source.tensors())
+    make_room(model)
     total, done, lock = sum(c.nbytes for c in copies), 0, threading.Lock()
 
     def run(copy: _Copy) -> None:
@@ -103,6 +104,13 @@ def single_threaded() -> Iterator[None]:
 def loading_layers(model: nn.Module) -> dict[str, Any]:
     """The bound layers that take weights, by dotted path (a shared layer under each of its paths)."""
     return {path: m for path, m in model.named_modules(remove_duplicate=False) if getattr(m, "loads", None)}
+
+
+def make_room(model: nn.Module) -> None:
+    """Weights are about to be read, perhaps again: layers make what they gave back since."""
+    for layer in loading_layers(model).values():
+        if callable(hook := getattr(layer, "filling", None)):
+            hook()
 
 
 def finish(module: nn.Module) -> None:
