@@ -20,8 +20,9 @@ def op_kernel(query: OpQuery, settings: Any) -> Offer | Refusal | None:
              names it knows and returns None for all others.
     Returns  ``Offer`` whose target is an ``interfaces.op.OpKernel``: called with the query
              when the layer is bound, it returns the callable that is used in every step, with
-             the signature and the meaning of the op's plain reference. For a layer the target
-             is an ``interfaces.op.FusedLayer``. ``capabilities``: ``"graph"``,
+             the signature and the meaning of the op's plain reference; one of ``linear`` may
+             pack weights (``interfaces.op.PackingKernel``). For a layer the target is an
+             ``interfaces.op.FusedLayer``. ``capabilities``: ``"graph"``,
              ``"batch_invariant"``. ``Refusal`` for shapes it cannot do.
     Choice   The highest rank wins; within a rank ``prefer.op_kernel``, recorded figures for
              this device and shape class, then an error. The core offers the plain reference
