@@ -20,6 +20,7 @@ CASES = [
     Config(bias=True, norm="layer", sinks=True, qk_norm=True),
     Config(kv_heads=1),  # both ranks hold a copy of the only key/value head
     Config(tied=True, vocab=52),
+    Config(post_norm=True, logit_cap=5.0),
 ]
 IDS = list(range(1, 30))
 
