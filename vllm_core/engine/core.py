@@ -144,6 +144,7 @@ def _update(request: Request) -> Update:
         error=request.error,
         num_cached=max(request.num_cached, 0),
         num_preemptions=request.num_preemptions,
+        num_accepted=request.num_accepted,
         first_token_time=request.first_token_time,
         logprobs=lines,
         prompt_logprobs=prompt_lines,

@@ -28,12 +28,17 @@ class CompletionOutput:
 
 @attrs.define(slots=True, kw_only=True)
 class RequestMetrics:
-    """Times in seconds since the epoch; None for what did not happen (yet)."""
+    """Times in seconds since the epoch; None for what did not happen (yet).
+
+    num_accepted_drafts   output tokens that speculative decoding saved a step each: with n output tokens, a step
+                          gave n / (n - num_accepted_drafts) of them
+    """
 
     arrival_time: float
     first_token_time: float | None = None
     finished_time: float | None = None
     num_preemptions: int = 0
+    num_accepted_drafts: int = 0
 
     @property
     def time_to_first_token(self) -> float | None:

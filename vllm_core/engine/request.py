@@ -69,6 +69,7 @@ class Request:
     in_flight: int = 0  # steps launched with it and not retired
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
+    num_accepted: int = 0  # output tokens that were drafted, beyond the one that each step gives
     cache: Any = None  # what the cache manager keeps for it
     family: Any = None  # ``family.Family``, if its prompt has several samples
     logprobs: list[Line] = attrs.field(factory=list)  # of each output token, if asked for

@@ -43,6 +43,11 @@ def run(folder):
         llm.built.executor.launch = lambda plan: (steps.append(plan), launch(plan))[1]
         outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
         llm.shutdown()
+        if "speculative_config" not in settings:
+            assert not any(o.metrics.num_accepted_drafts for o in outputs)
+        elif len(outputs) == 1:  # some steps were launched ahead, before the end was known
+            saved = outputs[0].metrics.num_accepted_drafts
+            assert 0 <= len(steps) - (params.max_tokens - saved) <= 2
         return [o.outputs[0].token_ids for o in outputs], len(steps)
 
     return generate
