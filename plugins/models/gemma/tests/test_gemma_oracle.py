@@ -60,8 +60,9 @@ class TestGemma(ModelConformance):
     def test_embeddings_are_scaled_by_a_factor_that_their_dtype_holds(self, cases):
         case = cases["base-bfloat16"]
         assert case.model.factor == 6.3125 != 40**0.5
-        theirs = copy.deepcopy(case.reference.model).bfloat16().model.embed_tokens
-        ids = torch.arange(89)
+        device = case.model.embedding.weight.device
+        theirs = copy.deepcopy(case.reference.model).bfloat16().to(device).model.embed_tokens
+        ids = torch.arange(89, device=device)
         assert torch.equal(case.model.embed(ids, None), theirs(ids))
 
 
