@@ -10,6 +10,7 @@ from msgspec import structs
 
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.messages import NewRequest
+from vllm_core.engine.prompts import not_text
 from vllm_core.engine.row_sampling import RowSamplings
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.interfaces.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ class Intake:
     def _check_order(self, request_id: str, priority: int, cache_salt: str) -> None:
         if type(priority) is not int or not -(2**31) <= priority < 2**31:
             raise RequestError(f"priority must be a whole number of 32 bits, not {priority!r:.80}", request_id)
-        if not isinstance(cache_salt, str) or len(cache_salt) > MAX_SALT or not _is_text(cache_salt):
+        if not isinstance(cache_salt, str) or len(cache_salt) > MAX_SALT or not_text(cache_salt):
             raise RequestError(
                 f"cache_salt must be text of at most {MAX_SALT} characters, not {cache_salt!r:.80}", request_id
             )
@@ -140,11 +141,3 @@ class Intake:
             wrong = low if low < 0 else high
             raise RequestError(f"token id {wrong} is not in the vocabulary of {self.vocab_size} tokens", request_id)
         return ids
-
-
-def _is_text(text: str) -> bool:
-    """Not half of a surrogate pair, which no encoding can hold."""
-    try:
-        return bool(text.encode("utf-8")) or True
-    except UnicodeEncodeError:
-        return False

@@ -10,7 +10,7 @@ import attrs
 from vllm_core.engine.errors import RequestError, nearest
 from vllm_core.interfaces.tokenizer import ChatRenderer, Tokenizer
 
-__all__ = ["Prompt", "as_list", "read_chat", "read_prompt", "render_chat"]
+__all__ = ["Prompt", "as_list", "not_text", "read_chat", "read_prompt", "render_chat"]
 
 KEYS = ("prompt", "prompt_token_ids", "cache_salt")
 NOT_YET = ("multi_modal_data", "multi_modal_uuids", "mm_processor_kwargs", "prompt_embeds", "encoder_prompt",
@@ -70,7 +70,7 @@ def read_prompt(prompt: Any, tokenizer: Tokenizer | None, request_id: str, add_s
     try:
         return Prompt(text, tokenizer.encode(text, add_special_tokens=add_special_tokens), salt)
     except Exception as error:  # whatever it is, it is about this prompt
-        raise RequestError(f"the prompt cannot be tokenized: {_not_text(text) or error}", request_id) from error
+        raise RequestError(f"the prompt cannot be tokenized: {not_text(text) or error}", request_id) from error
 
 
 def render_chat(messages: Any, renderer: ChatRenderer | None, options: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def read_chat(
     return read_prompt(text, tokenizer, request_id, add_special_tokens=False)
 
 
-def _not_text(text: str) -> str:
+def not_text(text: str) -> str:
     """What is wrong with a string that no encoding can hold."""
     try:
         text.encode("utf-8")

@@ -109,7 +109,7 @@ def _from_folder(path: str) -> Any:
 
 
 def _is_generic(folder: Path) -> bool:
-    """Whether tokenizer.json says all there is, as in most checkpoints since Llama 3.
+    """Whether tokenizer.json says all there is, as in most newer checkpoints.
 
     ``AutoTokenizer`` then comes to the same class, after it has imported models and a compiler: 1.1 s.
     """
