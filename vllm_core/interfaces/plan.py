@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vllm_core.interfaces.cache import CacheSpec
     from vllm_core.interfaces.device import Device
     from vllm_core.interfaces.group import ProcessGroup
-    from vllm_core.interfaces.quantization import LinearMethod, LinearShape
+    from vllm_core.interfaces.quantization import EmbeddingMethod, LinearMethod, LinearShape
     from vllm_core.interfaces.rope import RotaryTable
 
 
@@ -31,6 +31,9 @@ class Plan(Protocol):
 
     def linear(self, path: str, shape: LinearShape) -> LinearMethod:
         """The method that makes, holds and multiplies this matrix: dense or quantized."""
+
+    def embedding(self, path: str, shape: LinearShape) -> EmbeddingMethod | None:
+        """The method of a quantized table of embeddings, or None: it is dense."""
 
     def op(self, name: str, **shape: int | float | str | bool | None) -> Callable[..., Any]:
         """The best implementation of an op of the table for these fixed shapes."""

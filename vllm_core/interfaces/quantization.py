@@ -26,7 +26,8 @@ class ParamSpec:
 
     ``out_dim`` is the axis along which fused slots lie and column-parallel ranks split;
     ``in_dim`` that of row-parallel ranks; ``pack`` how many logical elements one stored
-    element holds along each of them.
+    element holds along each of them. ``slots`` are those that lie in this parameter, where
+    others of a fused matrix lie elsewhere; None: all.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ParamSpec:
     in_dim: int | None = 1
     out_pack: int = 1
     in_pack: int = 1
+    slots: tuple[str, ...] | None = None
 
 
 class LinearMethod(Protocol):
@@ -55,8 +57,25 @@ class LinearMethod(Protocol):
         """x [T, in_size] -> [T, sum(out_sizes)], bias included."""
 
 
+class EmbeddingMethod(LinearMethod, Protocol):
+    """Bound to a table of embeddings, whose rows are looked up, and multiplied where the head shares them."""
+
+    def rows(self, layer: nn.Module, ids: Tensor) -> Tensor:
+        """ids int64 [T], each below ``out_sizes[0]`` -> [T, in_size]."""
+
+
 class Quantization(Protocol):
-    """One checkpoint's quantization."""
+    """One checkpoint's quantization.
+
+    May also have ``matrices`` and ``embedding``. Each gets the names that the model's weight
+    rules know; the checkpoint has one of several.
+
+    ``matrices(names: Mapping[str, Sequence[str]], shape) -> LinearMethod | None`` is asked in
+    place of ``linear``, once for a fused matrix: slot -> checkpoint names. Its slots may be
+    stored in different ways.
+    ``embedding(names: Sequence[str], shape) -> EmbeddingMethod | None`` is asked for tables of
+    embeddings, [out_sizes[0], in_size]; without it they are dense.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None: ...
 

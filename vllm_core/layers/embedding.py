@@ -6,13 +6,16 @@ from torch import Tensor
 
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.plan import Plan
+from vllm_core.interfaces.quantization import EmbeddingMethod, LinearShape
 from vllm_core.layers.base import Layer
-from vllm_core.layers.linear import Linear
+from vllm_core.layers.linear import Linear, slot_ranges
 from vllm_core.layers.shards import Shard, split_padded, whole
 
 
 class TokenEmbedding(Layer):
     """ids [T] -> [T, hidden]."""
+
+    method: EmbeddingMethod | None = None  # None: dense, the parameter ``weight``
 
     def __init__(self, vocab_size: int, hidden: int) -> None:
         super().__init__()
@@ -22,17 +25,39 @@ class TokenEmbedding(Layer):
         self.group = plan.group("tp")
         shard = split_padded(self.vocab_size, self.group)
         self.first, self.end = shard.start, shard.stop
+        shape = LinearShape(in_size=self.hidden, out_sizes=(shard.size,))
+        self.method = plan.embedding(self.path, shape)
+        if self.method is not None:
+            for spec in self.method.params(shape, plan.dtype):
+                self.make_parameter(spec.name, spec.shape, spec.dtype, plan.torch_device)
+                self.loads[spec.name] = slot_ranges(spec, whole(self.hidden), {"": shard})
+            return
         self.make_parameter("weight", (shard.size, self.hidden), plan.dtype, plan.torch_device)
         row = (0, self.hidden)
         read, into = ((shard.start, shard.stop), row), ((0, shard.stop - shard.start), row)
         self.loads["weight"] = {"": SlotRange((self.vocab_size, self.hidden), read, into)}
         self.lookup = plan.op("embedding", size=self.hidden, vocab=shard.size)
 
+    def filling(self) -> None:
+        """Weights are about to be read again: make room for those that ``loaded`` gave back."""
+        if callable(hook := getattr(self.method, "filling", None)):
+            hook(self)
+
+    def loaded(self) -> None:
+        if self.method is not None:
+            self.method.loaded(self)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Of this rank's share."""
+        if self.method is not None:
+            return self.method.rows(self, ids)
+        return self.lookup(ids, self._parameters["weight"])
+
     def forward(self, ids: Tensor) -> Tensor:
         if self.group.size == 1:
-            return self.lookup(ids, self._parameters["weight"])
+            return self.rows(ids)
         mine = (ids >= self.first) & (ids < self.end)
-        x = self.lookup((ids - self.first).masked_fill(~mine, 0), self._parameters["weight"])
+        x = self.rows((ids - self.first).masked_fill(~mine, 0))
         return self.group.all_reduce(x.masked_fill(~mine.unsqueeze(-1), 0))
 
 
@@ -71,14 +96,21 @@ class TiedHead(Layer):
             self.make_parameter("bias", (rows.size,), plan.dtype, plan.torch_device)
             read, into = ((rows.start, rows.stop),), ((0, rows.stop - rows.start),)
             self.loads["bias"] = {"": SlotRange((self.embedding.vocab_size,), read, into)}
-        self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows.size, bias=self.has_bias)
-        self.pack = getattr(self.product, "pack", None)
+        self.pack = None
+        if self.embedding.method is None:
+            self.product = plan.op("linear", in_size=self.embedding.hidden, out_size=rows.size, bias=self.has_bias)
+            self.pack = getattr(self.product, "pack", None)
 
     def loaded(self) -> None:
         if self.pack is not None:  # a copy: lookups read the weight as it is
             self.__dict__["packed"] = self.pack(self.embedding._parameters["weight"])
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.embedding._parameters["weight"] if self.pack is None else self.__dict__["packed"]
-        logits = self.product(x, weight, self._parameters.get("bias"))
+        bias = self._parameters.get("bias")
+        if self.embedding.method is not None:
+            logits = self.embedding.method.apply(self.embedding, x)
+            logits = logits if bias is None else logits + bias
+        else:
+            weight = self.embedding._parameters["weight"] if self.pack is None else self.__dict__["packed"]
+            logits = self.product(x, weight, bias)
         return self.group.all_gather(logits)[..., : self.embedding.vocab_size]

@@ -42,7 +42,7 @@ class Linear(Layer):
         self.method = plan.linear(self.path, shape)
         for spec in self.method.params(shape, plan.dtype):
             self.make_parameter(spec.name, spec.shape, spec.dtype, plan.torch_device)
-            self.loads[spec.name] = _slots(spec, inputs, outputs)
+            self.loads[spec.name] = slot_ranges(spec, inputs, outputs)
         self.apply_linear = self.method.apply
 
     def forward(self, x: Tensor) -> Any:
@@ -99,10 +99,12 @@ class RowLinear(Linear):
         super().loaded()
 
 
-def _slots(spec: ParamSpec, inputs: Shard, outputs: dict[str, Shard]) -> dict[str, SlotRange]:
+def slot_ranges(spec: ParamSpec, inputs: Shard, outputs: dict[str, Shard]) -> dict[str, SlotRange]:
     """Where each slot's checkpoint tensor goes in this parameter."""
     found, at = {}, 0
     for slot, out in outputs.items():
+        if spec.slots is not None and slot not in spec.slots:
+            continue
         full, source, target = list(spec.shape), [(0, n) for n in spec.shape], [(0, n) for n in spec.shape]
         for dim, pack, shard, start in (
             (spec.out_dim, spec.out_pack, out, at),

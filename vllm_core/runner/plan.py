@@ -14,7 +14,7 @@ from vllm_core.interfaces.attention import AttentionBackend
 from vllm_core.interfaces.cache import CachePlan, CacheSpec, DeclaredCache
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.group import ProcessGroup
-from vllm_core.interfaces.quantization import LinearMethod, LinearShape, Quantization
+from vllm_core.interfaces.quantization import EmbeddingMethod, LinearMethod, LinearShape, Quantization
 from vllm_core.interfaces.queries import OpQuery, RopeQuery
 from vllm_core.interfaces.rope import RotaryTable
 from vllm_core.layers.dense import DenseLinear
@@ -76,7 +76,20 @@ class EnginePlan:
         out_size = sum(shape.out_sizes)
         return DenseLinear(self.op("linear", in_size=shape.in_size, out_size=out_size, bias=shape.bias))
 
+    def embedding(self, path: str, shape: LinearShape) -> EmbeddingMethod | None:
+        ask = getattr(self.quantization, "embedding", None)
+        return ask(self._sources(path, ""), shape) if ask is not None else None
+
+    def _sources(self, path: str, slot: str) -> list[str]:
+        """Checkpoint modules any of which may fill a slot of the layer."""
+        if self.weight_table is None:
+            return [path]
+        found = self.weight_table.names(path, "weight", slot)
+        return [name.rpartition(".")[0] for name in found] or [path]
+
     def _quantized(self, quantization: Quantization, path: str, shape: LinearShape) -> LinearMethod | None:
+        if (matrices := getattr(quantization, "matrices", None)) is not None:
+            return matrices({slot: self._sources(path, slot) for slot in shape.slots}, shape)
         names = self.weight_table.sources(path) if self.weight_table is not None else [path]
         methods = {name: quantization.linear(name, shape) for name in names or [path]}
         kinds = {type(method) for method in methods.values()}
