@@ -61,7 +61,7 @@ def test_an_unknown_command_names_the_nearest(run, greet):
     code, _, err = run("gret")
     assert code == 2
     assert 'there is no command "gret"; did you mean "greet"?' in err
-    assert "complete, chat, explain, doctor, plugins, greet" in err
+    assert "complete, chat, explain, doctor, plugins, bench, greet" in err
 
 
 def test_an_unknown_command_that_a_package_offers_names_the_package(run, monkeypatch):

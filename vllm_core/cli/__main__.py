@@ -48,6 +48,7 @@ def _run(words: list[str]) -> int:
 
 def _tell(error: Exception) -> int:
     from vllm_core.cli.commands import UnknownCommand
+    from vllm_core.cli.errors import UsageError
     from vllm_core.config.errors import SettingError
     from vllm_core.plugins.errors import PolicyError
 
@@ -55,7 +56,7 @@ def _tell(error: Exception) -> int:
     ours = type(error).__module__.startswith("vllm_core")
     if not ours and not isinstance(error, ValueError | OSError | RuntimeError):
         print("  more    --debug shows where", file=sys.stderr)
-    return 2 if isinstance(error, SettingError | PolicyError | UnknownCommand) else 1
+    return 2 if isinstance(error, SettingError | PolicyError | UnknownCommand | UsageError) else 1
 
 
 if __name__ == "__main__":

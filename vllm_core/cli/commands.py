@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vllm_core.cli.parser import Parser
@@ -27,6 +27,7 @@ CORE = {
         Command("explain", "vllm_core.cli.explain:Explain", "show who would serve a model, and why"),
         Command("doctor", "vllm_core.cli.doctor:Doctor", "check this machine, and whether a model would start"),
         Command("plugins", "vllm_core.cli.plugins:Plugins", "list plugins, show one"),
+        Command("bench", "vllm_core.cli.bench:Bench", "measure speed: throughput, latency, start-up"),
     )
 }
 
@@ -40,24 +41,45 @@ def overview() -> str:
             commands.setdefault(provided.entry.name, provided.entry)
     except Exception as error:  # help must work above all when the configuration does not
         note = f"\nPlugins' commands are missing here: {error}\n"
-    width = max(map(len, commands)) + 2
-    rows = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in commands.items())
     return (
         "usage: vllm-core COMMAND ...\n\n"
         "Serve language models; every feature is a plugin.\n\n"
-        f"commands:\n{rows}\n{note}\n"
+        f"commands:\n{_rows(commands)}\n{note}\n"
         "vllm-core COMMAND --help shows a command's arguments, vllm-core --version the version.\n"
         "Settings: flags, VLLM_CORE_* in the environment, ./vllm.toml (see docs/settings.md)."
     )
 
 
+def _rows(commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands)) + 2
+    return "\n".join(f"  {name:<{width}}{command.summary}" for name, command in commands.items())
+
+
 def run(name: str, words: Sequence[str]) -> int:
     """Run a command. An unknown one is a ``NoOffer`` with the nearest name, or the package to install."""
-    command = CORE.get(name) or _of_plugins(name)
+    return _run(f"vllm-core {name}", CORE.get(name) or _of_plugins(name), words)
+
+
+def _run(prog: str, command: Command, words: Sequence[str]) -> int:
     line = load_target(command.target)()
-    parser = Parser(prog=f"vllm-core {name}", description=f"{command.summary[:1].upper()}{command.summary[1:]}.")
+    about = getattr(line, "about", "") or f"{command.summary[:1].upper()}{command.summary[1:]}."
+    if inner := getattr(line, "commands", ()):
+        return _run_inner(prog, about, {one.name: one for one in inner}, words)
+    parser = Parser(prog=prog, description=about.replace("%", "%%"), examples=getattr(line, "examples", ()))
     line.add_arguments(parser)
     return line.run(parser.parse(words))
+
+
+def _run_inner(prog: str, about: str, inner: Mapping[str, Command], words: Sequence[str]) -> int:
+    """A command that is a group of others: ``vllm-core bench latency``."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(f"usage: {prog} COMMAND ...\n\n{about}\n\ncommands:\n{_rows(inner)}\n")
+        print(f"{prog} COMMAND --help shows a command's arguments.")
+        return 0
+    if words[0] not in inner:
+        hint = did_you_mean(words[0], inner)
+        raise UnknownCommand(f'{prog} has no command "{words[0]}"{hint or "."}', known=", ".join(inner))
+    return _run(f"{prog} {words[0]}", inner[words[0]], words[1:])
 
 
 def _of_plugins(name: str) -> Command:

@@ -23,6 +23,7 @@ __all__ = [
     "given_settings",
     "policy_of",
     "tell",
+    "words_of",
 ]
 
 
@@ -53,6 +54,21 @@ def policy_of(args: argparse.Namespace) -> dict[str, list[str]]:
         for key, text in texts.items()
         if text is not None
     }
+
+
+def words_of(args: argparse.Namespace) -> list[str]:
+    """The words that say the same to another command with these flags: MODEL, settings, policy, plugins' settings."""
+    words = [] if args.model is None else [args.model]
+    words += [] if args.config is None else ["--config", args.config]
+    for name, given in given_flags(args, EngineSettings).items():
+        flag = given.source if given.text or given.value else f"--no-{name.replace('_', '-')}"
+        words.append(f"{flag}={given.value}" if given.text else flag)
+    for key in ("allow", "block", "require"):
+        text = getattr(args, f"plugins_{key}")
+        words += [] if text is None else [f"--plugins-{key}={text}"]
+    for table in args.plugin_flags.values():
+        words += [f"{given.source}={given.value}" for given in table.values()]
+    return words
 
 
 def engine_settings(args: argparse.Namespace) -> Loaded[EngineSettings]:

@@ -7,7 +7,12 @@ from typing import Protocol
 
 
 class CommandLine(Protocol):
-    """Made without arguments, for one run of its command."""
+    """Made without arguments, for one run of its command.
+
+    Three attributes may be there besides: ``about``, the text at the top of ``--help`` (else the command's summary);
+    ``examples``, pairs of the words after "vllm-core" and what they do, for its end; ``commands``, records of
+    ``plugin.Command`` that the command is a group of, in place of both methods.
+    """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare arguments. Called for ``--help`` too: import nothing heavy."""

@@ -1,0 +1,22 @@
+"""``vllm-core bench throughput | latency | startup | step``."""
+
+from __future__ import annotations
+
+from vllm_core.plugin import Command
+
+__all__ = ["Bench"]
+
+_HERE = "vllm_core.cli.bench"
+
+
+class Bench:
+    """A group of commands, one for each measurement, imported when it is asked for."""
+
+    about = "Measure speed. Results name the plugins, the settings and the hardware they were measured with."
+
+    commands = (
+        Command("throughput", f"{_HERE}.throughput:Throughput", "how much a batch of requests gets done; --vs a peer"),
+        Command("latency", f"{_HERE}.latency:Latency", "how long one batch takes, and how fast one stream is"),
+        Command("startup", f"{_HERE}.startup:Startup", "how long a fresh process needs to its first token"),
+        Command("step", f"{_HERE}.step:Step", "what a step costs the host, without a model"),
+    )

@@ -1,0 +1,37 @@
+"""What is said about a list of measured values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+__all__ = ["percentile", "percentiles", "spread", "table"]
+
+PERCENTAGES = (10, 25, 50, 75, 90, 99)  # those of vLLM's benchmarks
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Between neighbours on a straight line, as numpy does."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    return {str(percent): percentile(values, percent) for percent in PERCENTAGES}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """mean, median, p50, p90, p99, min and max; empty of no values."""
+    if not values:
+        return {}
+    ranks = {f"p{percent}": percentile(values, percent) for percent in (50, 90, 99)}
+    mean = sum(values) / len(values)
+    return {"mean": mean, "median": ranks["p50"], **ranks, "min": min(values), "max": max(values)}
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """A line for each figure."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())

@@ -1,0 +1,100 @@
+"""What every engine is measured with. Standard library only: each script here imports it from its own folder.
+
+A job, read from standard input as JSON:
+
+    model, dtype, device, max_model_len, max_num_seqs, seed   how the engine is made
+    arguments      more arguments for it
+    warmup, runs   lists of runs; a run is a list of prompts; a prompt is a list of token ids
+    output_lens    tokens to generate, for each prompt of a run
+    streams        prompts that are run alone, one after another, for 1 token and for stream_len
+    started        time.time() when the process was started
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULT = "RESULT "  # before the JSON of the result, on standard output
+
+Generate = Callable[[list[list[int]], list[int]], int]  # (prompts, output_lens) -> tokens that came out
+
+
+def load(generate: Generate, job: dict[str, Any], tick: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+    """Seconds of every run and stream. ``tick`` is called after each."""
+    lens, long = job["output_lens"], job["stream_len"]
+
+    def timed(prompts: list[list[int]], wanted: list[int]) -> float:
+        start = time.perf_counter()
+        got = generate(prompts, wanted)
+        seconds = time.perf_counter() - start
+        if got != sum(wanted):
+            raise RuntimeError(f"{got} tokens came out instead of {sum(wanted)}")
+        tick()
+        return seconds
+
+    for prompts in job["warmup"]:
+        timed(prompts, lens)
+    elapsed = [timed(prompts, lens) for prompts in job["runs"]]
+    if job["streams"]:
+        timed([job["streams"][0]], [long])
+    one = [timed([prompt], [1]) for prompt in job["streams"][1:]]
+    full = [timed([prompt], [long]) for prompt in job["streams"][1:]]
+    return {"elapsed_times": elapsed, "seconds_for_1": one, "seconds_for_all": full, "stream_len": long}
+
+
+def peak_memory() -> int:
+    """Bytes: the peaks of this process and of all below it, added up. Pages that they share count for each."""
+    try:
+        tree = {os.getpid()}
+        parents = _parents()
+        while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
+            tree |= more
+        return sum(map(_peak, tree))
+    except OSError:  # no /proc
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        return scale * sum(
+            resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:  # the name, in parentheses, may hold anything
+                found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue  # it has ended
+    return found
+
+
+def _peak(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        if pid == os.getpid():
+            raise
+    return 0
+
+
+def run(make: Callable[[dict[str, Any]], tuple[Generate, dict[str, Any]]]) -> None:
+    """Do the job on standard input. ``make`` gives ``generate``, and facts such as versions."""
+    job = json.load(sys.stdin)
+    begun = time.time()
+    generate, facts = make(job)
+    made = time.time() - begun
+    generate([(job["streams"] or job["runs"][0])[0]], [1])
+    result = {"engine_s": made, "first_token_s": time.time() - job["started"], **facts}
+    result |= load(generate, job)
+    result["peak_memory_bytes"] = peak_memory()
+    print(RESULT + json.dumps(result), flush=True)
