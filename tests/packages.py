@@ -1,0 +1,76 @@
+"""The packages of this repository: the core, and every folder plugins/<kind>/<name>/ that has a pyproject.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+@attrs.frozen(slots=False)
+class Package:
+    """One distribution; ``label`` is its place, as in "models/owl"."""
+
+    label: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return self.label
+
+    @cached_property
+    def pyproject(self) -> dict[str, Any]:
+        return tomllib.loads(self.folder.joinpath("pyproject.toml").read_text())
+
+    @property
+    def distribution(self) -> str:
+        return canonicalize_name(self.pyproject["project"]["name"])
+
+    @property
+    def requirements(self) -> list[Requirement]:
+        """What it says that it needs; extras left out."""
+        return [Requirement(text) for text in self.pyproject["project"].get("dependencies", ())]
+
+    @property
+    def test_requirements(self) -> list[Requirement]:
+        """What only its own tests need: ``[dependency-groups] test = [...]``."""
+        return [Requirement(text) for text in self.pyproject.get("dependency-groups", {}).get("test", ())]
+
+    @property
+    def modules(self) -> list[str]:
+        """Folders that its wheel must hold."""
+        return self.pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+    @property
+    def entry_points(self) -> dict[str, str]:
+        """Plugin's name -> its module."""
+        return self.pyproject["project"].get("entry-points", {}).get("vllm_core.plugins", {})
+
+
+def core(root: Path = ROOT) -> Package:
+    return Package("core", root)
+
+
+def plugin_packages(root: Path = ROOT) -> list[Package]:
+    files = sorted(root.glob("plugins/*/*/pyproject.toml"))
+    return [Package("/".join(file.parent.parts[-2:]), file.parent) for file in files]
+
+
+def needed(requirements: Iterable[Requirement], known: Iterable[Package]) -> list[Package]:
+    """Those of ``known`` that are required, and what these require in turn."""
+    by_name = {package.distribution: package for package in known}
+    found: dict[str, Package] = {}
+    asked = list(requirements)
+    while asked:
+        name = canonicalize_name(asked.pop().name)
+        if name in by_name and name not in found:
+            found[name] = by_name[name]
+            asked += by_name[name].requirements
+    return list(found.values())
