@@ -10,22 +10,25 @@ from vllm_core.ops import paged_attention
 
 
 def plain(q, k, v, length, scale, causal, window, soft_cap, sinks):
-    """One sequence, one head: q [Q, D], k [L, D], v [L, E] -> [Q, E], query by query."""
-    out = []
+    """One sequence, one head: q [Q, D], k [L, D], v [L, E] -> [Q, E] and log-sum-exp [Q], query by query."""
+    out, totals = [], []
     for i in range(len(q)):
         position = length - len(q) + i
         seen = [j for j in range(length) if (not causal or j <= position) and (window is None or position - j < window)]
         if not seen:
             out.append(torch.zeros(v.shape[1], dtype=torch.float64))
+            totals.append(float("-inf"))
             continue
         scores = k[seen] @ q[i] * scale
         if soft_cap is not None:
             scores = soft_cap * torch.tanh(scores / soft_cap)
         if sinks is not None:
             scores = torch.cat((scores, sinks[None]))
+        totals.append(float(scores.exp().sum().log()))
         weights = torch.softmax(scores, 0)[: len(seen)]
         out.append(weights @ v[seen])
-    return torch.stack(out) if out else torch.zeros(0, v.shape[1], dtype=torch.float64)
+    found = torch.stack(out) if out else torch.zeros(0, v.shape[1], dtype=torch.float64)
+    return found, torch.tensor(totals, dtype=torch.float64)
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,7 +57,7 @@ def test_pages_raggedness_and_options_mean_what_the_contract_says(
     width = max((-(-(before + n + extra) // block) for before, n in sequences), default=0)
     table = torch.zeros(len(sequences), width, dtype=torch.int32)
     sinks = torch.randn(heads) if with_sinks else None
-    queries, wanted = [], []
+    queries, wanted, totals = [], [], []
     for s, (before, n) in enumerate(sequences):
         length = before + n
         k, v, q = (
@@ -74,10 +77,12 @@ def test_pages_raggedness_and_options_mean_what_the_contract_says(
             )
             for h in range(heads)
         ]  # fmt: skip
-        wanted.append(torch.stack(per_head, 1))
+        wanted.append(torch.stack([out for out, _ in per_head], 1))
+        totals.append(torch.stack([total for _, total in per_head], 1))
     if head_axis == 1:
         k_pages, v_pages = k_pages.transpose(1, 2).contiguous(), v_pages.transpose(1, 2).contiguous()
     lengths = [before + n for before, n in sequences]
+    lse = torch.full((sum(n for _, n in sequences), heads), float("nan"))
     got = paged_attention(
         torch.cat(queries) if queries else torch.zeros(0, heads, k_dim),
         k_pages,
@@ -91,7 +96,10 @@ def test_pages_raggedness_and_options_mean_what_the_contract_says(
         window=window,
         soft_cap=soft_cap,
         sinks=sinks,
+        lse=lse,
         head_axis=head_axis,
     )
     want = torch.cat(wanted) if wanted else torch.zeros(0, heads, v_dim, dtype=torch.float64)
     torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+    want = torch.cat(totals) if totals else torch.zeros(0, heads, dtype=torch.float64)
+    torch.testing.assert_close(lse.double(), want, rtol=1e-5, atol=1e-5)

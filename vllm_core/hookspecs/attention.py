@@ -25,7 +25,7 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
              ``takes={"kv.page_layout": ("NHD", ...)}`` lists page layouts, best first, and
              ``options={"block_sizes": (16, 32)}`` the tokens a page may hold, best first (no
              such key: any); the target finds all options in ``AttentionConfig.options``.
-             ``capabilities``: ``"lse"`` (can return log-sum-exp), ``"graph"``
+             ``capabilities``: ``"lse"`` (fills ``attend(lse=)``), ``"graph"``
              (safe in a captured graph), ``"device_metadata"`` (made without host values),
              ``"batch_invariant"``, ``"tree"`` (several drafts a position).
              ``Refusal(reason)`` when the backend exists but cannot serve this query; ``None``

@@ -68,11 +68,19 @@ class AttentionBackend(Protocol):
         step: AttentionStep,
         metadata: Any,
         sinks: Tensor | None = None,
+        lse: Tensor | None = None,
     ) -> Tensor:
         """Attention of q [T, H, k_dim] over the pages; returns [T, H, v_dim].
 
         The i-th query of a sequence with L cached tokens and Q queries stands at position
         L - Q + i. ``pages`` are views [P, ...] of keys and values in ``page_layout``.
+
+        ``lse``: float32 [T, H], given only to backends whose offer has the capability "lse", and
+        filled with the natural logarithm of the sum of exp(score) over the keys that a query
+        sees: scores scaled and capped, the head's sink counted as one more. -inf where it sees none.
+
+        Whatever lies in a page beyond L, behind the window or in NULL_PAGE is never used, not even a
+        NaN, and nothing but the result and ``lse`` is changed.
         """
 
 

@@ -29,6 +29,7 @@ class ReferenceAttention:
         step: AttentionStep,
         metadata: None,
         sinks: Tensor | None = None,
+        lse: Tensor | None = None,
     ) -> Tensor:
         config = self.config
         return paged_attention(
@@ -44,5 +45,6 @@ class ReferenceAttention:
             window=config.window,
             soft_cap=config.soft_cap,
             sinks=sinks,
+            lse=lse,
             head_axis=self.head_axis,
         )

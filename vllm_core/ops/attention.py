@@ -25,6 +25,7 @@ def paged_attention(
     window: int | None = None,
     soft_cap: float | None = None,
     sinks: Tensor | None = None,
+    lse: Tensor | None = None,
     head_axis: int = 2,
 ) -> Tensor:
     """softmax(q k^T * scale) v for S sequences whose keys and values lie in pages; [T, H, v_dim].
@@ -41,6 +42,8 @@ def paged_attention(
     window             besides, only if p - j < window: tokens seen, the query's own included.
     soft_cap           scores become soft_cap * tanh(scores / soft_cap), before masking.
     sinks              [H]: one more logit a head that joins the softmax and adds no value.
+    lse                float32 [T, H], to be filled with log(sum(exp(score))) over the keys that a query
+                       sees, scaled and capped, and its head's sink; -inf where it sees none.
     Accumulates in float32 (float64 for float64 input). What lies in a page beyond L, or outside
     the window, is never used, not even a NaN. A query that sees no key gives zeros.
     """
@@ -75,6 +78,9 @@ def paged_attention(
             sink = sinks.to(high).view(kv_heads, groups, 1, 1).expand(-1, -1, count, 1)
             scores = torch.cat((scores, sink), dim=-1)
         # The row of a query that sees nothing is all -inf, and its softmax NaN.
+        if lse is not None:
+            total = torch.logsumexp(scores, -1).masked_fill(~seen.any(1), float("-inf"))  # [KV, G, Q]
+            lse[start:stop] = total.flatten(0, 1).T
         weights = torch.softmax(scores, dim=-1)[..., : len(keys)].masked_fill(~seen.any(1, keepdim=True), 0)
         out[start:stop] = torch.einsum("kgql,lkd->qkgd", weights, v).flatten(1, 2).to(q.dtype)
         start = stop

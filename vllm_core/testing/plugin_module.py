@@ -21,6 +21,16 @@ sys.exit(", ".join(sorted({"torch", "transformers"} & set(sys.modules))) or 0)
 """
 
 
+def assert_imports_light(module: str) -> None:
+    """A plugin's own module imports nothing heavy, in a Python of its own."""
+    command = [sys.executable, "-c", _IMPORT, module, json.dumps(sys.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, (
+        f"importing {module} must not import what is heavy, but it says: {done.stderr.strip()}\n"
+        '  instead  name targets by strings, "package.module:Class", and import torch only in those modules'
+    )
+
+
 class PluginModule:
     """Tests of the base variant.
 
@@ -33,12 +43,7 @@ class PluginModule:
         selector = base.served.resolved.selector
         owner = next(d.provided.plugin for d in selector.decisions if d.hook in ("model", "models"))
         module = next(p.module for p in selector.catalog.plugins if p.name == owner)
-        command = [sys.executable, "-c", _IMPORT, module, json.dumps(sys.path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, (
-            f"importing {module} must not import what is heavy, but it says: {done.stderr.strip()}\n"
-            '  instead  name targets by strings, "package.module:Class", and import torch only in those modules'
-        )
+        assert_imports_light(module)
 
     def test_forward_never_waits_for_the_device(self, base: Case) -> None:
         if not torch.cuda.is_available() or base.served.runner.device.type != "cuda":
@@ -65,7 +70,7 @@ class PluginModule:
 
 
 class CannotReport:
-    """A pytest plugin: tells at the end of a run what tested models cannot do.
+    """A pytest plugin: tells at the end of a run what tested plugins cannot do.
 
     With pytest-xdist tests are collected in workers, which print nothing; there ``-rs`` shows it.
     """
@@ -85,6 +90,6 @@ class CannotReport:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.lines:
-            terminalreporter.section("what tested models cannot do")
+            terminalreporter.section("what tested plugins cannot do")
             for line in self.lines:
                 terminalreporter.write_line(line)
