@@ -27,7 +27,9 @@ class ParamSpec:
     ``out_dim`` is the axis along which fused slots lie and column-parallel ranks split;
     ``in_dim`` that of row-parallel ranks; ``pack`` how many logical elements one stored
     element holds along each of them. ``slots`` are those that lie in this parameter, where
-    others of a fused matrix lie elsewhere; None: all.
+    others of a fused matrix lie elsewhere; None: all. A method that quantizes what a checkpoint
+    stores dense reads it into a parameter that is not ``kept``, and computes others from it
+    that are not ``stored``.
     """
 
     name: str
@@ -38,6 +40,8 @@ class ParamSpec:
     out_pack: int = 1
     in_pack: int = 1
     slots: tuple[str, ...] | None = None
+    stored: bool = True  # read from the checkpoint; False: the method fills it in ``filled``
+    kept: bool = True  # False: there only while its layer is filled, empty before and after
 
 
 class LinearMethod(Protocol):
@@ -47,10 +51,11 @@ class LinearMethod(Protocol):
         """The parameters to make and to load."""
 
     def loaded(self, layer: nn.Module) -> None:
-        """All parameters were filled: check, repack (keeping addresses on a second call).
+        """All parameters of the model were filled: check, repack (keeping addresses on a second call).
 
-        A method that gives parameters back here may have ``filling(layer)``, called before they
-        are filled again.
+        A method may also have ``filling(layer)`` and ``filled(layer)``, called before the layer's
+        first tensor is read and after its last one, from any of several threads, while other layers
+        are still to be read: what is quantized there never lies in memory all at once.
         """
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:

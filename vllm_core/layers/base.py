@@ -15,8 +15,9 @@ class Layer(nn.Module):
     """A module whose constructor takes shapes only and whose ``bind`` makes parameters.
 
     Life: ``Layer(shapes)`` anywhere, without memory -> ``bind(plan, path)`` once: parameters,
-    ops, caches -> the weight loader fills ``loads`` -> ``loaded()``. Weights may be filled again
-    later: parameters keep their addresses, and ``loaded()`` is called again.
+    ops, caches -> the weight loader fills ``loads``, calling ``filling()`` and ``filled()`` of layers
+    that have them before and after each layer's own tensors -> ``loaded()``. Weights may be filled
+    again later: parameters keep their addresses, and ``loaded()`` is called again.
     """
 
     path: str = ""  # dotted, from the model; known once bound

@@ -8,11 +8,12 @@ from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.plan import Plan
 from vllm_core.interfaces.quantization import EmbeddingMethod, LinearShape
 from vllm_core.layers.base import Layer
-from vllm_core.layers.linear import Linear, slot_ranges
+from vllm_core.layers.linear import Linear
+from vllm_core.layers.params import FilledLayer
 from vllm_core.layers.shards import Shard, split_padded, whole
 
 
-class TokenEmbedding(Layer):
+class TokenEmbedding(FilledLayer):
     """ids [T] -> [T, hidden]."""
 
     method: EmbeddingMethod | None = None  # None: dense, the parameter ``weight``
@@ -28,20 +29,13 @@ class TokenEmbedding(Layer):
         shape = LinearShape(in_size=self.hidden, out_sizes=(shard.size,))
         self.method = plan.embedding(self.path, shape)
         if self.method is not None:
-            for spec in self.method.params(shape, plan.dtype):
-                self.make_parameter(spec.name, spec.shape, spec.dtype, plan.torch_device)
-                self.loads[spec.name] = slot_ranges(spec, whole(self.hidden), {"": shard})
+            self.make_params(plan, self.method.params(shape, plan.dtype), whole(self.hidden), {"": shard})
             return
         self.make_parameter("weight", (shard.size, self.hidden), plan.dtype, plan.torch_device)
         row = (0, self.hidden)
         read, into = ((shard.start, shard.stop), row), ((0, shard.stop - shard.start), row)
         self.loads["weight"] = {"": SlotRange((self.vocab_size, self.hidden), read, into)}
         self.lookup = plan.op("embedding", size=self.hidden, vocab=shard.size)
-
-    def filling(self) -> None:
-        """Weights are about to be read again: make room for those that ``loaded`` gave back."""
-        if callable(hook := getattr(self.method, "filling", None)):
-            hook(self)
 
     def loaded(self) -> None:
         if self.method is not None:

@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.plan import Plan
-from vllm_core.interfaces.quantization import LinearMethod, LinearShape, ParamSpec
-from vllm_core.layers.base import Layer
+from vllm_core.interfaces.quantization import LinearMethod, LinearShape
+from vllm_core.layers.params import FilledLayer
 from vllm_core.layers.shards import Shard, split, whole
 
 
-class Linear(Layer):
+class Linear(FilledLayer):
     """What the split variants share: the plan's method makes the parameters and multiplies.
 
     A subclass says in ``shards`` which inputs and which outputs of each slot this rank holds.
@@ -40,19 +39,12 @@ class Linear(Layer):
             bias=self.has_bias,
         )
         self.method = plan.linear(self.path, shape)
-        for spec in self.method.params(shape, plan.dtype):
-            self.make_parameter(spec.name, spec.shape, spec.dtype, plan.torch_device)
-            self.loads[spec.name] = slot_ranges(spec, inputs, outputs)
+        self.make_params(plan, self.method.params(shape, plan.dtype), inputs, outputs)
         self.apply_linear = self.method.apply
 
     def forward(self, x: Tensor) -> Any:
         """x [T, in_size of this rank] -> [T, sum of this rank's outputs]."""
         return self.apply_linear(self, x)
-
-    def filling(self) -> None:
-        """Weights are about to be read again: make room for those that ``loaded`` gave back."""
-        if callable(hook := getattr(self.method, "filling", None)):
-            hook(self)
 
     def loaded(self) -> None:
         self.method.loaded(self)
@@ -97,30 +89,3 @@ class RowLinear(Linear):
             # Every rank adds its bias before the sum, so that one of them has the value.
             self._parameters["bias"].zero_()  # type: ignore[union-attr]
         super().loaded()
-
-
-def slot_ranges(spec: ParamSpec, inputs: Shard, outputs: dict[str, Shard]) -> dict[str, SlotRange]:
-    """Where each slot's checkpoint tensor goes in this parameter."""
-    found, at = {}, 0
-    for slot, out in outputs.items():
-        if spec.slots is not None and slot not in spec.slots:
-            continue
-        full, source, target = list(spec.shape), [(0, n) for n in spec.shape], [(0, n) for n in spec.shape]
-        for dim, pack, shard, start in (
-            (spec.out_dim, spec.out_pack, out, at),
-            (spec.in_dim, spec.in_pack, inputs, 0),
-        ):
-            if dim is None:
-                continue
-            if start % pack or shard.start % pack or (shard.stop % pack and shard.stop != shard.full):
-                raise ValueError(
-                    f"parameter {spec.name!r}: {shard.start} to {shard.stop} of {shard.full} elements, put at {start},"
-                    f" do not lie on the borders of its groups of {pack}; use fewer ranks"
-                )
-            first, count = shard.start // pack, -(-shard.stop // pack) - shard.start // pack
-            full[dim] = -(-shard.full // pack)
-            source[dim] = (first, first + count)
-            target[dim] = (start // pack, start // pack + count)
-        found[slot] = SlotRange(tuple(full), tuple(source), tuple(target))
-        at += out.size
-    return found

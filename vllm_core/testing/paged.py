@@ -19,6 +19,7 @@ from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.steps import NULL_PAGE
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.testing.chooser import HandChooser
+from vllm_core.weights.load import call
 from vllm_core.weights.rules import Match, Table
 
 
@@ -135,6 +136,8 @@ class PagedModel:
 def fill(model: Any, tensors: dict[str, Tensor]) -> None:
     """Put checkpoint tensors where the model's rules and its layers' ``loads`` say. All of them, each once."""
     layers, table = dict(model.named_modules()), Table(model.weights)
+    for layer in layers.values():
+        call(layer, "filling")
     missing = {
         (path, p, s) for path, m in layers.items() for p, slots in getattr(m, "loads", {}).items() for s in slots
     }
@@ -152,4 +155,6 @@ def fill(model: Any, tensors: dict[str, Tensor]) -> None:
         missing.remove((match.path, match.parameter, match.slot))
     if missing:
         raise ValueError(f"parameters without a tensor: {sorted(missing)}")
+    for layer in layers.values():
+        call(layer, "filled")
     model.loaded()

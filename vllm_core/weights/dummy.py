@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_core.interfaces.weights import Slices
-from vllm_core.weights.load import finish, loading_layers, make_room, place, single_threaded
+from vllm_core.weights.load import call, finish, loading_layers, place, single_threaded
 from vllm_core.weights.transforms import extent, full
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def fill_dummy(model: nn.Module, seed: int = 0) -> None:
     Matrices get a standard deviation of 1 / sqrt(inputs), vectors called ``weight`` (norms) values
     near 1, other vectors values near 0; integers and bytes are drawn from 0 to 15.
     """
-    make_room(model)
     with single_threaded():
         _fill_layers(model, seed)
     finish(model)
@@ -46,6 +45,7 @@ def _fill_layers(model: nn.Module, seed: int) -> None:
         if id(layer) in done:
             continue
         done.add(id(layer))
+        call(layer, "filling")
         for name, slots in layer.loads.items():
             parameter = getattr(layer, name)
             key = (parameter.device, parameter.dtype)
@@ -58,6 +58,7 @@ def _fill_layers(model: nn.Module, seed: int) -> None:
                 _fill(target.view(wanted), range_.shape, full(range_.source, range_.shape), made[key], offset)
                 if target.is_floating_point():
                     _scale(target, name, range_.shape)
+        call(layer, "filled")
 
 
 def _values(noise: Tensor, like: Tensor) -> Tensor:

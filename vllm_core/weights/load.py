@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,9 +49,35 @@ class _Copy:
     name: str
     part: Part
     range: SlotRange
+    layer: Any
     parameter: Tensor
     slices: Slices  # what is read; () for the whole tensor
     nbytes: int  # of that, on disk
+
+
+class _Filling:
+    """The tensors of one layer, which hears when the first is about to be read and when the last has been."""
+
+    def __init__(self) -> None:
+        self.copies: list[_Copy] = []
+        self.nbytes = 0
+        self._begun, self._done, self._lock = False, 0, threading.Lock()
+
+    def add(self, copy: _Copy) -> None:
+        self.copies.append(copy)
+        self.nbytes += copy.nbytes
+
+    def run(self, copy: _Copy, source: WeightSource) -> None:
+        with self._lock:  # whoever comes second waits until there is room
+            if not self._begun:
+                call(copy.layer, "filling")
+            self._begun = True
+        _run(copy, source)
+        with self._lock:
+            self._done += 1
+            last = self._done == len(self.copies)
+        if last:
+            call(copy.layer, "filled")
 
 
 def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress | None = None) -> LoadReport:
@@ -61,20 +88,23 @@ def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress |
     """
     start = time.perf_counter()
     copies, ignored = plan_copies(model, source.tensors())
-    make_room(model)
+    fillings: dict[int, _Filling] = defaultdict(_Filling)
+    for copy in sorted(copies, key=lambda c: -c.nbytes):
+        fillings[id(copy.layer)].add(copy)
     total, done, lock = sum(c.nbytes for c in copies), 0, threading.Lock()
 
     def run(copy: _Copy) -> None:
         nonlocal done
-        _run(copy, source)
+        fillings[id(copy.layer)].run(copy, source)
         with lock:
             done += copy.nbytes
             if progress is not None:
                 progress(done, total, copy.name)
 
     with single_threaded(), ThreadPoolExecutor(_THREADS, "weights") as pool:
-        # Largest first, so that the threads end together.
-        futures = [pool.submit(run, c) for c in sorted(copies, key=lambda c: -c.nbytes)]
+        # Layer by layer, so that few of them are begun at a time; the largest first, so that the threads end together.
+        order = sorted(fillings.values(), key=lambda filling: -filling.nbytes)
+        futures = [pool.submit(run, copy) for filling in order for copy in filling.copies]
         try:
             for future in futures:
                 future.result()
@@ -106,11 +136,10 @@ def loading_layers(model: nn.Module) -> dict[str, Any]:
     return {path: m for path, m in model.named_modules(remove_duplicate=False) if getattr(m, "loads", None)}
 
 
-def make_room(model: nn.Module) -> None:
-    """Weights are about to be read, perhaps again: layers make what they gave back since."""
-    for layer in loading_layers(model).values():
-        if callable(hook := getattr(layer, "filling", None)):
-            hook()
+def call(layer: Any, hook: str) -> None:
+    """``filling`` or ``filled`` of a layer that has it."""
+    if callable(found := getattr(layer, hook, None)):
+        found()
 
 
 def finish(module: nn.Module) -> None:
@@ -172,7 +201,8 @@ def _copies(info: TensorInfo, match: Match, layers: Mapping[str, Any], wrong: Mi
         else:
             nbytes = info.nbytes * size(part.read, info.shape) // max(1, size((), info.shape))
             slices = () if part.read == full((), info.shape) else part.read
-            copies.append(_Copy(info.name, part, slots[part.slot], getattr(layer, match.parameter), slices, nbytes))
+            parameter = getattr(layer, match.parameter)
+            copies.append(_Copy(info.name, part, slots[part.slot], layer, parameter, slices, nbytes))
     return copies
 
 
