@@ -22,7 +22,7 @@ def read_by_reference(case: Case, skip: Collection[str]) -> list[str]:
     general = PretrainedConfig().to_dict().keys() - {"tie_word_embeddings"}
     fields = case.reference.model.config.to_dict()
     tried = [name for name in fields if name not in general and name not in skip and name in _declared(case)]
-    return [name for name in tried if any(_matters(case, name, other) for other in _others(name, fields[name]))]
+    return [name for name in tried if any(_matters(case, name, other) for other in other_values(name, fields[name]))]
 
 
 def _declared(case: Case) -> Collection[str]:
@@ -46,7 +46,7 @@ def _matters(case: Case, name: str, value: Any) -> bool:
     return logits.shape == case.want(ids).shape and distance(logits, case.want(ids)) > case.tolerance
 
 
-def _others(name: str, value: Any) -> Iterator[Any]:
+def other_values(name: str, value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
