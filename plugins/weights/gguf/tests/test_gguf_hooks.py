@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import vllm_plugin_gguf as plugin
+from vllm_plugin_gguf.settings import GgufSettings
 
 from vllm_core.interfaces.queries import WeightFormatQuery
 from vllm_core.plugin import Offer, Refusal, load_target
 
 
-def ask(*files):
-    return plugin.weight_format(WeightFormatQuery(path="/models/x", files=files))
+def ask(*files, weights="dequantize"):
+    return plugin.weight_format(WeightFormatQuery(path="/models/x", files=files), GgufSettings(weights=weights))
 
 
 @pytest.mark.parametrize(

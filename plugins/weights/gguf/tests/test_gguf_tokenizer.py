@@ -144,7 +144,7 @@ def test_settings_name_special_tokens_template_and_length(tmp_path, parts):
 @pytest.mark.parametrize(
     ("pre", "change", "message"),
     [
-        ("viking", lambda w: None, "pre-tokenizer 'viking'; known: gpt-2, default, smollm, llama-bpe, qwen2"),
+        ("viking", lambda w: None, "pre-tokenizer 'viking'; known: gpt-2, default, .*qwen2"),
         (None, lambda w: None, "does not say how text is split"),
     ],
 )
@@ -156,11 +156,11 @@ def test_an_unknown_pre_tokenizer_is_named_with_those_known(tmp_path, parts, pre
 
 def test_another_kind_of_tokenizer_is_refused_by_name(tmp_path):
     w = llama_writer(tmp_path / "m.gguf")
-    w.add_tokenizer_model("llama")
+    w.add_tokenizer_model("t5")
     w.add_token_list(["a", "b"])
     finish(w)
 
-    with pytest.raises(CheckpointError, match=r"kind 'llama' \(SentencePiece\); read are: gpt2"):
+    with pytest.raises(CheckpointError, match=r"kind 't5'; read are: gpt2 \(byte-level BPE\), llama"):
         _ = GgufCheckpoint(str(tmp_path / "m.gguf")).tokenizer
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gguf_writing import add_tensors, finish, gguf_name, llama_writer, permuted
 from vllm_plugin_gguf.checkpoint import GgufCheckpoint
-from vllm_plugin_gguf.dequantize import dequantize_into
+from vllm_plugin_gguf.dequantize import dequantize_into, readable, refuse_unreadable
 
 from vllm_core.weights import CheckpointError
 from vllm_core.weights.transforms import RotaryPairs
@@ -117,8 +117,10 @@ def test_a_type_that_nobody_can_unpack_is_named(monkeypatch):
 
     monkeypatch.setattr(gguf.quants, "dequantize", unable)
 
-    with pytest.raises(CheckpointError, match=r"type Q2_K cannot be dequantized.*F32, F16, BF16, F64, Q4_0"):
-        dequantize_into(torch.zeros(1, 84, dtype=torch.uint8), T.Q2_K, torch.empty(1, 256))
+    readable.cache_clear()
+    with pytest.raises(CheckpointError, match=r"(?s)x.gguf: tensor 'a' is of GGUF type IQ1_S.*known +F32, F16, BF16"):
+        refuse_unreadable("a", T.IQ1_S, "x.gguf")
+    readable.cache_clear()
 
 
 @pytest.mark.slow

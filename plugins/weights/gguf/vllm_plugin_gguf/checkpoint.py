@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint: the target of the weight format."""
+"""A GGUF file as a checkpoint: the targets of the weight format."""
 
 from __future__ import annotations
 
@@ -8,49 +8,54 @@ from typing import Any
 
 from vllm_core.interfaces.weights import TokenizerFiles
 from vllm_core.weights.errors import CheckpointError
-from vllm_plugin_gguf import llama
-from vllm_plugin_gguf.file import GgufFile
-from vllm_plugin_gguf.source import GgufSource
-from vllm_plugin_gguf.tokenizer import special_ids, tokenizer_files
-
-ARCHITECTURES = {"llama": llama}
-"""``general.architecture`` -> the module with its ``config`` and its ``names``."""
+from vllm_plugin_gguf.architectures import architecture_of
+from vllm_plugin_gguf.dequantize import OWN, PLAIN, Type, refuse_unreadable
+from vllm_plugin_gguf.fields import Fields
+from vllm_plugin_gguf.parts import open_model
+from vllm_plugin_gguf.source import GgufSource, kept_modules
+from vllm_plugin_gguf.special_tokens import special_ids
+from vllm_plugin_gguf.tokenizer import tokenizer_files
 
 
 class GgufCheckpoint:
-    """Opened with the path of a file, or of a folder that holds one."""
+    """Opened with the path of a file, or of a folder that holds one model."""
 
     def __init__(self, path: str):
-        self.file = GgufFile(_find(Path(path)))
-        name = self.file.metadata.get("general.architecture")
-        if name not in ARCHITECTURES:
-            raise CheckpointError(
-                f"{self.file.path} holds a model of the GGUF architecture {name!r}; known: {', '.join(ARCHITECTURES)}\n"
-                "  a checkpoint of the same model in safetensors may be served where this one is not"
-            )
-        if (count := self.file.metadata.get("split.count", 1)) > 1:
-            raise CheckpointError(
-                f"{self.file.path} is one of {count} parts of a model; merge them first (llama-gguf-split --merge)"
-            )
-        self._architecture = ARCHITECTURES[name]
-        self.config: dict[str, Any] = self._architecture.config(self.file)
+        self.file = open_model(Path(path))
+        for name, tensor in self.file.tensors.items():
+            refuse_unreadable(name, tensor.type, self.file.path)
+        arch, record = architecture_of(self.file)
+        self.config: dict[str, Any] = record.config(Fields(self.file, arch))
+        self._tables = record.tables
+        self._names = record.names(self.file, self.config)
         ids = special_ids(self.file.metadata)
         self.generation_config: dict[str, Any] = {k: v for k, v in ids.items() if k != "unk_token_id"}
         self.config |= {k: v[0] if isinstance(v, list) else v for k, v in self.generation_config.items()}
+        self.kept: dict[str, Type] = {}
 
     @cached_property
     def source(self) -> GgufSource:
-        return GgufSource(self.file, self._architecture.names(self.file))
+        return GgufSource(self._names, self.kept)
 
     @cached_property
     def tokenizer(self) -> TokenizerFiles | None:
         return tokenizer_files(self.file)
 
 
-def _find(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = [p for p in sorted(path.glob("*.gguf")) if not p.name.startswith("mmproj")]
-    if len(found) != 1:
-        raise CheckpointError(f"{path} should hold one GGUF file, not {len(found)}; name the file itself")
-    return found[0]
+class KeptGgufCheckpoint(GgufCheckpoint):
+    """The same with matrices in the file's own blocks, for `vllm_plugin_gguf.kept.GgufQuantization`."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.kept = kept_modules(self._names, self._tables)
+        for module, kind in self.kept.items():
+            if kind not in OWN and kind not in PLAIN:
+                raise CheckpointError(
+                    f"{self.file.path}: {module} is of GGUF type {kind.name}, which cannot be kept in blocks; kept are"
+                    f' {", ".join(t.name for t in [*PLAIN, *OWN])}\n  instead [plugin.gguf] weights = "dequantize"'
+                    " (--plugin.gguf.weights dequantize)"
+                )
+        self.config["quantization_config"] = {
+            "quant_method": "gguf",
+            "types": {module: kind.name for module, kind in self.kept.items()},
+        }

@@ -1,58 +1,43 @@
-"""Packed blocks to float32, bit for bit as ``gguf.quants.dequantize`` does it.
+"""Packed blocks to numbers, bit for bit as ``gguf.quants.dequantize`` does it.
 
-The block layouts are those of ggml (ggml-common.h, ggml-quants.c). The usual types are written out
-here: 1,000 million numbers a second and core, where the library's general code does 37. Other
-types go through the library.
+The usual types are written out with torch, for any device: about 1,000 million numbers a second
+and core for types of 32 numbers a block, where the library's general code does 37. Rarer types
+(IQ, TQ, MXFP4) go through the library, while a file is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import gguf
+import numpy as np
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from vllm_core.weights.errors import CheckpointError
+from vllm_plugin_gguf import k_blocks, small_blocks
 
 Type = GGMLQuantizationType
 PLAIN = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16, Type.F64: torch.float64}
 """Types that are stored as torch has them."""
 
-_STEP = 16_384  # blocks at a time: half a million numbers, which stay in the cache between passes
+OWN: dict[Type, Callable[[Tensor, Tensor], None]] = {
+    Type.Q4_0: small_blocks.q4_0,
+    Type.Q4_1: small_blocks.q4_1,
+    Type.Q5_0: small_blocks.q5_0,
+    Type.Q5_1: small_blocks.q5_1,
+    Type.Q8_0: small_blocks.q8_0,
+    Type.Q2_K: k_blocks.q2_k,
+    Type.Q3_K: k_blocks.q3_k,
+    Type.Q4_K: k_blocks.q4_k,
+    Type.Q5_K: k_blocks.q5_k,
+    Type.Q6_K: k_blocks.q6_k,
+}
+"""Blocks uint8 [B, bytes] -> out float32 [B, numbers]."""
 
-
-def _half(blocks: Tensor, at: int) -> Tensor:
-    """The float16 at byte ``at`` of each block, as float32 [blocks, 1]."""
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
-
-
-def _nibbles(packed: Tensor, out: Tensor) -> None:
-    """Low halves of the bytes first, then the high halves."""
-    out[:, :16] = packed & 15
-    out[:, 16:] = packed >> 4
-
-
-def _q4_0(blocks: Tensor, out: Tensor) -> None:
-    """18 bytes: scale, 16 x 2 numbers from 0 to 15 that stand for -8 to 7."""
-    _nibbles(blocks[:, 2:], out)
-    out.sub_(8).mul_(_half(blocks, 0))
-
-
-def _q4_1(blocks: Tensor, out: Tensor) -> None:
-    """20 bytes: scale, minimum, 16 x 2 numbers from 0 to 15."""
-    _nibbles(blocks[:, 4:], out)
-    out.mul_(_half(blocks, 0)).add_(_half(blocks, 2))
-
-
-def _q8_0(blocks: Tensor, out: Tensor) -> None:
-    """34 bytes: scale, 32 signed bytes."""
-    out.copy_(blocks[:, 2:].view(torch.int8))
-    out.mul_(_half(blocks, 0))
-
-
-_FAST: dict[Type, Callable[[Tensor, Tensor], None]] = {Type.Q4_0: _q4_0, Type.Q4_1: _q4_1, Type.Q8_0: _q8_0}
+_STEP = 1 << 19  # numbers at a time: 2 MiB, which stay in the cache between passes
 
 
 def dequantize_into(packed: Tensor, kind: Type, out: Tensor) -> None:
@@ -60,27 +45,44 @@ def dequantize_into(packed: Tensor, kind: Type, out: Tensor) -> None:
     if kind in PLAIN:
         out.copy_(packed.view(PLAIN[kind]).view(out.shape))
         return
-    if kind not in _FAST:
-        out.copy_(torch.from_numpy(_library(packed, kind)).view(out.shape))
-        return
     numbers, size = GGML_QUANT_SIZES[kind]
-    blocks, rows = packed.view(-1, size), out.view(-1, numbers)
-    scratch = None if out.dtype == torch.float32 else torch.empty(min(_STEP, len(blocks)), numbers)
-    for i in range(0, len(blocks), _STEP):
-        part = blocks[i : i + _STEP]
-        if scratch is None:
-            _FAST[kind](part, rows[i : i + _STEP])
+    blocks, rows, step = packed.view(-1, size), out.view(-1, numbers), _STEP // numbers
+    scratch = None
+    if kind in OWN and out.dtype != torch.float32:
+        scratch = torch.empty(min(step, len(blocks)), numbers, device=packed.device)
+    for i in range(0, len(blocks), step):
+        part, into = blocks[i : i + step], rows[i : i + step]
+        if kind not in OWN:
+            into.copy_(torch.from_numpy(_library(part, kind)))
+        elif scratch is None:
+            OWN[kind](part, into)
         else:
-            _FAST[kind](part, scratch[: len(part)])
-            rows[i : i + _STEP] = scratch[: len(part)]
+            OWN[kind](part, scratch[: len(part)])
+            into.copy_(scratch[: len(part)])
 
 
-def _library(packed: Tensor, kind: Type):
+@cache
+def readable(kind: Type) -> bool:
+    """Whether anybody here can dequantize the type."""
+    if kind in PLAIN or kind in OWN:
+        return True
     try:
-        return gguf.quants.dequantize(packed.numpy(), kind)
-    except (NotImplementedError, KeyError) as e:
-        known = ", ".join(t.name for t in [*PLAIN, *_FAST])
+        gguf.quants.dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except (NotImplementedError, KeyError, ValueError):
+        return False
+    return True
+
+
+def refuse_unreadable(name: str, kind: Type, file: object) -> None:
+    if not readable(kind):
+        known = ", ".join(t.name for t in [*PLAIN, *OWN])
         raise CheckpointError(
-            f"weights of GGUF type {kind.name} cannot be dequantized: neither this plugin ({known}) nor the installed"
-            " gguf package knows how; use a file of another type, such as Q8_0"
-        ) from e
+            f"{file}: tensor {name!r} is of GGUF type {kind.name}, which neither this plugin nor the installed gguf"
+            f" package can dequantize\n  known   {known}, and what gguf.quants.dequantize takes\n"
+            "  instead a file of another type, such as Q8_0"
+        )
+
+
+def _library(packed: Tensor, kind: Type) -> np.ndarray:
+    with np.errstate(all="ignore"):  # scales of any bits: infinities are what they are
+        return gguf.quants.dequantize(packed.cpu().numpy(), kind)

@@ -35,6 +35,7 @@ class GgufTensor:
     type: GGMLQuantizationType
     offset: int  # bytes from the start of the file
     nbytes: int
+    data: mmap.mmap = attrs.field(repr=False, eq=False)  # the whole file
 
 
 class GgufFile:
@@ -82,11 +83,13 @@ class GgufFile:
             number, offset = struct.unpack_from("<IQ", self.data, at + 4 + 8 * dims)
             entries.append((name, tuple(reversed(shape)), number, offset))
             at += 16 + 8 * dims
-        align = int(self.metadata.get("general.alignment", 32))
-        if align < 1:
-            raise CheckpointError(f"{self.path} is damaged: general.alignment is {align}")
+        align = self.metadata.get("general.alignment", 32)
+        if type(align) is not int or align < 1:
+            raise CheckpointError(f"{self.path} is damaged: general.alignment is {align!r}")
         start = -(-at // align) * align
         self.tensors = {e[0]: self._tensor(*e, start) for e in entries}
+        if len(self.tensors) < len(entries):
+            raise CheckpointError(f"{self.path} is damaged: {len(entries)} tensors have {len(self.tensors)} names")
 
     def _tensor(self, name: str, shape: tuple[int, ...], number: int, offset: int, start: int) -> GgufTensor:
         try:
@@ -105,7 +108,7 @@ class GgufFile:
                 f"{self.path} is cut off: tensor {name!r} ends at byte {start + offset + nbytes:,},"
                 f" the file has {len(self.data):,}"
             )
-        return GgufTensor(name, shape, kind, start + offset, nbytes)
+        return GgufTensor(name, shape, kind, start + offset, nbytes, self.data)
 
     def _string(self, at: int) -> tuple[str, int]:
         (length,) = _U64(self.data, at)

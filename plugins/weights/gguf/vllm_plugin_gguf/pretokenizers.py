@@ -39,13 +39,34 @@ class Pretokenizer:
 
 
 _GPT2 = Pretokenizer()
+_GPT2_NFC = Pretokenizer(normalizer={"type": "NFC"})  # of GPT-NeoX 20B, whose tokenizer MPT and OLMo took
+_DIGITS = Pretokenizer(single_digits=True)
+_CL100K = Pretokenizer(pattern=rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}")
+_LLAMA3 = attrs.evolve(_CL100K, ignore_merges=True, add_bos=True)
+_QWEN2 = Pretokenizer(pattern=rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}", normalizer={"type": "NFC"})
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_START = r"[^\r\n\p{L}\p{N}]?"
+_SLASHED = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_TEKKEN = Pretokenizer(
+    pattern=rf"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASHED}",
+    ignore_merges=True,
+    add_bos=True,
+)
+_O200K = Pretokenizer(
+    pattern=rf"{_START}{_UPPER}*{_LOWER}+{_CONTRACTIONS}?|{_START}{_UPPER}+{_LOWER}*{_CONTRACTIONS}?"
+    rf"|\p{{N}}{{1,3}}|{_SLASHED}"
+)
 
 PRETOKENIZERS = {
-    "gpt-2": _GPT2,
-    "default": _GPT2,
-    "smollm": Pretokenizer(single_digits=True),
-    "llama-bpe": Pretokenizer(
-        pattern=rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}", ignore_merges=True, add_bos=True
-    ),
-    "qwen2": Pretokenizer(pattern=rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}", normalizer={"type": "NFC"}),
+    **dict.fromkeys(("gpt-2", "default", "phi-2", "gigachat", "mellum"), _GPT2),
+    **dict.fromkeys(("mpt", "olmo"), _GPT2_NFC),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"), _DIGITS),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _LLAMA3),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _CL100K),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
+    **dict.fromkeys(("gpt-4o", "llama4"), _O200K),
+    "tekken": _TEKKEN,
 }
+
+BY_ARCHITECTURE = {"gpt2": "gpt-2", "phi2": "gpt-2"}
+"""Architectures with one tokenizer, whose older files do not name it."""

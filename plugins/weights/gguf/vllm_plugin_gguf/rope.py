@@ -6,11 +6,13 @@ from math import pi
 from typing import Any
 
 import numpy as np
+from gguf.constants import GGMLQuantizationType
 
 from vllm_core.weights.errors import CheckpointError
 from vllm_plugin_gguf.file import GgufFile
 
 FACTORS = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -22,7 +24,7 @@ def scaling(file: GgufFile, arch: str, head_dim: int, theta: float) -> dict[str,
         return _llama3(file, head_dim, theta)
     if kind == "none":
         return None
-    factor = float(m[f"{arch}.rope.scaling.factor"])
+    factor = _factor(file, arch)
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
@@ -31,6 +33,36 @@ def scaling(file: GgufFile, arch: str, head_dim: int, theta: float) -> dict[str,
             {"original_max_position_embeddings": original} if original else {}
         )
     raise CheckpointError(f"{file.path} scales rotary positions by {kind!r}; known: none, linear, yarn")
+
+
+def long_rope(file: GgufFile, arch: str) -> dict[str, Any] | None:
+    """LongRoPE, whose factors are two tensors; None without them."""
+    if LONG not in file.tensors and SHORT not in file.tensors:
+        if (kind := file.metadata.get(f"{arch}.rope.scaling.type", "none")) not in ("none", "longrope"):
+            raise CheckpointError(f"{file.path} scales rotary positions by {kind!r}; known: none, longrope")
+        return None
+    if missing := [name for name in (LONG, SHORT) if name not in file.tensors]:
+        raise CheckpointError(f"{file.path} has rotary factors for one length only: it lacks {missing[0]}")
+    found: dict[str, Any] = {"rope_type": "longrope"}
+    for key, name in (("long_factor", LONG), ("short_factor", SHORT)):
+        found[key] = [float(str(x)) for x in _floats(file, name)]
+    magnitude = file.metadata.get(f"{arch}.rope.scaling.attn_factor")
+    return found | ({} if magnitude is None else {"attention_factor": float(str(np.float32(magnitude)))})
+
+
+def _factor(file: GgufFile, arch: str) -> float:
+    key = f"{arch}.rope.scaling.factor"
+    value = file.metadata.get(key)
+    if not isinstance(value, float | int) or value <= 0:
+        raise CheckpointError(f"{file.path} scales rotary positions, and {key} is {value!r}, not a positive number")
+    return float(value)
+
+
+def _floats(file: GgufFile, name: str) -> np.ndarray:
+    t = file.tensors[name]
+    if t.type != GGMLQuantizationType.F32 or len(t.shape) != 1:
+        raise CheckpointError(f"{file.path}: {name} should be a vector in F32, and is {list(t.shape)} in {t.type.name}")
+    return np.frombuffer(t.data, np.float32, count=t.shape[0], offset=t.offset)
 
 
 def llama3_factors(head_dim: int, theta: float, factor: float) -> np.ndarray:
@@ -46,8 +78,7 @@ def llama3_factors(head_dim: int, theta: float, factor: float) -> np.ndarray:
 
 
 def _llama3(file: GgufFile, head_dim: int, theta: float) -> dict[str, Any]:
-    t = file.tensors[FACTORS]
-    stored = np.frombuffer(file.data[t.offset : t.offset + t.nbytes], np.float32)
+    stored = _floats(file, FACTORS)
     factor = round(float(stored.max()), 4)
     expected = llama3_factors(head_dim, theta, factor)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-4):

@@ -1,8 +1,9 @@
-"""A GGUF file as a weight source: tensors under Hugging Face's names, dequantized when they are read."""
+"""A GGUF file as a weight source: tensors under Hugging Face's names, dequantized when they are read, or as blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from gguf.constants import GGML_QUANT_SIZES
@@ -10,23 +11,43 @@ from torch import Tensor
 
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.weights import Slices, TensorInfo
-from vllm_core.weights.transforms import Part, Plain, Transform, extent
-from vllm_plugin_gguf.dequantize import PLAIN, dequantize_into
-from vllm_plugin_gguf.file import GgufFile, GgufTensor
+from vllm_core.weights.transforms import Part, extent
+from vllm_plugin_gguf.architectures.record import Stored
+from vllm_plugin_gguf.dequantize import PLAIN, Type, dequantize_into
+from vllm_plugin_gguf.file import GgufTensor
+
+
+def packed_name(kind: Type) -> str:
+    """Last segment of the name of a matrix whose blocks are kept, and of the parameter that they fill."""
+    return f"weight_{kind.name.lower()}"
+
+
+def kept_modules(names: Mapping[str, Stored], tables: frozenset[str]) -> dict[str, Type]:
+    """Modules of the safetensors checkpoint whose matrices can stay in blocks -> their types."""
+    found = {}
+    for name, stored in names.items():
+        module, _, parameter = name.rpartition(".")
+        if parameter == "weight" and len(stored.tensor.shape) == 2 and module not in tables:
+            found[module] = stored.tensor.type
+    return found
 
 
 class GgufSource:
-    """``names`` maps tensors of the file to (name, how its rows are stored)."""
+    """``kept``: modules whose matrices are given as blocks, uint8 [rows, blocks of a row, bytes of a block]."""
 
-    def __init__(self, file: GgufFile, names: Mapping[str, tuple[str, Transform | None]]):
-        self._file = file
-        self._stored: dict[str, tuple[GgufTensor, Transform]] = {}
+    def __init__(self, names: Mapping[str, Stored], kept: Mapping[str, Type]) -> None:
+        self._stored: dict[str, tuple[Stored, bool]] = {}
         self._infos: dict[str, TensorInfo] = {}
-        for inner, (name, transform) in names.items():
-            t = file.tensors[inner]
-            dtype = str(PLAIN.get(t.type, torch.float32)).removeprefix("torch.")
-            self._stored[name] = (t, transform or Plain())
-            self._infos[name] = TensorInfo(name, t.shape, dtype, t.nbytes)
+        for name, stored in names.items():
+            module, _, parameter = name.rpartition(".")
+            packed = parameter == "weight" and module in kept
+            t = stored.tensor
+            dtype = "uint8" if packed else str(PLAIN.get(t.type, torch.float32)).removeprefix("torch.")
+            if packed:
+                name = f"{module}.{packed_name(t.type)}"
+            shape = _part(stored, _shape(t, packed), ()).shape
+            self._stored[name] = stored, packed
+            self._infos[name] = TensorInfo(name, shape, dtype, t.nbytes * prod(shape) // prod(_shape(t, packed)))
 
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._infos
@@ -38,34 +59,48 @@ class GgufSource:
         return out
 
     def read_into(self, name: str, slices: Slices, out: Tensor) -> None:
-        """As ``read``, straight into a contiguous tensor on the CPU, of any float dtype."""
-        t, transform = self._stored[name]
-        (part,) = transform.parts(t.shape, "", {"": SlotRange(t.shape, slices)})
-        numbers, size = GGML_QUANT_SIZES[t.type]
-        start, stop = part.read[-1]
-        first, last = start // numbers, -(-stop // numbers)  # whole blocks that hold the columns
-        packed = self._rows(t, part, (first * size, last * size)).contiguous()
-        if (first * numbers, last * numbers) == (start, stop):
-            dequantize_into(packed, t.type, out)
+        """As ``read``, straight into a contiguous tensor on the CPU, of any float dtype (of uint8 for blocks)."""
+        stored, packed = self._stored[name]
+        t = stored.tensor
+        part = _part(stored, _shape(t, packed), slices)
+        if packed:
+            cut = _blocks(t)[tuple(slice(*r) for r in part.read)]
+            out.copy_(part.arrange(cut) if part.arrange is not None else cut)
             return
-        wider = torch.empty(*out.shape[:-1], (last - first) * numbers, dtype=torch.float32)
-        dequantize_into(packed, t.type, wider)
-        out.copy_(wider[..., start - first * numbers : stop - first * numbers])
+        numbers = GGML_QUANT_SIZES[t.type][0]
+        (start, stop), rows = part.read[-1], part.read[:-1] or ((0, 1),)
+        first, last = start // numbers, -(-stop // numbers)  # whole blocks that hold the columns
+        cut = _blocks(t)[(*(slice(*r) for r in rows), slice(first, last))].contiguous()
+        if part.arrange is None and not stored.shift and (first * numbers, last * numbers) == (start, stop):
+            dequantize_into(cut, t.type, out)
+            return
+        wide = torch.empty(*cut.shape[:-2], (last - first) * numbers, dtype=PLAIN.get(t.type, torch.float32))
+        dequantize_into(cut, t.type, wide)
+        made = wide[..., start - first * numbers : stop - first * numbers] + stored.shift
+        made = made.view(-1) if len(part.read) == 1 else made
+        out.copy_(part.arrange(made) if part.arrange is not None else made)
 
     def close(self) -> None:
         self._stored.clear()  # the map goes with the last reference to the file
 
-    def _rows(self, t: GgufTensor, part: Part, columns: tuple[int, int]) -> Tensor:
-        """The packed bytes of the rows and columns, rows in the order of the result."""
-        flat = torch.frombuffer(self._file.data, dtype=torch.uint8, count=t.nbytes, offset=t.offset)
-        if len(t.shape) == 1:
-            # One row: a transform of rows sees numbers, which is only possible where they are stored plainly.
-            whole = flat.view(t.shape[0], -1) if part.arrange is not None else flat
-            if part.arrange is None:
-                return whole[slice(*columns)]
-            start, stop = part.read[0]
-            return part.arrange(whole[start:stop]).contiguous().view(-1)
-        numbers, size = GGML_QUANT_SIZES[t.type]
-        bytes_ = flat.view(*t.shape[:-1], t.shape[-1] // numbers * size)
-        cut = bytes_[(*(slice(a, b) for a, b in part.read[:-1]), slice(*columns))]
-        return part.arrange(cut) if part.arrange is not None else cut
+
+def _shape(t: GgufTensor, packed: bool) -> tuple[int, ...]:
+    """As stored: of the numbers, or of the blocks."""
+    if not packed:
+        return t.shape
+    numbers, size = GGML_QUANT_SIZES[t.type]
+    return (*t.shape[:-1], t.shape[-1] // numbers, size)
+
+
+def _part(stored: Stored, shape: tuple[int, ...], slices: Slices) -> Part:
+    """What to read of the stored tensor for a part of it as the safetensors checkpoint has it."""
+    (part,) = stored.transform.parts(shape, "", {"": SlotRange(shape, slices)})
+    return part
+
+
+def _blocks(t: GgufTensor) -> Tensor:
+    """The file's own bytes, uint8 [rows, ..., blocks of a row, bytes of a block]; a vector is one row."""
+    flat = torch.frombuffer(t.data, dtype=torch.uint8, count=t.nbytes, offset=t.offset)
+    numbers, size = GGML_QUANT_SIZES[t.type]
+    rows = t.shape[:-1] or (1,)
+    return flat.view(*rows, t.shape[-1] // numbers, size)
