@@ -10,6 +10,7 @@ import attrs
 import pytest
 import torch
 import vllm_plugin_cpu_attention as plugin
+from vllm_plugin_cpu_attention import scores
 from vllm_plugin_cpu_attention.backend import CpuAttention
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
@@ -101,6 +102,7 @@ def compare(backend, pages, step, seed=0):
         scale=c.scale,
         causal=c.causal,
         window=c.window,
+        soft_cap=c.soft_cap,
     )
     assert got.shape == want.shape
     assert got.dtype == c.dtype
@@ -162,6 +164,14 @@ def test_pages_that_end_in_padding_agree(scattered):
     compare(backend, pages, make_step(MIXES["one prompt"], 16, scattered))
 
 
+@pytest.mark.parametrize("mix", ["one prompt", "a chunk", "drafts", "all at once"])
+@pytest.mark.parametrize("window", [None, 7])
+def test_capped_scores_made_a_few_queries_at_a_time_agree(monkeypatch, mix, window):
+    monkeypatch.setattr(scores, "SCORES_BYTES", 6000)
+    backend, pages = make(soft_cap=2.0, window=window)
+    compare(backend, pages, make_step(MIXES[mix], 16, window=window))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_batches_agree(seed):
     rng = random.Random(seed)
@@ -207,9 +217,6 @@ QUERY = AttentionQuery(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"soft_cap": 30.0}, "soft caps"),
-        ({"sinks": True}, "sinks"),
-        ({"v_dim": 32}, "one size, and have 64 and 32"),
         ({"kv_dtype": "float8_e4m3fn"}, "float8_e4m3fn beside bfloat16"),
         ({"dtype": "float64", "kv_dtype": "float64"}, "float64"),
         ({"kind": "cross"}, "cross"),
@@ -220,6 +227,13 @@ def test_what_it_cannot_do_is_refused_with_the_reason(change, reason):
     answer = plugin.attention_backend(attrs.evolve(QUERY, **change))
     assert isinstance(answer, Refusal)
     assert reason in answer.reason
+
+
+def test_plain_attention_takes_the_public_function(monkeypatch):
+    """The way that also gives log-sum-exp costs more torch calls: plain layers must not go it."""
+    monkeypatch.setattr(CpuAttention, "_attend_with_lse", None)
+    backend, pages = make()
+    compare(backend, pages, make_step(MIXES["all at once"], 16))
 
 
 def test_it_offers_on_cpus_only():

@@ -24,20 +24,15 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
     return Offer(
         name="cpu",
         target="vllm_plugin_cpu_attention.backend:CpuAttention",
-        rank=Rank.TUNED,
+        rank=Rank.PORTABLE,
         takes={"kv.page_layout": ("NHD",)},
+        capabilities=("lse",),
     )
 
 
 def _refusal(query: AttentionQuery) -> str:
     if query.kind not in ("full", "sliding_window"):
         return f"{query.kind} caches are not served, only full and sliding_window ones"
-    if query.soft_cap is not None:
-        return "soft caps of scores are not computed"
-    if query.sinks:
-        return "attention sinks are not computed"
-    if query.k_dim != query.v_dim:
-        return f"keys and values must have one size, and have {query.k_dim} and {query.v_dim}"
     if query.dtype not in _DTYPES:
         return f"dtype {query.dtype} is not one of {', '.join(_DTYPES)}"
     if query.kv_dtype != query.dtype:

@@ -20,6 +20,8 @@ class CpuAttention:
     def __init__(self, config: AttentionConfig) -> None:
         self.config = config
         self.scale = config.scale
+        # What torch's public function computes; all else goes with log-sum-exp, a little slower.
+        self.plain = config.soft_cap is None and not config.sinks and config.k_dim == config.v_dim
         self._buffers: dict[str, Tensor] = {}
         self._places: tuple[AttentionStep | None, tuple[Tensor, ...]] = (None, ())
 
@@ -42,13 +44,39 @@ class CpuAttention:
         step: AttentionStep,
         metadata: list[Work],
         sinks: Tensor | None = None,
+        lse: Tensor | None = None,
     ) -> Tensor:
         k_pages, v_pages = pages
+        if lse is not None or not self.plain:
+            return self._attend_with_lse(q, k_pages, v_pages, metadata, sinks, lse)
         if len(metadata) == 1 and isinstance(metadata[0].rows, slice):
             return metadata[0].run(q, k_pages, v_pages, self.scale, self._gather)
         out = torch.empty(q.shape, dtype=q.dtype)
         for work in metadata:
             out[work.rows] = work.run(q[work.rows], k_pages, v_pages, self.scale, self._gather)
+        return out
+
+    def _attend_with_lse(
+        self,
+        q: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        metadata: list[Work],
+        sinks: Tensor | None,
+        lse: Tensor | None,
+    ) -> Tensor:
+        out = torch.empty((*q.shape[:-1], v_pages.shape[3]), dtype=q.dtype)
+        for work in metadata:
+            part, total = work.run_with_lse(
+                q[work.rows], k_pages, v_pages, self.scale, self.config.soft_cap, self._gather
+            )
+            if sinks is not None:
+                # One more exp(sink) under the fraction: exp(total) / (exp(total) + exp(sink)) of the result is left.
+                part = part * torch.sigmoid(total - sinks.float()).unsqueeze(-1)
+                total = torch.logaddexp(total, sinks.float())
+            out[work.rows] = part.to(q.dtype)
+            if lse is not None:
+                lse[work.rows] = total
         return out
 
     def _gather(self, name: str, pages: Tensor, index: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import attrs
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from vllm_plugin_cpu_attention.scores import capped, flash
 
 Buffer = Callable[[str, Tensor, Tensor], Tensor]
 """(name, pages, index) -> the pages at ``index``, in memory that the next call of that name overwrites."""
@@ -26,7 +28,7 @@ class Work:
     queries: int  # Q
     keys: int  # L
     mask: Tensor | None  # added to scores: [S, 1, Q, L], or [S, 1, G * Q, L] if ``fold``
-    fold: bool  # queries of one KV head, G heads times Q, side by side
+    fold: bool  # queries of one KV head, G heads times Q, side by side; without it S is 1
     causal: bool  # Q == L and each query sees the keys up to its own
     pages: Tensor  # int64 [S * blocks]
     room: int  # keys of a sequence in the copy: blocks * B
@@ -35,6 +37,22 @@ class Work:
     def run(self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, buffer: Buffer) -> Tensor:
         """q [S * Q, H, D]; pages [P, B, KV, D] -> [S * Q, H, D]."""
         return self.attend(q, self._copy("k", k_pages, buffer), self._copy("v", v_pages, buffer), scale)
+
+    def run_with_lse(
+        self, q: Tensor, k_pages: Tensor, v_pages: Tensor, scale: float, soft_cap: float | None, buffer: Buffer
+    ) -> tuple[Tensor, Tensor]:
+        """The same, values of any size -> [S * Q, H, v_dim] and float32 log-sum-exp [S * Q, H]."""
+        heads, kv_heads, v_dim = q.shape[1], k_pages.shape[2], v_pages.shape[3]
+        k, v = self._copy("k", k_pages, buffer), self._copy("v", v_pages, buffer)
+        q = q.view(self.sequences, self.queries, kv_heads, heads // kv_heads, -1).permute(0, 2, 3, 1, 4)
+        if soft_cap is None:
+            q, k, v = same_size(q, k, v)
+            out, lse = flash(q, k, v, self.mask, self.fold, self.causal, scale)
+        else:
+            out, lse = capped(q, k, v, self.mask, self.causal, scale, soft_cap)
+        # [S, KV, G, Q, ...] -> tokens, heads
+        out = out[..., :v_dim].permute(0, 3, 1, 2, 4).reshape(-1, heads, v_dim)
+        return out, lse.permute(0, 3, 1, 2).reshape(-1, heads)
 
     def _copy(self, name: str, pages: Tensor, buffer: Buffer) -> Tensor:
         """pages [P, B, KV, D] -> [S, KV, L, D]."""
@@ -67,3 +85,11 @@ class Work:
             return out.reshape(size, heads, dim)
         out = out.unflatten(2, (group, self.queries)).permute(0, 3, 1, 2, 4)
         return out.reshape(size, heads, dim)
+
+
+def same_size(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Zeros at the end of the smaller heads: scores stay as they are, and so does what is left of the result."""
+    more = k.shape[-1] - v.shape[-1]
+    if more < 0:
+        return pad(q, (0, -more)), pad(k, (0, -more)), v
+    return (q, k, pad(v, (0, more))) if more else (q, k, v)
