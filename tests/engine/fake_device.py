@@ -4,6 +4,9 @@ Pages hold token ids. A step writes its tokens through the row's block table, re
 sequence back through the table, and samples a hash of what it read: a page that was given to two
 rows, freed too early, hit wrongly or not copied shows as a wrong token. Results become visible
 only when they are asked for; plans are executed when they are launched, as on a real device.
+
+With ``follows`` a proposer has a cache of its own in the same pages: behind each step it writes what the
+step computed, the sampled token and all but the last of its guesses, and the next step finds all of it.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class Row:
         self.computed = init.num_computed
         self.tables = [list(pages) for pages in init.pages]
         self.sampling = init.sampling
+        self.guesses = None  # of a proposer that follows steps, for the next one
         assert len(self.tables) == num_groups
 
 
@@ -73,12 +77,24 @@ class FakeDevice:
     """``interfaces.executor.Executor``. ``accept`` is the chance that a draft is right."""
 
     def __init__(
-        self, *, block_size=4, num_pages=64, max_rows=8, num_drafts=0, accept=0.5, window=None, slow=True, seed=0
+        self,
+        *,
+        block_size=4,
+        num_pages=64,
+        max_rows=8,
+        num_drafts=0,
+        accept=0.5,
+        window=None,
+        slow=True,
+        seed=0,
+        follows=False,
     ):
+        self.lookahead = num_drafts if follows else 0
         self.block_size, self.num_pages, self.max_rows, self.window = block_size, num_pages, max_rows, window
         self.num_drafts, self.accept, self.slow = num_drafts, accept, slow
         self.plan = cache_plan(block_size, window)
         self.pages = np.full((num_pages, block_size), -1, dtype=np.int64)
+        self.second = self.pages.copy()  # the proposer's cache
         self.rows: dict[int, Row] = {}
         self.plans: list[StepPlan] = []
         self.wire: list[bytes] = []
@@ -97,6 +113,7 @@ class FakeDevice:
             max_rows=self.max_rows,
             num_drafts=self.num_drafts,
             vocab_size=VOCAB,
+            lookahead=self.lookahead,
         )
 
     def stop(self) -> None: ...
@@ -127,6 +144,9 @@ class FakeDevice:
         for i, row in enumerate(plan.rows):
             emitted = self._run(self.rows[row], plan.num_tokens[i], plan.num_drafts[i], plan.samples[i])
             out[i, : len(emitted)] = emitted
+        if self.lookahead:
+            for i, row in enumerate(plan.rows):
+                self._follow(self.rows[row], plan.num_tokens[i] - plan.num_drafts[i], plan.samples[i])
         return FakePending(self, StepResult(step=plan.step, token_ids=out))
 
     def _copy(self, copies):
@@ -135,19 +155,20 @@ class FakeDevice:
             assert all(self.owners[copy.source] and self.owners[copy.target] for copy in copies), (
                 "nobody's page is copied"
             )
-        contents = [self.pages[copy.source].copy() for copy in copies]
-        for copy, content in zip(copies, contents, strict=True):
-            assert copy.source != copy.target
-            self.pages[copy.target] = content
+        for pages in (self.pages, self.second):
+            contents = [pages[copy.source].copy() for copy in copies]
+            for copy, content in zip(copies, contents, strict=True):
+                assert copy.source != copy.target
+                pages[copy.target] = content
         self.copied += len(copies)
 
     def _write(self, row, count, drafts, bound):
         """All rows write before any row reads, as the layers of a model do."""
-        row.drafts = []
-        for _ in range(drafts):
-            known = row.tokens + row.drafts
-            right = next_token(known, row.sampling.temperature, row.sampling.seed)
-            row.drafts.append(right if self.rng.random() < self.accept else (right + 1) % VOCAB)
+        row.drafts = self._guess(row, drafts) if row.guesses is None else row.guesses[:drafts]
+        if self.lookahead:
+            known = row.computed + bool(row.guesses)
+            told = [int(self.second[row.tables[0][p // self.block_size], p % self.block_size]) for p in range(known)]
+            assert told == row.tokens[:known], "the proposer's cache lacks tokens, or has others"
         ids = (row.tokens + row.drafts)[row.computed : row.computed + count]
         assert len(ids) == count, "a row computes only tokens that it has"
         assert row.computed + count <= bound, "the bound is one"
@@ -156,6 +177,25 @@ class FakeDevice:
                 page = table[position // self.block_size]
                 assert page != NULL_PAGE, "tokens are written to a page that somebody owns"
                 self.pages[page, position % self.block_size] = token
+
+    def _guess(self, row, count) -> list[int]:
+        guesses = []
+        for _ in range(count):
+            right = next_token(row.tokens + guesses, row.sampling.temperature, row.sampling.seed)
+            guesses.append(right if self.rng.random() < self.accept else (right + 1) % VOCAB)
+        return guesses
+
+    def _follow(self, row, count, samples):
+        """The proposer's entries of the last tokens, and of guesses; what has no page falls away."""
+        end = row.computed + samples
+        if samples:
+            row.guesses = self._guess(row, self.num_drafts)
+        first = end - count - samples
+        for position, token in enumerate((row.tokens + (row.guesses or [])[:-1])[first:], first):
+            if position >= end and not samples:
+                break
+            if position // self.block_size < len(row.tables[0]):
+                self.second[row.tables[0][position // self.block_size], position % self.block_size] = token
 
     def _read(self, row, end) -> list[int]:
         """Tokens 0 to end - 1 as the caches tell them; windows must agree with the full group."""

@@ -92,6 +92,7 @@ def random_mix(number: int) -> tuple[list[Ask], dict, dict]:
         "depth": rng.choice([2, 2, 3, 4]),
         "policy": rng.choice([None, LastComeFirstServed(), MostUrgentFirst()]),
     }
+    device["follows"] = rng.random() < 0.5
     return asks, device, options
 
 

@@ -29,8 +29,9 @@ def test_any_mix_on_any_engine_gives_each_request_what_it_gets_alone(block):
             met["hit"] += output.num_cached_tokens > 0
             met["preempted among several samples"] += ask.n > 1 and output.metrics.num_preemptions > 0
         met["copied"] += engine.core.executor.copied > 0
+        met["followed"] += engine.core.executor.lookahead > 0
     # The mixes would prove nothing about what they never meet.
-    kinds = ("stop", "length", "abort", "preempted", "hit", "copied", "preempted among several samples")
+    kinds = ("stop", "length", "abort", "preempted", "hit", "copied", "followed", "preempted among several samples")
     assert min(met[kind] for kind in kinds) >= 10, met
 
 
@@ -110,7 +111,7 @@ def test_ten_thousand_requests_pass_through_a_tiny_cache_without_a_leak(shard):
     """2,500 a shard, all through one engine; ``run`` checks at the end that nothing is left."""
     rng = random.Random(shard)
     drafts, window = [(0, None), (3, None), (1, 5), (0, 3)][shard]
-    device = FakeDevice(num_pages=30, block_size=2, max_rows=6, num_drafts=drafts, window=window)
+    device = FakeDevice(num_pages=30, block_size=2, max_rows=6, num_drafts=drafts, window=window, follows=shard == 1)
     engine = make_engine(
         device, budget=12, max_len=40, overlapped=shard != 2, policy=MostUrgentFirst() if shard % 2 else None
     )

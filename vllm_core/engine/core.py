@@ -57,6 +57,7 @@ class EngineCore:
             max_num_batched_tokens=max_step_tokens,
             max_model_len=max_model_len,
             num_drafts=capacity.num_drafts,
+            lookahead=capacity.lookahead,
             policy=policy,
             max_waiting=settings.max_waiting_requests,
         )
@@ -144,6 +145,7 @@ def _update(request: Request) -> Update:
         error=request.error,
         num_cached=max(request.num_cached, 0),
         num_preemptions=request.num_preemptions,
+        num_drafted=request.num_drafted,
         num_accepted=request.num_accepted,
         first_token_time=request.first_token_time,
         logprobs=lines,

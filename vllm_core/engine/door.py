@@ -18,13 +18,17 @@ Key = tuple[float, ...]
 class Door:
     """max_running  requests that run at the same time
     budget       tokens of a step
+    lookahead    tokens behind a request's last one for which a proposer needs a place in the cache
     """
 
-    def __init__(self, roster: Roster, cache: CacheManager, *, max_running: int, budget: int) -> None:
+    def __init__(
+        self, roster: Roster, cache: CacheManager, *, max_running: int, budget: int, lookahead: int = 0
+    ) -> None:
         self._roster = roster
         self._cache = cache
         self._max_running = max_running
         self._budget = budget
+        self._lookahead = lookahead
         self._starved: tuple[Request, int] | None = None  # did not fit when so many pages were free
         self._hopeless: tuple[Request, int] | None = None  # nor if all that wait behind it gave up theirs
 
@@ -48,6 +52,7 @@ class Door:
                 draft.budget,
                 parent_id=None if parent is None else parent.request_id,
                 shared=request.num_prompt,
+                lookahead=self._place(request) - len(request.token_ids),
             )
             if admission is not None and self._outgrows(request):
                 self._cache.release(request.request_id)
@@ -115,4 +120,9 @@ class Door:
 
     def _needs(self, request: Request) -> int:
         """Pages for all that is known of it, and one token."""
-        return self._cache.most_pages(len(request.token_ids) + 1, 2 * self._budget)
+        tokens = max(len(request.token_ids) + 1, self._place(request))
+        return self._cache.most_pages(tokens, 2 * self._budget + self._lookahead)
+
+    def _place(self, request: Request) -> int:
+        """Tokens that need a place once all that is known of it is computed."""
+        return request.place(len(request.token_ids), self._lookahead)

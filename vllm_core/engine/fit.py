@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 import torch
@@ -14,9 +15,11 @@ from vllm_core.engine.find import Found
 from vllm_core.engine.memory import MemoryPlan, Need, memory_budget, plan_memory
 from vllm_core.engine.model_config import explain_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
+from vllm_core.engine.second import find_second
 from vllm_core.interfaces.cache import BYTES
 from vllm_core.interfaces.queries import ModelQuery
-from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, parameter_bytes
+from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, lookahead_of, parameter_bytes
+from vllm_core.runner.second import SecondModel, SecondModels
 
 __all__ = ["Fitted", "fit"]
 
@@ -29,6 +32,7 @@ class Fitted:
     memory: MemoryPlan
     max_step_tokens: int
     proposer: ProposerChoice | None
+    second: Mapping[str, SecondModel]  # models that the proposer asked for
     sampler: Chosen
     processors: Sequence[Chosen]
 
@@ -56,10 +60,12 @@ def fit(found: Found) -> Fitted:
     )
     named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
     asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
+    second = SecondModels(find=partial(find_second, found, dtype, max_model_len))
     with explain_config(served.offer.name, f"{served.provided.distribution} {served.provided.version}"):
-        model, plan = model_build.construct(asking, torch.device("meta"))
-    if proposer is not None:
-        proposer.make().bind(model, plan)
+        model, plan = model_build.construct(asking, torch.device("meta"), second)
+    made = proposer.make() if proposer else None
+    if made is not None:
+        made.bind(model, plan)
     caches = plan.finish(plan_caches, settings.block_size)
     sampler = choose_sampler(selector, model.vocab_size, device)
     processors = choose_processors(selector, settings, model.vocab_size, device)
@@ -71,14 +77,16 @@ def fit(found: Found) -> Fitted:
         max_rows=settings.max_num_seqs,
         max_step_tokens=max_step_tokens,
         num_drafts=num_drafts,
+        lookahead=lookahead_of(made),
         narrower=half if dtype == "float32" and quantization is None else "",
     )
-    budget = memory_budget(settings, platform, device, parameter_bytes(model))
+    budget = memory_budget(settings, platform, device, parameter_bytes(model, *second.models.values()))
     return Fitted(
         model_build=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
         memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None),
         max_step_tokens=max_step_tokens,
         proposer=proposer,
+        second=second.known,
         sampler=sampler,
         processors=processors,
     )

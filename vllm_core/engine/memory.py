@@ -71,11 +71,13 @@ class Need:
     max_rows: int
     max_step_tokens: int
     num_drafts: int
+    lookahead: int = 0  # tokens behind a sequence's last one that a proposer's cache has a place for
     narrower: str = ""  # a dtype of half the bytes that the device computes well
 
     def pages(self, caches: CachePlan, tokens: int) -> int:
         """Pages of one sequence, with two steps in flight."""
-        return pages_of_sequence(caches, tokens, step_tokens=2 * self.max_step_tokens, num_drafts=self.num_drafts)
+        steps = 2 * self.max_step_tokens + self.lookahead
+        return pages_of_sequence(caches, tokens, step_tokens=steps, num_drafts=self.num_drafts)
 
 
 @attrs.frozen(kw_only=True)

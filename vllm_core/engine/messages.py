@@ -49,6 +49,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     num_cached: int = 0  # tokens of the prompt found in the prefix cache
     num_preemptions: int = 0
+    num_drafted: int = 0  # guesses so far that were verified
     num_accepted: int = 0  # output tokens so far that drafts gave
     first_token_time: float | None = None  # seconds since the epoch
     logprobs: list[Line] = []  # of token_ids, if asked for

@@ -30,6 +30,7 @@ class CompletionOutput:
 class RequestMetrics:
     """Times in seconds since the epoch; None for what did not happen (yet).
 
+    num_drafts            guesses that were verified, places without one included
     num_accepted_drafts   output tokens that speculative decoding saved a step each: with n output tokens, a step
                           gave n / (n - num_accepted_drafts) of them
     """
@@ -38,6 +39,7 @@ class RequestMetrics:
     first_token_time: float | None = None
     finished_time: float | None = None
     num_preemptions: int = 0
+    num_drafts: int = 0
     num_accepted_drafts: int = 0
 
     @property

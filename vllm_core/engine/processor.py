@@ -43,6 +43,7 @@ class Track:
         times = [sample.first_token_time for sample in samples if sample.first_token_time is not None]
         self.metrics.first_token_time = min(times, default=None)
         self.metrics.num_preemptions = sum(sample.num_preemptions for sample in samples)
+        self.metrics.num_drafts = sum(sample.num_drafted for sample in samples)
         self.metrics.num_accepted_drafts = sum(sample.num_accepted for sample in samples)
         return RequestOutput(
             request_id=self.request_id,

@@ -69,6 +69,7 @@ class Request:
     in_flight: int = 0  # steps launched with it and not retired
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
+    num_drafted: int = 0  # guesses that were verified for it
     num_accepted: int = 0  # output tokens that were drafted, beyond the one that each step gives
     cache: Any = None  # what the cache manager keeps for it
     family: Any = None  # ``family.Family``, if its prompt has several samples
@@ -93,6 +94,13 @@ class Request:
     @property
     def prompt_token_ids(self) -> list[int]:
         return self.token_ids[: self.num_prompt]
+
+    def place(self, end: int, lookahead: int) -> int:
+        """Tokens that need a place in the cache when a step ends at ``end`` and guesses go on from there.
+
+        Behind the last token that the request can get, guesses are of no use.
+        """
+        return max(end, min(end + lookahead, self.max_total))
 
     @property
     def finished(self) -> bool:

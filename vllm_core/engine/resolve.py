@@ -72,6 +72,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         max_rows=settings.max_num_seqs,
         plan_caches=plan_caches,
         proposer=fitted.proposer,
+        second=fitted.second,
         sampler=fitted.sampler,
         processors=fitted.processors,
         progress=loading_line(),

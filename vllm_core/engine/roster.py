@@ -112,6 +112,7 @@ class Roster:
         if not emitted:
             raise RuntimeError(f"the step sampled nothing for request {request.request_id} in row {request.row}")
         request.num_accepted += emitted - 1
+        request.num_drafted += drafts
         if request.state is State.RUNNING:
             request.bound -= 1 + drafts - emitted
             # As CacheManager.advance, without a call where nothing happens: most steps of most rows.

@@ -28,6 +28,7 @@ class Sample:
     text: str = ""  # all that is certain
     num_cached: int = 0
     num_preemptions: int = 0
+    num_drafted: int = 0
     num_accepted: int = 0
     first_token_time: float | None = None
     finish_reason: str | None = None
@@ -42,7 +43,7 @@ class Sample:
         self.token_ids += update.token_ids
         self.logprobs.push(update.logprobs, update.prompt_logprobs)
         self.num_cached, self.num_preemptions = update.num_cached, update.num_preemptions
-        self.num_accepted = update.num_accepted
+        self.num_drafted, self.num_accepted = update.num_drafted, update.num_accepted
         self.first_token_time = update.first_token_time
         self.finish_reason, self.stop_reason, self.error = update.finish_reason, update.stop_reason, update.error
         if self.detokenizer is None:

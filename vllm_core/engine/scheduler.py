@@ -37,16 +37,25 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_model_len: int,
         num_drafts: int = 0,
+        lookahead: int = 0,
         policy: SchedulerPolicy | None = None,
         max_waiting: int | None = None,
     ) -> None:
         self.cache = cache
         self.max_num_batched_tokens = max_num_batched_tokens
         self.num_drafts = num_drafts
+        self.lookahead = lookahead  # a proposer writes cache entries so far behind a row's last token
         # Of one request, a step's tokens may be in flight and as many being scheduled.
-        longest = cache.longest_sequence(2 * max_num_batched_tokens, max_model_len)
+        step_tokens = 2 * max_num_batched_tokens + lookahead
+        longest = cache.longest_sequence(step_tokens, max_model_len)
         self.roster = Roster(cache, max_rows, longest, policy, max_waiting)
-        self._door = Door(self.roster, cache, max_running=min(max_num_seqs, max_rows), budget=max_num_batched_tokens)
+        self._door = Door(
+            self.roster,
+            cache,
+            max_running=min(max_num_seqs, max_rows),
+            budget=max_num_batched_tokens,
+            lookahead=lookahead,
+        )
         self.flights: deque[Flight] = deque()  # launched, oldest first
         self.given_up: list[Request] = []  # ended by ``schedule``, for the caller to take
         self._step = 0
@@ -97,6 +106,8 @@ class Scheduler:
         if drafts:
             drafts = max(0, min(drafts, left - 1, draft.budget - 1 - rest))
         end = request.bound + 1 + drafts
+        if self.lookahead:
+            end = request.place(end, self.lookahead)
         sequence = request.cache
         if (end > sequence.room or sequence.nulls) and not self._reserve(request, end, draft):
             return False
@@ -106,9 +117,11 @@ class Scheduler:
     def _prefill(self, request: Request, draft: Draft) -> bool:
         """Schedule the next chunk of what is known. False: pages ran out."""
         tokens = min(draft.budget, request.prefill_end - request.bound)
-        if not self._reserve(request, request.bound + tokens, draft):
+        end = request.bound + tokens
+        last = end == request.prefill_end
+        if not self._reserve(request, request.place(end, self.lookahead) if last else end, draft):
             return False
-        draft.add(request, tokens, 0, request.bound + tokens == request.prefill_end)
+        draft.add(request, tokens, 0, last)
         return True
 
     def _reserve(self, request: Request, end: int, draft: Draft) -> bool:

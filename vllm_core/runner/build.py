@@ -17,6 +17,7 @@ from vllm_core.plugin import load_target
 from vllm_core.plugins.lock import LockedChooser
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.runner.runner import Runner
+from vllm_core.runner.second import SecondModel, SecondModels
 from vllm_core.weights import Table, fill_dummy, load_weights
 
 
@@ -61,7 +62,9 @@ class ModelBuild:
     quantization: Any = None  # interfaces.quantization.Quantization
     num_drafts: int = 0
 
-    def construct(self, choose: Any, device: torch.device) -> tuple[Any, EnginePlan]:
+    def construct(
+        self, choose: Any, device: torch.device, second: SecondModels | None = None
+    ) -> tuple[Any, EnginePlan]:
         """The model, bound on ``device`` ("meta": dry). Caches are declared, pages not yet there."""
         model = load_target(self.target).from_config(dict(self.config))
         plan = EnginePlan(
@@ -75,6 +78,7 @@ class ModelBuild:
             quantization=self.quantization,
             weight_table=Table(model.weights),
             max_model_len=self.max_model_len,
+            second=second,
         )
         model.bind(plan)
         return model, plan
@@ -93,6 +97,7 @@ class Build:
     max_rows: int
     plan_caches: Callable[..., Any]
     proposer: ProposerChoice | None = None
+    second: Mapping[str, SecondModel] = attrs.field(factory=dict)  # models that the proposer asked for
     sampler: Chosen | None = None
     processors: Sequence[Chosen] = ()
     progress: Progress | None = None
@@ -107,16 +112,18 @@ class Build:
         self.choose.verify()
         clock.lap("lock")
         proposer = self.proposer.make() if self.proposer else None
-        model, plan = self.model.construct(self.choose, self.torch_device)
+        second = SecondModels(self.second)
+        model, plan = self.model.construct(self.choose, self.torch_device, second)
         if proposer is not None:
             proposer.bind(model, plan)
         caches = plan.finish(self.plan_caches, self.model.block_size)
-        weight_bytes = parameter_bytes(model)  # kernels that pack weights give them back later
+        weight_bytes = parameter_bytes(model, *second.models.values())  # kernels that pack weights give them back later
         clock.lap("bind")
         if self.dummy_seed is not None:
             fill_dummy(model, self.dummy_seed)
         else:
             load_weights(model, self.checkpoint.source, progress=self.progress)
+        second.load(self.dummy_seed, self.progress)
         clock.lap("weights")
         runner = Runner(
             model,
@@ -136,6 +143,7 @@ class Build:
             num_pages=self.num_pages,
             max_rows=self.max_rows,
             num_drafts=self.model.num_drafts,
+            lookahead=lookahead_of(proposer),
             vocab_size=model.vocab_size,
             memory={"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page},
             timings=timings,
@@ -143,9 +151,15 @@ class Build:
         return runner, capacity
 
 
-def parameter_bytes(model: torch.nn.Module) -> int:
+def parameter_bytes(*models: torch.nn.Module) -> int:
     """Bytes of all parameters, shared ones once."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
+    parameters = {id(p): p for model in models for p in model.parameters()}
+    return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+def lookahead_of(proposer: Proposer | None) -> int:
+    """Tokens behind the last known one whose cache entries it writes."""
+    return getattr(proposer, "lookahead", 0)
 
 
 class _Clock:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import attrs
 import numpy as np
-import torch
 from torch import Tensor
 
-from vllm_core.interfaces.attention import AttentionStep
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.staging import upload
+from vllm_core.runner.tokens import attention_steps, token_arrays
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -45,24 +44,16 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
     row = np.array(plan.rows, dtype=np.int64)
     lengths = np.array(plan.num_tokens, dtype=np.int64)
     drafts = np.array(plan.num_drafts, dtype=np.int64)
-    starts = np.zeros(len(row) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    total = int(starts[-1])
-    row_of_token = np.repeat(row, lengths)
+    host = token_arrays(rows, row, lengths)
+    starts = host["starts"]
 
     sampling = np.flatnonzero(plan.samples)
     k = drafts[sampling]
     max_drafts = int(k.max(initial=0))
     ends = np.cumsum(1 + k)
     draft = np.arange((1 + k).sum()) - np.repeat(ends - 1 - k, 1 + k)
-    host = {
-        "row": row,
-        "lengths": lengths,
+    host |= {
         "advance": lengths - drafts,
-        "starts": starts,
-        "sequence": np.repeat(np.arange(len(row)), lengths),
-        "offset": np.arange(total) - np.repeat(starts[:-1], lengths),
-        "token_base": row_of_token * rows.room,
         "sampling": sampling,
         "sampling_rows": row[sampling],
         "num_drafts": k,
@@ -71,40 +62,18 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
         "logits_rows": np.repeat(row[sampling], 1 + k),
         "logits_slots": np.repeat(np.arange(len(k)) * (1 + max_drafts), 1 + k) + draft,
     }
-    for group, blocks in enumerate(rows.blocks):
-        if rows.by_position[group]:
-            host[f"block_base{group}"] = row_of_token * (blocks + 1)
     dev = upload(host, rows.device)
 
     computed = rows.num_computed.index_select(0, dev["row"])
     positions = computed.index_select(0, dev["sequence"]) + dev["offset"]
     ids = rows.token_ids.view(-1).index_select(0, positions + dev["token_base"]).clamp_min_(0)
-    starts32, kv_lens = dev["starts"].int(), (computed + dev["lengths"]).int()
-    attention = []
-    for group, block_size in enumerate(rows.block_sizes):
-        table, blocks = rows.block_tables[group], rows.blocks[group]
-        if rows.by_position[group]:
-            width = min(-(-max(plan.kv_bounds) // block_size), blocks)
-            block = positions.div(block_size, rounding_mode="floor")
-            page = table.view(-1).index_select(0, block.clamp_max(blocks) + dev[f"block_base{group}"])
-            # page * block_size + position % block_size
-            slots = torch.add(positions, page.long().sub_(block), alpha=block_size)
-        else:
-            width, slots = blocks, torch.zeros_like(positions)
-        attention.append(
-            AttentionStep(
-                num_tokens=total,
-                query_lens=plan.num_tokens,
-                kv_bounds=plan.kv_bounds,
-                query_starts=starts32,
-                kv_lens=kv_lens,
-                block_table=table[:, :width].index_select(0, dev["row"]),
-                slots=slots,
-            )
-        )
+    kv_lens = (computed + dev["lengths"]).int()
+    attention = attention_steps(rows, dev, positions, kv_lens, plan.num_tokens, plan.kv_bounds)
     return Inputs(
         ids=ids.long(),
-        batch=Batch(num_tokens=total, positions=positions, attention=attention, metadata=[None] * len(attention)),
+        batch=Batch(
+            num_tokens=len(positions), positions=positions, attention=attention, metadata=[None] * len(attention)
+        ),
         longest=max(plan.kv_bounds),
         rows=dev["row"],
         advance=dev["advance"],

@@ -34,6 +34,7 @@ class EnginePlan:
     quantization   of the checkpoint; None if it is dense
     weight_table   from layers' paths back to the checkpoint names that quantization goes by
     max_model_len  tokens of the longest sequence; positions up to max_position have room for drafts
+    second         ``second.SecondModels``, which makes models beside the one that is served; None: there are none
     On the meta device choices are made and recorded and nothing is compiled or allocated.
     """
 
@@ -50,8 +51,10 @@ class EnginePlan:
         weight_table: Table | None = None,
         kv_dtype: torch.dtype | None = None,
         max_model_len: int | None = None,
+        second: Any = None,
     ) -> None:
         self.choose = choose
+        self.second = second
         self.dtype, self.kv_dtype = dtype, kv_dtype or dtype
         self.torch_device, self.device = torch.device(torch_device), device
         self.groups = dict(groups)
@@ -163,6 +166,21 @@ class EnginePlan:
 
     def attention(self, path: str, **settings: Any) -> PagedAttention:
         return self._attention.declare(path, settings)
+
+    def second_model(self, name: str, model: str, *, revision: str | None = None, quantization: str = "") -> Any:
+        """`interfaces.proposer.ProposerPlan`: another model, bound, whose caches lie under ``name.``."""
+        if self.second is None:
+            raise ValueError(f"this plan has no place for a second model, and {name!r} was asked for")
+        return self.second.make(self, name, model=model, revision=revision, quantization=quantization)
+
+    def groups_of(self, model: str = "") -> frozenset[int]:
+        """Cache groups that a second model's attention reads, or ("") that of the model served. After ``finish``."""
+        seconds = tuple(f"{name}." for name in (self.second.models if self.second is not None else ()))
+        return frozenset(
+            layer.group
+            for path, layer in self._attention.layers.items()
+            if (path.startswith(f"{model}.") if model else not path.startswith(seconds))
+        )
 
     def finish(self, plan_caches: PlanCaches, block_size: int | None) -> CachePlan:
         """All layers are bound: choose attention backends, page layouts and one block size, and make the backends.

@@ -17,6 +17,7 @@ from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.changes import Changes
+from vllm_core.runner.follow import RunStep
 from vllm_core.runner.inputs import Inputs, prepare
 from vllm_core.runner.output import StepOutput
 from vllm_core.runner.pages import copy_pages, make_pages
@@ -30,6 +31,10 @@ class BoundPlan(Protocol):
     """What a runner needs of the plan that its model was bound to (``runner.plan.EnginePlan``)."""
 
     torch_device: torch.device
+    second: Any  # ``second.SecondModels``; read only if a proposer follows steps
+
+    def groups_of(self, model: str) -> frozenset[int]:
+        """Cache groups of a second model, or ("") of the one that is served; asked only if a proposer follows."""
 
     def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> Sequence[AttentionBackend | None]:
         """Give every layer its pages; the backend of each cache group (None: no attention reads it)."""
@@ -68,6 +73,10 @@ class Runner:
         self.sampler = sampler or ReferenceSampler()
         self.changes = Changes(self.rows, model.vocab_size, processors or {})
         self.reports = Reports(self.rows, model.vocab_size)
+        self._follow = getattr(proposer, "follow", None)
+        self._backends_of: dict[str, list[AttentionBackend | None]] = {"": list(self.backends)}
+        if self._follow is not None:  # each model begins steps in the groups that it has caches in
+            self._backends_of = {name: self._of(plan.groups_of(name)) for name in ("", *plan.second.models)}
         if proposer is not None and proposer.taps:
             _stack(model).tap(proposer.taps)
 
@@ -83,12 +92,19 @@ class Runner:
         prompts = self.reports.prompts(plan, self.model, hidden)
         if not len(inputs.sampling_rows_host):
             advance(self.rows, inputs, None)
+            if self._follow is not None:
+                self._follow(self._run_step(plan, inputs))
             return StepOutput(result, prompt_logprobs=prompts)
         raw = self.model.logits(hidden.index_select(0, inputs.logits_at))
         emitted = verify(self.changes.apply(raw, inputs), inputs, self.rows, self.sampler)
         sampled = self.reports.sampled(raw, inputs, emitted)
         advance(self.rows, inputs, emitted)
-        if self.proposer is not None:
+        if self._follow is not None:
+            drafts = self._follow(self._run_step(plan, inputs))
+            if drafts is None:
+                raise ValueError(f"{type(self.proposer).__name__} gave no drafts for rows that sampled")
+            write_drafts(self.rows, inputs.sampling_rows, drafts, raw.shape[-1])
+        elif self.proposer is not None:
             last = inputs.logits_at.index_select(0, inputs.logits_first + emitted.accepted)
             self._propose(self.proposer, inputs, hidden, last, raw.shape[-1])
         self.changes.after(inputs, emitted)
@@ -123,9 +139,15 @@ class Runner:
         batch = inputs.batch
         batch.metadata = [
             None if backend is None else backend.begin_step(step)
-            for backend, step in zip(self.backends, batch.attention, strict=True)
+            for backend, step in zip(self._backends_of[""], batch.attention, strict=True)
         ]
         return self.model.forward(self.model.embed(inputs.ids, batch), batch)
+
+    def _of(self, groups: frozenset[int]) -> list[AttentionBackend | None]:
+        return [backend if group in groups else None for group, backend in enumerate(self.backends)]
+
+    def _run_step(self, plan: StepPlan, inputs: Inputs) -> RunStep:
+        return RunStep(plan, inputs, self.rows, self.sampler, self._backends_of.__getitem__)
 
     def _propose(self, proposer: Proposer, inputs: Inputs, hidden: Tensor, last: Tensor, vocab: int) -> None:
         """``last``: int64 [N], each sampling row's last accepted token among the step's T."""

@@ -10,6 +10,7 @@ first rejected one is replaced by a draw from max(p - q, 0), normalised (arXiv 2
 from __future__ import annotations
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class Emitted:
 def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emitted:
     """Draw and verify from logits [M, V]; changes nothing. No host synchronisation on accelerators."""
     seeds = rows.seed.index_select(0, inputs.logits_rows)
-    params = sampling_tensors(inputs, rows, seeds)
+    params = sampling_tensors(rows, inputs.logits_rows, inputs.sampling_rows_host, inputs.logits_ends, seeds)
     if inputs.max_drafts == 0:
         token_ids = sampler(logits, params).long()[:, None]
         return Emitted(token_ids, torch.zeros_like(inputs.sampling_rows))
@@ -64,17 +65,19 @@ def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emit
     return Emitted(token_ids.scatter_(1, accepted[:, None], last[:, None]), accepted)
 
 
-def sampling_tensors(inputs: Inputs, rows: Rows, seeds: Tensor) -> SamplingTensors:
-    """The rows' parameters, a line of logits each; ``seeds`` are int64 [M]."""
-    which = inputs.sampling_rows_host
+def sampling_tensors(rows: Rows, lines: Tensor, which: np.ndarray, ends: Tensor, seeds: Tensor) -> SamplingTensors:
+    """The rows' parameters, a line of logits each.
+
+    lines, ends, seeds   int64 [M], of each line the row, the tokens before the one that is drawn, and the row's seed
+    which                rows that occur in ``lines``, as the host knows them
+    """
     greedy = rows.host_greedy[which]
     random = which[~greedy]
-    ends = inputs.logits_ends
     return SamplingTensors(
-        temperature=rows.temperature.index_select(0, inputs.logits_rows),
-        top_k=rows.top_k.index_select(0, inputs.logits_rows),
-        top_p=rows.top_p.index_select(0, inputs.logits_rows),
-        min_p=rows.min_p.index_select(0, inputs.logits_rows),
+        temperature=rows.temperature.index_select(0, lines),
+        top_k=rows.top_k.index_select(0, lines),
+        top_p=rows.top_p.index_select(0, lines),
+        min_p=rows.min_p.index_select(0, lines),
         noise=uniform(seeds, ends) if len(random) else torch.zeros_like(ends, dtype=torch.float64),
         any_greedy=bool(greedy.any()),
         any_random=len(random) > 0,

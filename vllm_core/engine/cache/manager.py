@@ -61,13 +61,13 @@ class CacheManager:
         self.sequences.add(seq_id, seq)
 
     def admit(
-        self, seq_id: SeqId, budget: int = 0, *, parent_id: SeqId | None = None, shared: int = 0
+        self, seq_id: SeqId, budget: int = 0, *, parent_id: SeqId | None = None, shared: int = 0, lookahead: int = 0
     ) -> Admission | None:
         """Start a waiting sequence: at least one of its tokens is left to compute.
 
-        parent_id  A running sequence with the same salt and extra keys whose first ``shared``
-                   tokens are the same: what it has computed of them is shared, as far as it is
-                   still there and more than a cached prefix gives.
+        parent_id  A running sequence with the same salt and extra keys whose first ``shared`` tokens are the same:
+                   what it has computed of them is shared, as far as it is there and more than a cached prefix gives.
+        lookahead  Tokens behind its last one that get a place too, if the budget reaches that one.
         """
         seq = self.sequences[seq_id]
         limit = len(seq.tokens) - 1
@@ -80,11 +80,10 @@ class CacheManager:
         if parent is not None and own > found and (tables := self._inherit(parent, own)) is not None:
             if parent.chain is None:
                 seq.chain = None  # it would name what stands on entries that must not be found
-            return self._place(seq_id, seq, tables, own, budget)
-        admission = self._place(seq_id, seq, self.groups.adopt(seq, found), found, budget)
+            return self._place(seq_id, seq, tables, own, budget, lookahead)
+        admission = self._place(seq_id, seq, self.groups.adopt(seq, found), found, budget, lookahead)
         if admission is not None and reads:
-            self._queries += limit
-            self._hits += found
+            self._queries, self._hits = self._queries + limit, self._hits + found
         return admission
 
     def fork(self, parent_id: SeqId, child_id: SeqId, tokens: Sequence[int], budget: int = 0) -> Admission | None:
@@ -235,11 +234,12 @@ class CacheManager:
         return tables
 
     def _place(
-        self, seq_id: SeqId, seq: CachedSequence, tables: list[Table], length: int, budget: int
+        self, seq_id: SeqId, seq: CachedSequence, tables: list[Table], length: int, budget: int, lookahead: int = 0
     ) -> Admission | None:
         """Start a sequence from tables that hold ``length`` tokens; None undoes that."""
         seq.tables, seq.computed = tables, length
-        if self.groups.grow(seq, min(length + budget, len(seq.tokens), self.groups.max_tokens)) is None:
+        end = length + budget if length + budget < len(seq.tokens) else len(seq.tokens) + lookahead
+        if self.groups.grow(seq, min(end, self.groups.max_tokens)) is None:
             self.groups.disown(tables)
             self.sequences.reset(seq)
             return None
