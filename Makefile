@@ -18,13 +18,16 @@ demo: $(VENV)/.runtime
 
 export PROMPT
 
+# The core's tests, those of what the change touches, and a sample of the rest: tests/which.py says which.
 test: $(VENV)/.dev
-	$(PYTEST) tests $(wildcard plugins/*/*/tests)
+	@chosen=$$($(VENV)/bin/python -m tests.which) && $(PYTEST) $$chosen
 
-# Named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
-SHARDS ?= core plugins
-SHARD_core    := tests
-SHARD_plugins := $(wildcard plugins/*/*/tests)
+# Everything, in named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
+SHARDS ?= core models features isolation
+SHARD_core      := tests --ignore=tests/isolation/test_alone.py
+SHARD_models    := $(wildcard plugins/models/*/tests)
+SHARD_features  := $(filter-out $(SHARD_models),$(wildcard plugins/*/*/tests))
+SHARD_isolation := tests/isolation/test_alone.py
 test-all: $(VENV)/.dev
 	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done
 shard-%: $(VENV)/.dev
