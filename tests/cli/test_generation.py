@@ -40,10 +40,10 @@ def typed(monkeypatch):
     return set_input
 
 
-def test_complete_prints_the_text_and_the_figures(run, echo):
+def test_complete_prints_the_text_and_beside_it_the_figures(run, echo):
     code, out, err = run("complete", "M", "a b c")
-    assert (code, err) == (0, "")
-    assert re.fullmatch(r"c b a\n" + FIGURES, out)
+    assert (code, out) == (0, "c b a\n")
+    assert re.fullmatch(FIGURES, err)
 
 
 def test_quiet_prints_the_text_alone(run, echo):
@@ -55,7 +55,7 @@ def test_complete_reads_standard_input_without_a_prompt(run, echo, typed):
     assert run("complete", "M", "--quiet") == (0, "y x\n", "")
     typed("")
     code, _, err = run("complete", "M")
-    assert code == 1
+    assert code == 2
     assert "there is no text to continue" in err
 
 
@@ -73,7 +73,7 @@ def test_chat_runs_until_the_model_ends_unless_told(run, echo):
 
 def test_a_wrong_sampling_value_is_refused_before_a_model_is_loaded(run, echo):
     code, _, err = run("chat", "M", "a", "--temperature", "-1")
-    assert code == 1
+    assert code == 2
     assert "temperature must be at least 0, not -1.0" in err
     assert echo.made == []
 
@@ -121,49 +121,90 @@ def test_verbose_shows_where_the_start_went(run, echo):
     assert "since the process started" in err
 
 
-def test_chat_takes_the_message_as_argument_flag_or_standard_input(run, echo, typed):
-    typed("from stdin")
+def said(text):
+    return {"role": "user", "content": text}
+
+
+def test_chat_takes_the_message_as_argument_flag_or_all_of_standard_input(run, echo, typed):
+    typed("two\nlines")
     run("chat", "M", "as argument", "--system", "be brief")
     run("chat", "M", "--prompt", "as flag")
-    run("chat", "M")
-    system = {"role": "system", "content": "be brief"}
+    run("chat", "M", "-")
     assert [llm.asked[0][0] for llm in echo.made] == [
-        [system, {"role": "user", "content": "as argument"}],
-        [{"role": "user", "content": "as flag"}],
-        [{"role": "user", "content": "from stdin"}],
+        [{"role": "system", "content": "be brief"}, said("as argument")],
+        [said("as flag")],
+        [said("two\nlines")],
     ]
 
 
-@pytest.mark.parametrize("words", [("a", "--prompt", "b"), ("",), ("--prompt", " ")])
-def test_no_message_or_two_are_refused(run, echo, words):
+@pytest.mark.parametrize("words", [("a", "--prompt", "b"), ("",), ("--prompt", " "), (), ("-",)])
+def test_no_message_or_two_are_refused(run, echo, typed, words):
+    typed("\n \n")
     code, _, err = run("chat", "M", *words)
-    assert code == 1
+    assert code == 2
     assert "message" in err
     assert echo.made == []
 
 
-def test_a_talk_remembers_what_was_said(run, echo, monkeypatch):
-    lines = iter(["a b", "", "too long", "interrupt this", "c"])
-
-    def ask(prompt):
-        try:
-            return next(lines)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", ask)
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    code, out, err = run("chat", "M", "-q")
-    assert code == 0
-    assert "ValueError: the prompt has 9 tokens, and 8 fit" in err
-    assert "stopped" in out
-    (llm,) = echo.made
-    assert llm.asked[-1][0] == [
-        {"role": "user", "content": "a b"},
-        {"role": "assistant", "content": "b a"},
-        {"role": "user", "content": "c"},
+def test_each_line_of_standard_input_is_a_message_of_one_talk(run, echo, typed):
+    typed("a b\n\nc\n/clear\n/etc/hosts d\n/exit\nnot asked\n")
+    code, out, err = run("chat", "M", "-q", "--system", "s")
+    assert (code, out) == (0, "b a\nc\nd /etc/hosts\n")
+    assert "forgotten" in err
+    system = {"role": "system", "content": "s"}
+    assert [asked for asked, _ in echo.made[0].asked] == [
+        [system, said("a b")],
+        [system, said("a b"), {"role": "assistant", "content": "b a"}, said("c")],
+        [system, said("/etc/hosts d")],
     ]
+
+
+@pytest.mark.parametrize(("line", "code"), [("too long", 1), ("interrupt this", 130)])
+def test_what_goes_wrong_ends_a_talk_without_a_person(run, echo, typed, line, code):
+    typed(f"a\n{line}\nb\n")
+    assert run("chat", "M", "-q")[0] == code
+    assert len(echo.made[0].asked) == 2
+
+
+@pytest.fixture
+def person(monkeypatch):
+    """``person("line", KeyboardInterrupt, ...)`` types these at a terminal, then Ctrl-D."""
+
+    def types(*lines):
+        left = iter(lines)
+
+        def ask(prompt=""):
+            line = next(left, EOFError)
+            if isinstance(line, str):
+                return line
+            raise line
+
+        monkeypatch.setattr("builtins.input", ask)
+        for stream in (sys.stdin, sys.stdout):
+            monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+
+    return types
+
+
+def test_a_talk_remembers_what_was_said(run, echo, person):
+    person("a b", "", "too long", "interrupt this", KeyboardInterrupt, "c")
+    code, _, err = run("chat", "M", "-q")
+    assert code == 0
+    assert "ValueError: the prompt has 9 tokens, and 8 fit\n  instead /clear" in err
+    assert "stopped" in err
+    (llm,) = echo.made
+    assert llm.asked[-1][0] == [said("a b"), {"role": "assistant", "content": "b a"}, said("c")]
     assert llm.stopped
+
+
+def test_commands_of_a_talk_are_told_and_forgotten_turns_are_not_sent(run, echo, person):
+    person("a", "/help", "/clear", "/exot", "b", "/exit", "c")
+    code, out, err = run("chat", "M", "-q")
+    assert (code, out) == (0, "a\nb\n")
+    for name in ("/help ", "/clear ", "/exit "):
+        assert f"  {name}" in err
+    assert 'there is no /exot; did you mean "/exit"?' in err
+    assert echo.made[0].asked[-1][0] == [said("b")]
 
 
 def test_an_interrupted_answer_is_130_and_the_engine_is_ended(run, echo):

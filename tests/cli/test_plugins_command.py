@@ -138,7 +138,7 @@ def test_show_of_an_unknown_name_names_the_nearest(run, three):
     [
         (("show",), "plugins show needs the name of a plugin"),
         (("list", "works"), "vllm-core plugins show works does"),
-        (("lst",), "invalid choice: 'lst'"),
+        (("lst",), 'did you mean "list"?'),
         (("--plugins-blck", "x"), 'did you mean "--plugins-block"?'),
         (("--plugins-require", "nonsense"), '"nonsense" in require in --plugins-require is not installed'),
     ],

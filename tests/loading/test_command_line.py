@@ -17,11 +17,10 @@ def run(capsys):
 
 def test_complete_prints_text_and_figures(run, folder):
     code, out, err = run("complete", folder, "The capital", "--max-tokens", 5, "--temperature", 0)
-    assert (code, err) == (0, "")
-    text, figures = out.rstrip("\n").rsplit("\n", 1)
-    assert text
-    assert figures.startswith("[")
-    assert "5 tokens, " in figures
+    assert code == 0
+    assert out.strip()
+    assert err.startswith("[")
+    assert "5 tokens, " in err
 
 
 def test_verbose_shows_where_the_time_went_and_where_sampling_parameters_come_from(run, edited):
@@ -35,9 +34,9 @@ def test_verbose_shows_where_the_time_went_and_where_sampling_parameters_come_fr
 
 def test_a_chat_is_as_long_as_the_models_file_says_or_as_fits(run, folder, edited):
     path = edited("generation_config.json", max_new_tokens=3, eos_token_id=None)
-    code, out, _ = run("chat", path, "Hi", "--temperature", 0)
+    code, _, err = run("chat", path, "Hi", "--temperature", 0)
     assert code == 0
-    assert " 3 tokens, " in out
+    assert " 3 tokens, " in err
 
 
 def test_chat_uses_the_checkpoints_template(run, folder):
@@ -46,9 +45,9 @@ def test_chat_uses_the_checkpoints_template(run, folder):
     rendered = byte_level().hf.apply_chat_template(
         [{"role": "user", "content": "Hi"}], tokenize=True, add_generation_prompt=True, return_dict=False
     )
-    code, out, _ = run("chat", folder, "Hi", "--max-tokens", 3)
+    code, _, err = run("chat", folder, "Hi", "--max-tokens", 3)
     assert code == 0
-    assert f"[{len(rendered)} prompt tokens, " in out
+    assert f"[{len(rendered)} prompt tokens, " in err
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_chat_uses_the_checkpoints_template(run, folder):
         (("--dtype", "flot32"), 2, 'did you mean "float32"?'),
         (("--hf-overrides", "{bad"), 2, "hf_overrides must be JSON"),
         (("--hf-overrides", '{"rope_theta": 5}'), 1, 'instead {"rope_parameters": ...}'),
-        (("--temperature", "nan"), 1, "temperature must be at least 0, not nan"),
+        (("--temperature", "nan"), 2, "temperature must be at least 0, not nan"),
         (("--revision", "main"), 1, "files have no revisions"),
         (("--max-model-len", 2), 1, "the prompt has "),
         (("--kv-cache-memory", "1KiB"), 1, "Any one of these starts:"),

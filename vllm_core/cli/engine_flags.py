@@ -31,7 +31,7 @@ def add_engine_flags(parser: argparse.ArgumentParser, *, optional: bool = False)
     """``optional``: whether the command also works without a model."""
     what = "folder, file, name of a bundled model, or id on the Hub"
     parser.add_argument("model", metavar="MODEL", nargs="?" if optional else None, help=what)
-    parser.add_argument("--config", metavar="FILE", help="settings in TOML or YAML, instead of vllm.toml")
+    parser.add_argument("--config", metavar="FILE", help="settings in TOML or YAML, instead of vllm.toml; flags win")
     add_policy_flags(parser)
     add_flags(parser, EngineSettings, skip=("model", "plugins", "plugin"))
 

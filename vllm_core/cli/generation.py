@@ -13,6 +13,7 @@ import attrs
 
 from vllm_core.cli.clock import seconds_since_start
 from vllm_core.cli.engine_flags import add_engine_flags, check_plugins, engine_settings, tell
+from vllm_core.cli.errors import UsageError
 
 __all__ = ["add_generation_flags", "engine", "stream"]
 
@@ -29,7 +30,7 @@ def add_generation_flags(parser: argparse.ArgumentParser, *, max_tokens: int | N
     longest = f"longest output, in tokens; default: {default}"
     group.add_argument("--max-tokens", type=int, metavar="N", default=max_tokens, help=longest)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print the text and nothing else")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the text and no figures")
     parser.add_argument("--verbose", action="store_true", help="show where the time of the start went")
     add_engine_flags(parser)
 
@@ -40,7 +41,10 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
     from vllm_core.engine.sampling_params import SamplingParams
 
     given = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
-    SamplingParams(**given)  # a wrong value is refused before a model is loaded
+    try:
+        SamplingParams(**given)  # a wrong value is refused before a model is loaded
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     loaded = engine_settings(args)
     catalog = check_plugins(loaded)
     from vllm_core import LLM
@@ -89,7 +93,7 @@ def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
     if shown.error:
         raise RuntimeError(shown.error)
     if not quiet:
-        print(_figures(shown, begun, first, time.perf_counter(), since_start), flush=True)
+        print(_figures(shown, begun, first, time.perf_counter(), since_start), file=sys.stderr, flush=True)
     return shown
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.cli.engine_flags import add_policy_flags, policy_of
+from vllm_core.cli.errors import UsageError
 from vllm_core.cli.plugin_pages import page, table
 from vllm_core.plugins.lines import columns
 
@@ -20,6 +21,18 @@ __all__ = ["Plugins"]
 
 class Plugins:
     """Installed plugins: which are used, which are not and why, and what each offers."""
+
+    about = (
+        "Lists the installed plugins: which are used, which are not and why, and what each offers. show tells "
+        "all about one, its settings too. Nothing is imported but plugins that are new here, once, in a "
+        "process of their own."
+    )
+    examples = (
+        ("plugins", "the list"),
+        ("plugins show cpu-attention", "one, with its settings"),
+        ("plugins list --plugins-block cpu-attention", "what a flag of another command would do"),
+        ("plugins list --json", "for programs"),
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
@@ -41,7 +54,7 @@ class Plugins:
         if args.action == "show":
             plugins = _named(catalog, args.name)
         elif args.name is not None:
-            raise ValueError(f"plugins list takes no name; vllm-core plugins show {args.name} does")
+            raise UsageError(f"plugins list takes no name; vllm-core plugins show {args.name} does")
         else:
             plugins = list(catalog.plugins)
         if args.json:
@@ -57,7 +70,7 @@ def _named(catalog: Catalog, name: str | None) -> list[PluginStatus]:
     from vllm_core.plugins.errors import PluginError, did_you_mean
 
     if not name:
-        raise ValueError("plugins show needs the name of a plugin")
+        raise UsageError("plugins show needs the name of a plugin; vllm-core plugins list has them")
     found = [p for p in catalog.plugins if name in (p.name, p.distribution)]
     if not found:
         known = [p.name for p in catalog.plugins]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["percentile", "percentiles", "spread", "table"]
+__all__ = ["busy", "percentile", "percentiles", "spread", "table"]
 
 PERCENTAGES = (10, 25, 50, 75, 90, 99)  # those of vLLM's benchmarks
+
+QUIET = 0.15  # cores that others may use without a word
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -29,6 +31,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     ranks = {f"p{percent}": percentile(values, percent) for percent in (50, 90, 99)}
     mean = sum(values) / len(values)
     return {"mean": mean, "median": ranks["p50"], **ranks, "min": min(values), "max": max(values)}
+
+
+def busy(cores: float | None) -> str:
+    """A line of warning if others used the machine while it was measured, else ""."""
+    if cores is None or cores < QUIET:
+        return ""
+    return f"Other processes used {cores:.1f} cores meanwhile: speeds are lower than they could be."
 
 
 def table(rows: Mapping[str, str]) -> str:

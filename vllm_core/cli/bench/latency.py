@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from typing import Any
 
 from vllm_core.cli.bench.engine import add_flags, check_counts, check_fits, engine, generate, settings
-from vllm_core.cli.bench.figures import percentiles, spread, table
+from vllm_core.cli.bench.figures import busy, percentiles, spread, table
+from vllm_core.cli.bench.peers.measure import Others
 from vllm_core.cli.bench.progress import progress
 from vllm_core.cli.bench.record import add_output_flag, kept, record, write
 from vllm_core.cli.bench.workload import random_workload
@@ -20,9 +22,10 @@ class Latency:
     """One batch again and again, then one stream."""
 
     about = (
-        "Measures how long one batch takes from the call to its last token. Then one stream: (N - 1) / (seconds\n"
-        "for N tokens - seconds for 1 token) is its speed while it decodes, without the prompt. Greedy, every\n"
-        "output as long as asked for, prefix caching off unless it is asked for. Any setting of the engine works."
+        "Measures how long one batch takes from the call to its last token. Then one stream: (N - 1) / "
+        "(seconds for N tokens - seconds for 1 token) is its speed while it decodes, without the prompt. "
+        "Greedy, every output as long as asked for, prefix caching off unless it is asked for. Any setting of "
+        "the engine works."
     )
     examples = (
         ("bench latency SmolLM2-135M-Instruct", "batches of 8, 32 + 128 tokens"),
@@ -63,6 +66,7 @@ def _measure(args: argparse.Namespace, llm: Any) -> dict[str, Any]:
         vocab_size=llm.built.capacity.vocab_size, seed=llm.settings.seed,
     )  # fmt: skip
     check_fits(llm, work.prompts(0), work.output_lens)
+    others = Others()
 
     def seconds(run: int, rows: int, length: int) -> float:
         prompts = work.prompts(run)[:rows]
@@ -94,6 +98,7 @@ def _measure(args: argparse.Namespace, llm: Any) -> dict[str, Any]:
         "latencies": latencies,
         "percentiles": percentiles(latencies),
         "latency": spread(latencies),
+        "cores_of_others": others.cores(),
         "one_stream": {
             "seconds_for_1": for_one,
             "seconds_for_all": for_all,
@@ -116,3 +121,5 @@ def _print(result: dict[str, Any]) -> None:
         rows["one stream"] = f"{rate:.1f} tokens/s"
     rows["memory"] = f"{result['peak_memory_bytes'] / (1 << 20):,.0f} MiB at its peak, all processes"
     print(table(rows), flush=True)
+    if warning := busy(result["cores_of_others"]):
+        print(warning, file=sys.stderr)

@@ -32,9 +32,10 @@ class Startup:
     """A fresh process for every start, from nothing to the first token."""
 
     about = (
-        "Starts the engine in fresh processes and measures the seconds to the first token, as a script would have\n"
-        "it: Python, imports, the engine, one prompt. Cold starts have an empty cache of plugins, and the model's\n"
-        "files are dropped from the system's page cache where it allows that; warm starts have both."
+        "Starts the engine in fresh processes and measures the seconds to the first token, as a script would "
+        "have it: Python, imports, the engine, one prompt. Cold starts have an empty cache of plugins, and "
+        "the model's files are dropped from the system's page cache where it allows that; warm starts have "
+        "both."
     )
     examples = (
         ("bench startup SmolLM2-135M-Instruct", "3 cold starts, 1 to warm up, 3 warm ones"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from vllm_core.cli.bench import versus
 from vllm_core.cli.bench.engine import add_flags, check_counts, check_fits, engine, generate, settings
-from vllm_core.cli.bench.figures import percentiles, spread, table
+from vllm_core.cli.bench.figures import busy, percentiles, spread, table
+from vllm_core.cli.bench.peers.measure import Others
 from vllm_core.cli.bench.progress import requests_bar
 from vllm_core.cli.bench.record import add_output_flag, kept, record, write
 from vllm_core.cli.bench.workload import Workload, from_file, random_workload
@@ -22,9 +24,9 @@ class Throughput:
     """All requests at once; tokens and requests a second."""
 
     about = (
-        "Gives a batch of requests to the engine at once and measures what gets done. Greedy, every output as\n"
-        "long as asked for, prefix caching off unless it is asked for. A run is repeated with other random ids;\n"
-        "figures are of the median run. Any setting of the engine works."
+        "Gives a batch of requests to the engine at once and measures what gets done. Greedy, every output as "
+        "long as asked for, prefix caching off unless it is asked for. A run is repeated with other random "
+        "ids; figures are of the median run. Any setting of the engine works."
     )
     examples = (
         ("bench throughput SmolLM2-135M-Instruct", "32 requests of 128 + 128 tokens"),
@@ -90,6 +92,7 @@ def _workload(args: argparse.Namespace, llm: Any) -> Workload:
 def _measure(args: argparse.Namespace, llm: Any, work: Workload) -> dict[str, Any]:
     """vLLM's keys, of the median run; and ours."""
     text = not args.disable_detokenize and llm.built.tokenizer is not None
+    others = Others()
     seconds, first, whole = [], [], []
     for run in range(-args.num_iters_warmup, args.num_iters):
         bar = requests_bar("warming up" if run < 0 else f"run {run + 1} of {args.num_iters}")
@@ -115,6 +118,7 @@ def _measure(args: argparse.Namespace, llm: Any, work: Workload) -> dict[str, An
         "total_prompt_tokens": num_in,
         "total_output_tokens": num_out,
         "elapsed_times": seconds,
+        "cores_of_others": others.cores(),
         "elapsed": spread(seconds),
         "percentiles": percentiles(seconds),
         "first_token_seconds": spread(first),
@@ -138,3 +142,5 @@ def _print(result: dict[str, Any]) -> None:
         if found:
             rows[name] = f"p50 {found['p50']:.3f}, p90 {found['p90']:.3f}, p99 {found['p99']:.3f} s"
     print(table(rows), flush=True)
+    if warning := busy(result["cores_of_others"]):
+        print(warning, file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from vllm_core.cli.bench.figures import busy
 from vllm_core.cli.bench.latency import decode_rate
 from vllm_core.cli.bench.peers.measure import RESULT
 from vllm_core.cli.bench.workload import Workload, random_workload
@@ -99,7 +100,7 @@ def own_streams(llm: Any, job: dict[str, Any]) -> dict[str, Any]:
         return sum(len(output.outputs[0].token_ids) for output in generate(llm, prompts, wanted))
 
     found = load(run, {"warmup": [], "runs": [], "output_lens": [], **job})
-    del found["elapsed_times"]
+    del found["elapsed_times"], found["cores_of_others"]
     return found | {"decode_tokens_per_second": _decode(found)}
 
 
@@ -130,6 +131,8 @@ def compare(
     }
     figures = {name: {"own": a, "peer": b, "ratio": a / b if a and b else None} for name, (a, b) in rows.items()}
     _print(figures, f"{peer.name} {found['version']}")
+    if warning := busy(found["cores_of_others"]):
+        print(f"{peer.name}: {warning}", file=sys.stderr)
     return {"peer": peer.name, "python": peer.python, "figures": figures, "own_start": begun["start_seconds"], **found}
 
 

@@ -20,6 +20,17 @@ __all__ = ["Doctor"]
 class Doctor:
     """Look at the machine, torch, the plugins and the settings; with MODEL, at what it would take to serve it."""
 
+    about = (
+        "Looks at the machine, torch, the devices, the plugins and the settings, and says what is wrong and "
+        "what helps. With MODEL also whether it would start; no weight is read or downloaded. Exit code 1 if "
+        "something fails."
+    )
+    examples = (
+        ("doctor", "this machine"),
+        ("doctor ./my-model --max-model-len 32000", "would this start?"),
+        ("doctor --json", "for programs"),
+    )
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="as JSON")
         add_engine_flags(parser, optional=True)

@@ -25,6 +25,35 @@ RESULT = "RESULT "  # before the JSON of the result, on standard output
 Generate = Callable[[list[list[int]], list[int]], int]  # (prompts, output_lens) -> tokens that came out
 
 
+class Others:
+    """Cores that processes outside this one and its children use, from the making of it."""
+
+    def __init__(self) -> None:
+        self._begun, self._used = time.time(), _used_by_others()
+
+    def cores(self) -> float | None:
+        """None where the system does not tell."""
+        now = _used_by_others()
+        if now is None or self._used is None:
+            return None
+        return max(0.0, now - self._used) / (time.time() - self._begun)
+
+
+def _used_by_others() -> float | None:
+    """Seconds of processors since the machine started."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        own = 0
+        for pid in _tree():
+            try:
+                own += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+            except OSError:
+                continue  # it has ended
+        return (sum(ticks) - ticks[3] - ticks[4] - own) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def load(generate: Generate, job: dict[str, Any], tick: Callable[[], Any] = lambda: None) -> dict[str, Any]:
     """Seconds of every run and stream. ``tick`` is called after each."""
     lens, long = job["output_lens"], job["stream_len"]
@@ -38,6 +67,7 @@ def load(generate: Generate, job: dict[str, Any], tick: Callable[[], Any] = lamb
         tick()
         return seconds
 
+    others = Others()
     for prompts in job["warmup"]:
         timed(prompts, lens)
     elapsed = [timed(prompts, lens) for prompts in job["runs"]]
@@ -45,17 +75,14 @@ def load(generate: Generate, job: dict[str, Any], tick: Callable[[], Any] = lamb
         timed([job["streams"][0]], [long])
     one = [timed([prompt], [1]) for prompt in job["streams"][1:]]
     full = [timed([prompt], [long]) for prompt in job["streams"][1:]]
-    return {"elapsed_times": elapsed, "seconds_for_1": one, "seconds_for_all": full, "stream_len": long}
+    found = {"elapsed_times": elapsed, "seconds_for_1": one, "seconds_for_all": full, "stream_len": long}
+    return {**found, "cores_of_others": others.cores()}
 
 
 def peak_memory() -> int:
     """Bytes: the peaks of this process and of all below it, added up. Pages that they share count for each."""
     try:
-        tree = {os.getpid()}
-        parents = _parents()
-        while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
-            tree |= more
-        return sum(map(_peak, tree))
+        return sum(map(_peak, _tree()))
     except OSError:  # no /proc
         import resource
 
@@ -63,6 +90,14 @@ def peak_memory() -> int:
         return scale * sum(
             resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
+
+
+def _tree() -> set[int]:
+    """This process and all below it."""
+    tree, parents = {os.getpid()}, _parents()
+    while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    return tree
 
 
 def _parents() -> dict[int, int]:
