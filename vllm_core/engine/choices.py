@@ -91,7 +91,8 @@ def choose_quantization(selector: Selector, settings: EngineSettings, config: Ma
         return None
     query = QuantizationQuery(method=method, config=details, dtype=dtype, device=device)
     asked_by = "--quantization" if settings.quantization else "quantization_config of the checkpoint"
-    return selector.choose("quantization_method", query, method, asked_by=asked_by).load()(dict(details))
+    decision = selector.choose("quantization_method", query, method, asked_by=asked_by)
+    return decision.load()({**decision.offer.options, **details})
 
 
 def choose_proposer(

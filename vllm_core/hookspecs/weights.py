@@ -39,8 +39,8 @@ def quantization_method(query: QuantizationQuery, settings: Any) -> Offer | Refu
     query    ``method``: "quant_method" there, or the user's; ``config`` the whole table, {}
              for quantizing while loading; ``dtype`` of the activations; ``device``.
     Returns  ``Offer`` whose target has the contract ``interfaces.quantization.Quantization``:
-             made from ``config``, it names for each matrix the parameters, how they shard,
-             and the product. ``Refusal`` when the method is this plugin's and the device or a
+             made from ``Offer.options`` and ``config`` over them, it names for each matrix the
+             parameters, how they shard, and the product. ``Refusal`` when the method is this plugin's and the device or a
              field of ``config`` rules it out; ``None`` for other methods.
              For experts ``gives={"moe.weights": (format, ...)}`` states the layouts it makes.
     Choice   The highest rank wins; within a rank ``prefer.quantization_method``, then recorded

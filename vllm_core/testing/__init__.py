@@ -6,13 +6,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm_core.testing.attention import AttentionConformance
     from vllm_core.testing.model import ModelConformance
+    from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
+    from vllm_core.testing.reasoning_parser import ReasoningParserConformance
+    from vllm_core.testing.tool_parser import ToolParserConformance
 
 _KITS = {
     "AttentionConformance": "attention",
     "ModelConformance": "model",
+    "QuantizationConformance": "quantization",
+    "QuantizationScheme": "quantization",
+    "ReasoningParserConformance": "reasoning_parser",
+    "ToolParserConformance": "tool_parser",
 }
 
-__all__ = ["AttentionConformance", "ModelConformance"]
+__all__ = [
+    "AttentionConformance",
+    "ModelConformance",
+    "QuantizationConformance",
+    "QuantizationScheme",
+    "ReasoningParserConformance",
+    "ToolParserConformance",
+]
 
 
 def __getattr__(name: str):
