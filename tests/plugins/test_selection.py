@@ -188,6 +188,22 @@ def test_recorded_figures_decide_where_prefer_does_not_and_only_for_their_device
     assert Selector(catalog, CPU, prefer={HOOK: ["x"]}).choose(HOOK, QUERY).offer.name == "x"
 
 
+def test_at_the_lowest_rank_the_cores_own_offer_goes_before_a_plugins_unless_something_tells_them_apart():
+    plugins = [plugin("a", offer("x", Rank.REFERENCE)), plugin("core", offer("own", Rank.REFERENCE))]
+    decision = Selector(catalog_of(*plugins)).choose(HOOK, QUERY)
+    assert (decision.offer.name, decision.why) == ("own", "the core's own before a plugin's of the lowest rank")
+    assert Selector(catalog_of(*plugins), prefer={HOOK: ["x"]}).choose(HOOK, QUERY).offer.name == "x"
+    shape = figures.shape_class(QUERY)
+    for name, seconds in (("x", 1e-3), ("own", 2e-3)):
+        figures.record(HOOK, name, CPU, shape, seconds)
+    assert Selector(catalog_of(*plugins), CPU).choose(HOOK, QUERY).offer.name == "x"
+    with pytest.raises(Ambiguous):
+        Selector(catalog_of(*plugins, plugin("b", offer("y")), plugin("c", offer("z")))).choose(HOOK, QUERY)
+    same = [plugin("a", offer("x")), plugin("core", offer("own"))]
+    with pytest.raises(Ambiguous):
+        Selector(catalog_of(*same)).choose(HOOK, QUERY)
+
+
 def test_two_owners_of_one_name_are_an_error_only_when_it_is_asked_for():
     plugins = [plugin("a", offer("x")), plugin("b", offer("x", Rank.REFERENCE)), plugin("c", offer("y", Rank.TUNED))]
     assert Selector(catalog_of(*plugins)).choose(HOOK, QUERY).offer.name == "y"

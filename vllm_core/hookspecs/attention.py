@@ -33,7 +33,8 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
     Choice   Every implementation is asked. A backend named by the user must offer or startup
              fails with its reason. Otherwise the highest rank (REFERENCE < PORTABLE < TUNED)
              wins, among sets that agree on a layout; within a rank the user's ``prefer``
-             list, then recorded figures, then an error naming both and the line that decides.
+             list, then recorded figures, then (at REFERENCE) the core's own, then an error
+             naming both and the line that decides.
     Errors   An exception counts as ``Refusal``, unless the user named the plugin: then it is
              raised, with the plugin's name and version.
     Since    Hook API 1. Arguments may be added; implementations name only those they use.

@@ -1,4 +1,7 @@
-"""The order among offers for one question: rank, then ``prefer``, then recorded figures."""
+"""The order among offers for one question: rank, then ``prefer``, then recorded figures.
+
+Where these tell nothing apart at the lowest rank, the core's own offer goes first.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from vllm_core.interfaces.device import Device
 from vllm_core.plugin import Rank
 from vllm_core.plugins import figures
 from vllm_core.plugins.decision import Answer, Question
+from vllm_core.plugins.records import CORE
 
 __all__ = ["FIRST", "Candidate", "order"]
 
@@ -28,6 +32,11 @@ class Candidate:
     preferred: int | None = None  # position in the prefer list
     seconds: float | None = None  # recorded figure
 
+    @property
+    def is_own_reference(self) -> bool:
+        """The core's own, of the lowest rank: a plugin that claims no more than that does not replace it by itself."""
+        return self.rank == Rank.REFERENCE and self.answer.plugin == CORE
+
     def beats(self, other: Candidate) -> str:
         """Why this one goes before another, in words."""
         if self.rank == FIRST != other.rank:
@@ -40,6 +49,8 @@ class Candidate:
             return "named in prefer" if other.preferred is None else "earlier in prefer"
         if self.seconds is not None and other.seconds is not None:
             return f"recorded figures: {self.seconds:.3g} s against {other.seconds:.3g} s"
+        if self.is_own_reference:
+            return "the core's own before a plugin's of the lowest rank"
         return "the set with it is better"
 
 
@@ -72,6 +83,9 @@ def order(
                 tier += i > 0 and candidate.seconds != group[i - 1].seconds
                 ordered.append(attrs.evolve(candidate, tier=tier))
         else:
-            ordered += [attrs.evolve(c, tier=tier, seconds=None) for c in group]
+            own = [c for c in group if c.is_own_reference]
+            for equal in (own, [c for c in group if c not in own]):
+                ordered += [attrs.evolve(c, tier=tier, seconds=None) for c in equal]
+                tier += bool(equal)
         tier += 1
     return ordered
