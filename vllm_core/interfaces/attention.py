@@ -85,7 +85,17 @@ class AttentionBackend(Protocol):
 
 
 class BoundAttention(Protocol):
-    """What a layer keeps: its backend, its pages and its group, ready to call."""
+    """What a layer keeps: its backend, its pages and its group, ready to call.
+
+    A fused layer may take it apart: ``backend.attend(q, pages, *of(batch))`` is what a call does
+    after writing.
+    """
+
+    backend: Any  # AttentionBackend
+    pages: tuple[Tensor, ...]  # another tuple when the caches were made anew
+
+    def of(self, batch: Any) -> tuple[AttentionStep, Any]:
+        """This layer's view of the step, and its backend's metadata."""
 
     def __call__(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, batch: Any, sinks: Tensor | None = None

@@ -33,11 +33,14 @@ class Rotary(Layer):
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """x [T, heads, head_dim], may be overwritten -> the same, rotated."""
-        cos, sin = batch.shared.get(self.key) or self._rows(batch)
+        cos, sin = self.rows(batch)
         return self.rotate(x, cos, sin, self.interleaved)
 
-    def _rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """cos and sin [T, rotary_dim / 2] of this step, looked up once for all layers."""
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """cos and sin, float32 [T, rotary_dim / 2], of this step, looked up once for all layers."""
+        return batch.shared.get(self.key) or self._look_up(batch)
+
+    def _look_up(self, batch: Batch) -> tuple[Tensor, Tensor]:
         table, positions = self.table, batch.positions
         if positions.dim() == 1:
             rows = torch.index_select(table.cos, 0, positions), torch.index_select(table.sin, 0, positions)

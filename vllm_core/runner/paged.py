@@ -35,12 +35,14 @@ class PagedAttention:
     def __call__(
         self, q: Tensor, k: Tensor | None, v: Tensor | None, batch: Batch, sinks: Tensor | None = None
     ) -> Tensor:
-        step, metadata = batch.attention[self.group], batch.metadata[self.group]
-        if self.part is not None:
-            metadata = metadata[self.part]
+        step, metadata = self.of(batch)
         if k is not None:
             self.write(k, v, self.pages, step)
         return self.attend(q, self.pages, step, metadata, sinks)
+
+    def of(self, batch: Batch) -> tuple[AttentionStep, Any]:
+        metadata = batch.metadata[self.group]
+        return batch.attention[self.group], metadata if self.part is None else metadata[self.part]
 
     def attach(self, pages: tuple[Tensor, ...]) -> None:
         self.pages = pages

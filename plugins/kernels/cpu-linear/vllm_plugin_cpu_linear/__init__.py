@@ -19,7 +19,7 @@ def op_kernel(query: OpQuery) -> Offer | Refusal | None:
         return None
     if reason := _refusal(query.dtype):
         return Refusal(reason, name="onednn", remedy="the core's own product serves it")
-    return Offer(name="onednn", target="vllm_plugin_cpu_linear.kernel:PackedLinear", rank=Rank.TUNED)
+    return Offer(name="onednn", target="vllm_plugin_cpu_linear.kernel:PackedLinear", rank=Rank.PORTABLE)
 
 
 def _refusal(dtype: str) -> str:

@@ -1,0 +1,117 @@
+// y = x W^T + b for row-major x [M, K] and W [N, K], as both lie in memory: nothing is packed.
+//
+// Each element is one dot product, summed over k in an order that depends on K alone: a row's result
+// does not depend on the rows beside it, nor on the number of threads.
+#pragma once
+#include <cstddef>
+
+#include "simd.h"
+#include "team.h"
+
+// rows x[0..MR) times rows w[0..NR), MR * NR <= 16 -> sums in vector element m * NR + n.
+template <class T, int MR, int NR>
+inline __m512 tile(const T* const* x, const T* const* w, long k, const T* soon) {
+  using D = Dot<T>;
+  __m512 acc[16];
+  for (auto& a : acc) a = _mm512_setzero_ps();
+  long i = 0;
+  for (; i + D::lanes <= k; i += D::lanes) {
+    typename D::Vector wv[NR];
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) {
+      wv[n] = D::load(w[n] + i);
+      if (MR <= 4 && soon) _mm_prefetch(reinterpret_cast<const char*>(soon + n * k + i), _MM_HINT_T0);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const auto xv = D::load(x[m] + i);
+#pragma GCC unroll 16
+      for (int n = 0; n < NR; ++n) acc[m * NR + n] = D::add(acc[m * NR + n], xv, wv[n]);
+    }
+  }
+  if (i < k) {
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 16
+      for (int n = 0; n < NR; ++n)
+        acc[m * NR + n] = D::add(acc[m * NR + n], D::load_first(x[m] + i, k - i), D::load_first(w[n] + i, k - i));
+  }
+  return sum_lanes(acc);
+}
+
+template <class T>
+struct Matrix {  // W [n, k] and an optional bias [n]
+  const T* w;
+  const T* bias;
+  long n, k;
+};
+
+// y[0..MR) x [n0, n0 + NR): stores what lies below n_end.
+template <class T, int MR, int NR>
+inline void tile_at(const T* const* x, const Matrix<T>& a, long n0, long n_end, T* y, long ldy, bool prefetch) {
+  const T* w[NR];
+  for (int n = 0; n < NR; ++n) w[n] = a.w + std::min(n0 + n, n_end - 1) * a.k;
+  __m512 v = tile<T, MR, NR>(x, w, a.k, prefetch ? a.w + (n0 + NR) * a.k : nullptr);
+  const int width = static_cast<int>(std::min<long>(NR, n_end - n0));
+  if (a.bias) {
+    alignas(64) float b[16] = {};
+    for (int i = 0; i < MR * NR; ++i)
+      if (i % NR < width) b[i] = sum(load(a.bias + n0 + i % NR, 1));
+    v = _mm512_add_ps(v, _mm512_load_ps(b));
+  }
+  if (MR == 1) return store(y + n0, v, first(width));
+  alignas(64) T row[16];
+  store(row, v);
+  if (width == NR) {
+    for (int m = 0; m < MR; ++m) __builtin_memcpy(y + m * ldy + n0, row + m * NR, NR * sizeof(T));
+  } else {
+    for (int m = 0; m < MR; ++m) __builtin_memcpy(y + m * ldy + n0, row + m * NR, width * sizeof(T));
+  }
+}
+
+template <class T, int MR, int NR>
+inline void rows_by_columns(const T* x, long ldx, const Matrix<T>& a, Range n, T* y, long ldy) {
+  const T* rows[MR];
+  for (int m = 0; m < MR; ++m) rows[m] = x + m * ldx;
+  for (long n0 = n.begin; n0 < n.end; n0 += NR) tile_at<T, MR, NR>(rows, a, n0, n.end, y, ldy, true);
+}
+
+// y [m, n.begin..n.end) = x [m, k] W^T + b by the calling thread.
+template <class T>
+void gemm(const T* x, long ldx, long m, const Matrix<T>& a, Range n, T* y, long ldy) {
+  if (m == 1) return rows_by_columns<T, 1, 16>(x, ldx, a, n, y, ldy);
+  if (m == 2) return rows_by_columns<T, 2, 8>(x, ldx, a, n, y, ldy);
+  if (m == 3) return rows_by_columns<T, 3, 4>(x, ldx, a, n, y, ldy);
+  // Four rows of W stay in the first cache while all rows of x pass them; so many of x stay in the second.
+  const long most = std::max<long>(4, (512 << 10) / (a.k * sizeof(T)) / 4 * 4);
+  for (long m0 = 0; m0 < m; m0 += most) {
+    const long m1 = std::min(m, m0 + most);
+    for (long n0 = n.begin; n0 < n.end; n0 += 4) {
+      long i = m0;
+      for (; i + 4 <= m1; i += 4) {
+        const T* rows[4] = {x + i * ldx, x + (i + 1) * ldx, x + (i + 2) * ldx, x + (i + 3) * ldx};
+        tile_at<T, 4, 4>(rows, a, n0, n.end, y + i * ldy, ldy, i == m0);
+      }
+      if (i < m1) {
+        const T* last = x + (m1 - 1) * ldx;
+        const T* rows[3] = {x + i * ldx, i + 1 < m1 ? x + (i + 1) * ldx : last, last};
+        if (m1 - i == 1) tile_at<T, 1, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
+        if (m1 - i == 2) tile_at<T, 2, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
+        if (m1 - i == 3) tile_at<T, 3, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
+      }
+    }
+  }
+}
+
+constexpr long kManyRows = 128;  // from so many on, threads share the rows and not the columns
+
+template <class T>
+void gemm_shared(const T* x, long ldx, long m, const Matrix<T>& a, T* y, long ldy, int rank, int size) {
+  if (m >= kManyRows) {
+    const Range r = share(m, rank, size, 4);
+    if (r.begin < r.end) gemm(x + r.begin * ldx, ldx, r.end - r.begin, a, Range{0, a.n}, y + r.begin * ldy, ldy);
+  } else {
+    const Range r = share(a.n, rank, size, 16);
+    if (r.begin < r.end) gemm(x, ldx, m, a, r, y, ldy);
+  }
+}
