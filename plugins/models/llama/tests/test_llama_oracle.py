@@ -36,11 +36,14 @@ class TestLlama(ModelConformance):
     architecture = "LlamaForCausalLM"
     config = BASE
     variants = {
-        "biases": {"attention_bias": True, "mlp_bias": True},
+        # Apart, so that one field taken for the other shows.
+        "attention biases": {"attention_bias": True},
+        "mlp biases": {"mlp_bias": True},
         "tied": {"tie_word_embeddings": True},
         "llama3": {"rope_parameters": LLAMA3},
         "one kv head": {"num_key_value_heads": 1},
         "no grouping": {"num_key_value_heads": 6},
+        "hidden size over heads": {"head_dim": 8},
         "gelu": {"hidden_act": "gelu_pytorch_tanh"},
     }
     # In bfloat16 transformers itself is off by up to 0.032 of the range.
@@ -61,6 +64,10 @@ class TestLlama(ModelConformance):
         "mlp_bias": True,
         "tie_word_embeddings": True,
         "rope_parameters": [{"rope_type": "default", "rope_theta": 510.0}, LLAMA3],
+        "attention biases.attention_bias": False,
+        "mlp biases.mlp_bias": False,
+        "tied.tie_word_embeddings": False,
+        "gelu.hidden_act": "silu",
         "llama3.rope_parameters": [LLAMA3 | {field: LLAMA3[field] * 1.5} for field in LLAMA3_FIELDS],
     }
     cannot = {
@@ -73,6 +80,17 @@ class TestLlama(ModelConformance):
         scaling = {name: value for name, value in LLAMA3.items() if name != "rope_theta"}
         older = case.serve(rope_parameters=None, rope_theta=LLAMA3["rope_theta"], rope_scaling=scaling)
         case.agree_on(older, case.prompt(64), "rope_theta and rope_scaling")
+
+    def test_what_early_configs_lack_follows_from_the_heads(self, cases):
+        """Llama 2 has as many heads of keys as of queries, which share the hidden size."""
+        for name, field in (("no grouping", "num_key_value_heads"), ("hidden size over heads", "head_dim")):
+            case = cases[name]
+            case.agree_on(case.serve(**{field: None}), case.prompt(64), f"without {field}")
+
+    def test_llama3s_frequencies_are_this_packages_own_whoever_else_offers_rope_variants(self, cases):
+        decisions = cases["llama3"].served.resolved.selector.decisions
+        chosen = {(d.provided.entry.name, d.provided.distribution) for d in decisions if d.hook == "rope_variant"}
+        assert chosen == {("llama3", "vllm-plugin-llama")}
 
 
 def test_a_missing_field_is_named():

@@ -23,6 +23,7 @@ class TestMistral(ModelConformance):
     }
     variants = {
         "no window": {"sliding_window": None},
+        "hidden size over heads": {"head_dim": 8},
         "tied": {"tie_word_embeddings": True},
     }
     # In bfloat16 transformers itself is off by up to 0.016 of the range.
@@ -49,6 +50,10 @@ class TestMistral(ModelConformance):
         "tensor parallel, pipeline parallel": "the engine runs one rank so far",
         "consolidated.safetensors with params.json": "Mistral's own format has no reader yet",
     }
+
+    def test_a_config_without_head_dim_shares_the_hidden_size(self, cases):
+        case = cases["hidden size over heads"]
+        case.agree_on(case.serve(head_dim=None), case.prompt(64), "without head_dim")
 
     def test_a_null_window_keeps_all_keys_and_values(self, cases):
         for name, kind in (("base", SlidingWindowCache), ("no window", FullAttentionCache)):
