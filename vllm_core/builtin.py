@@ -12,6 +12,7 @@ from vllm_core.interfaces.queries import (
     AttentionQuery,
     ChatQuery,
     ExecutorQuery,
+    ParserQuery,
     PlatformQuery,
     RopeQuery,
     SamplerQuery,
@@ -40,6 +41,8 @@ def provides() -> list[Provides]:
         Provides("scheduler_policy", "fcfs", "first come, first served"),
         Provides("scheduler_policy", "priority", "smaller priorities first, at the expense of what runs"),
         Provides("sampler", "reference", "plain torch on any device"),
+        Provides("tool_parser", "none", "answers are left as they are"),
+        Provides("reasoning_parser", "none", "answers are left as they are"),
     ]
 
 
@@ -117,3 +120,19 @@ def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
 @hookimpl
 def sampler(query: SamplerQuery) -> Offer | Refusal | None:
     return Offer(name="reference", target="vllm_core.runner.sampler:ReferenceSampler", rank=Rank.REFERENCE)
+
+
+@hookimpl
+def tool_parser(query: ParserQuery) -> Offer | None:
+    return _no_parser(query)
+
+
+@hookimpl
+def reasoning_parser(query: ParserQuery) -> Offer | None:
+    return _no_parser(query)
+
+
+def _no_parser(query: ParserQuery) -> Offer | None:
+    if query.name not in ("", "none"):
+        return None
+    return Offer(name="none", target="vllm_core.engine.parsers:no_parser", rank=Rank.REFERENCE)

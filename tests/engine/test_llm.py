@@ -52,6 +52,7 @@ def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **de
         max_step_tokens=64,
         tokenizer=Letters() if tokenizer else None,
         renderer=Render() if tokenizer else None,
+        parsers=None,
         eos_token_ids=(),
         policy=None,
         processors=(),

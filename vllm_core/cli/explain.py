@@ -29,6 +29,7 @@ class Explain:
         loaded = engine_settings(args)
         catalog = check_plugins(loaded)
         from vllm_core.engine.choose_text import choose_text
+        from vllm_core.engine.parsers import Parsers
         from vllm_core.engine.resolve import resolve
         from vllm_core.plugins.explain import explain, format_explain
 
@@ -36,7 +37,10 @@ class Explain:
         tell(resolved.warnings, known=catalog.notices)
         problem = ""
         if resolved.checkpoint.tokenizer or loaded.settings.tokenizer:
-            choose_text(resolved.selector, loaded.settings, resolved.checkpoint, resolved.build.model.config)
+            config = resolved.build.model.config
+            tokenizer, _ = choose_text(resolved.selector, loaded.settings, resolved.checkpoint, config)
+            if tokenizer is not None:
+                Parsers(resolved.selector, loaded.settings, tokenizer, config.get("architectures") or ()).choose()
         elif not loaded.settings.skip_tokenizer_init:
             problem = "the checkpoint has no tokenizer; --tokenizer names one, --skip-tokenizer-init goes without"
         decisions = resolved.selector.decisions

@@ -69,7 +69,7 @@ def engine(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
 class Streamed:
     """What a stream has shown."""
 
-    text: str = ""
+    text: str = ""  # where a parser told them apart, without the reasoning
     tokens: int = 0
     prompt_tokens: int = 0
     error: str = ""
@@ -78,6 +78,7 @@ class Streamed:
 def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
     """Print the answer as it comes, then a line of figures unless ``quiet``. Returns what was said."""
     shown = Streamed()
+    voices = Voices(quiet)
     begun = time.perf_counter()
     first = since_start = 0.0
     with closing(llm.stream(prompt, params)) as outputs:
@@ -85,8 +86,14 @@ def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
             completion = output.outputs[0]
             if not first and completion.token_ids:
                 first, since_start = time.perf_counter(), seconds_since_start()
-            print(completion.text[len(shown.text) :], end="", flush=True)
-            shown = Streamed(completion.text, len(completion.token_ids), len(output.prompt_token_ids))
+            text = completion.text
+            if completion.reasoning is not None and completion.delta is not None:
+                text = completion.content or ""
+                voices.think(completion.delta.reasoning)
+                voices.say(completion.delta.content)
+            else:
+                print(text[len(shown.text) :], end="", flush=True)
+            shown = Streamed(text, len(completion.token_ids), len(output.prompt_token_ids))
             if completion.finish_reason == "error":
                 shown.error = getattr(output, "error", "") or "the request failed"
     print(flush=True)
@@ -95,6 +102,28 @@ def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
     if not quiet:
         print(_figures(shown, begun, first, time.perf_counter(), since_start), file=sys.stderr, flush=True)
     return shown
+
+
+@attrs.define
+class Voices:
+    """Reasoning and answer, apart: dimmed on a terminal, headed elsewhere, and only the answer if ``quiet``."""
+
+    quiet: bool
+    thinking: bool = False
+
+    def think(self, text: str) -> None:
+        if not text:
+            return
+        dim, head = sys.stdout.isatty(), "" if self.thinking else "[reasoning]\n"
+        self.thinking = True
+        if not self.quiet:
+            print(f"\x1b[2m{text}\x1b[22m" if dim else head + text, end="", flush=True)
+
+    def say(self, text: str) -> None:
+        if text and self.thinking:
+            between = "" if self.quiet else "\n\n" if sys.stdout.isatty() else "\n[answer]\n"
+            text, self.thinking = between + text.lstrip(), False
+        print(text, end="", flush=True)
 
 
 def _figures(shown: Streamed, begun: float, first: float, end: float, since_start: float) -> str:

@@ -40,6 +40,18 @@ class EngineSettings:
         group="model",
         help="A file with a Jinja template for conversations, or the template itself, instead of the model's own.",
     )
+    tool_call_parser: str | None = setting(
+        None,
+        group="model",
+        help="Parser of tool calls in answers to chats with tools, or none. Default: the one made for the model's chat"
+        " template, if it is installed.",
+    )
+    reasoning_parser: str | None = setting(
+        None,
+        group="model",
+        help="Parser that tells reasoning from the answer in chats, or none. Default: the one made for the model's chat"
+        " template, if it is installed.",
+    )
     revision: str | None = setting(
         None, group="model", help="Branch, tag or commit of a model on the Hub; refused for local files."
     )

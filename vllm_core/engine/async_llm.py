@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from vllm_core.config.engine import EngineSettings
@@ -10,6 +11,7 @@ from vllm_core.config.load import from_kwargs
 from vllm_core.engine import wire
 from vllm_core.engine.async_desk import AsyncDesk
 from vllm_core.engine.batch_call import priorities
+from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
@@ -98,14 +100,27 @@ class AsyncLLM:
         stream: bool = True,
         **options: Any,
     ) -> AsyncIterator[RequestOutput]:
-        """Answer a conversation; ``options`` are for the chat template, as in ``LLM.chat``."""
-        return self._desk.run(
+        """Answer a conversation; ``options`` are for the chat template, as in ``LLM.chat``.
+
+        Each output also has what the parsers made of its text, and in ``delta`` what of it is new.
+        """
+        parsing = None if self.text.parsers is None else self.text.parsers.for_chat(options)
+        params = self._defaults if sampling_params is None else sampling_params
+        outputs = self._desk.run(
             lambda name: read_chat(messages, self.text.tokenizer, self.text.renderer, name, options),
-            self._defaults if sampling_params is None else sampling_params,
+            params if parsing is None else parsing.prepare(params),
             request_id,
             priority=self._priority(priority),
             stream=stream,
         )
+        return outputs if parsing is None else self._parsed(outputs, parsing)
+
+    async def _parsed(
+        self, outputs: AsyncIterator[RequestOutput], parsing: ChatParsing
+    ) -> AsyncIterator[RequestOutput]:
+        async with aclosing(outputs):  # type: ignore[type-var]
+            async for output in outputs:
+                yield parsing.read(output)
 
     async def abort(self, request_id: str | Sequence[str]) -> None:
         """End requests; their iterations get a last output with finish_reason "abort". Unknown ids are ignored."""

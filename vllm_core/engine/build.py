@@ -9,6 +9,7 @@ import attrs
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.choose_text import choose_text
+from vllm_core.engine.parsers import Parsers
 from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
@@ -29,6 +30,7 @@ class BuiltEngine:
     max_step_tokens: int
     tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
     renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
+    parsers: Parsers | None  # of tool calls and reasoning, None without a tokenizer
     eos_token_ids: tuple[int, ...]
     policy: Any  # interfaces.scheduling.SchedulerPolicy
     processors: Sequence[Chosen]  # logits processors
@@ -46,16 +48,17 @@ class Text:
 
     tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
     renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
+    parsers: Parsers | None  # of tool calls and reasoning, None without a tokenizer
     eos_token_ids: tuple[int, ...]  # the model's and the tokenizer's
 
 
 def open_text(resolved: Resolved) -> Text:
-    """Read the tokenizer and its chat template."""
-    tokenizer, renderer = choose_text(
-        resolved.selector, resolved.settings, resolved.checkpoint, resolved.build.model.config
-    )
+    """Read the tokenizer and its chat template, and find the parsers that were named."""
+    selector, settings, config = resolved.selector, resolved.settings, resolved.build.model.config
+    tokenizer, renderer = choose_text(selector, settings, resolved.checkpoint, config)
+    parsers = None if tokenizer is None else Parsers(selector, settings, tokenizer, config.get("architectures") or ())
     of_tokenizer = tokenizer.eos_token_ids if tokenizer else ()
-    return Text(tokenizer, renderer, tuple(dict.fromkeys([*resolved.eos_token_ids, *of_tokenizer])))
+    return Text(tokenizer, renderer, parsers, tuple(dict.fromkeys([*resolved.eos_token_ids, *of_tokenizer])))
 
 
 def start_executor(resolved: Resolved) -> tuple[Executor, Capacity]:
@@ -84,6 +87,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         max_step_tokens=resolved.max_step_tokens,
         tokenizer=text.tokenizer,
         renderer=text.renderer,
+        parsers=text.parsers,
         eos_token_ids=text.eos_token_ids,
         policy=resolved.policy_target(),
         processors=resolved.build.processors,

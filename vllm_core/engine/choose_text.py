@@ -15,7 +15,10 @@ from vllm_core.plugins import Selector
 
 __all__ = ["choose_text", "read_template", "refuse_text_settings"]
 
-NEED_TOKENIZER = {"tokenizer": None, "tokenizer_mode": "auto", "tokenizer_revision": None, "chat_template": None}
+NEED_TOKENIZER = {
+    "tokenizer": None, "tokenizer_mode": "auto", "tokenizer_revision": None, "chat_template": None,
+    "tool_call_parser": None, "reasoning_parser": None,
+}  # fmt: skip
 """Settings that do nothing without a tokenizer, and the value that asks for nothing."""
 
 

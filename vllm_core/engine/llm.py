@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from vllm_core.config.engine import EngineSettings
@@ -18,6 +19,7 @@ from vllm_core.engine.batch_call import (
     sampling_each,
     tokenization,
 )
+from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.desk import Desk
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.local import LocalEngine
@@ -68,7 +70,7 @@ class LLM:
         self.built = built
         self.settings: EngineSettings = built.settings
         self.timings: dict[str, float] = built.timings  # seconds by stage of the start
-        self._tokenizer, self._renderer = built.tokenizer, built.renderer
+        self._tokenizer, self._renderer, self._parsers = built.tokenizer, built.renderer, built.parsers
         self._defaults = SamplingParams.from_defaults(built.generation_config)
         for unmet in unmet_defaults(built.generation_config):
             log.warning("%s", unmet)
@@ -121,6 +123,9 @@ class LLM:
         messages  [{"role": "user", "content": "..."}, ...]
         options   for the chat template: chat_template, chat_template_content_format, add_generation_prompt,
                   continue_final_message, tools, chat_template_kwargs, and whatever the template itself reads
+
+        Where the model has parsers (settings tool_call_parser and reasoning_parser), outputs have ``reasoning``,
+        ``content`` and, if there are tools, ``tool_calls`` beside the whole ``text``.
         """
         refuse_lora(lora_request)
         several = isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
@@ -130,6 +135,7 @@ class LLM:
             sampling_params,
             use_tqdm,
             priority,
+            self._parsing(options),
         )
 
     def stream(
@@ -141,24 +147,37 @@ class LLM:
         """
         name = self._desk.next_id()
         if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], dict) and "role" in prompt[0]:
-            read = self._render(prompt, name, options)
+            read, parsing = self._render(prompt, name, options), self._parsing(options)
         elif options:
             raise TypeError(f"{', '.join(options)}: options are for messages, and this prompt is none")
         else:
-            read = read_prompt(prompt, self._tokenizer, name)
+            read, parsing = read_prompt(prompt, self._tokenizer, name), None
         params = self._defaults if sampling_params is None else sampling_params
-        return self._outputs(self._desk.stream(name, read, params))
+        params = params if parsing is None else parsing.prepare(params)
+        return self._outputs(self._desk.stream(name, read, params), parsing)
 
-    def _outputs(self, stream: Iterator[RequestOutput]) -> Iterator[RequestOutput]:
+    def _outputs(self, stream: Iterator[RequestOutput], parsing: ChatParsing | None) -> Iterator[RequestOutput]:
         """As ``stream``; the iteration keeps this engine alive, even if nobody else does."""
-        yield from stream
+        with closing(stream):  # type: ignore[type-var]
+            for output in stream:
+                yield output if parsing is None else parsing.read(output)
 
     def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         """The prompt that ``chat`` makes of a conversation."""
         return render_chat(messages, self._renderer, options)
 
-    def _answer(self, prompts: list[Any], read: Read, params: Any, use_tqdm: Bar, priority: Any) -> list[RequestOutput]:
+    def _answer(
+        self,
+        prompts: list[Any],
+        read: Read,
+        params: Any,
+        use_tqdm: Bar,
+        priority: Any,
+        parsing: ChatParsing | None = None,
+    ) -> list[RequestOutput]:
         each = sampling_each(params, len(prompts), self._defaults)
+        if parsing is not None:
+            each = [parsing.prepare(wanted) for wanted in each]
         order = priorities(priority, len(prompts), self.settings.scheduling_policy)
         names = [self._desk.next_id() for _ in prompts]
         done: dict[str, RequestOutput] = {}
@@ -179,7 +198,10 @@ class LLM:
         finally:
             self._desk.forget(names)
             bar.close()
-        return [done[name] for name in names]
+        return [done[name] if parsing is None else parsing.read(done[name]) for name in names]
+
+    def _parsing(self, options: dict[str, Any]) -> ChatParsing | None:
+        return None if self._parsers is None else self._parsers.for_chat(options)
 
     def _render(self, messages: Any, name: str, options: dict[str, Any]) -> Prompt:
         return read_chat(messages, self._tokenizer, self._renderer, name, options)

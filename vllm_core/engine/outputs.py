@@ -5,8 +5,21 @@ from __future__ import annotations
 import attrs
 
 from vllm_core.engine.logprobs import Logprob
+from vllm_core.interfaces.tool_parser import ToolCall, ToolDelta
 
-__all__ = ["CompletionOutput", "Logprob", "RequestMetrics", "RequestOutput"]
+__all__ = ["CompletionOutput", "Logprob", "ParsedDelta", "RequestMetrics", "RequestOutput", "ToolCall", "ToolDelta"]
+
+
+@attrs.frozen(kw_only=True)
+class ParsedDelta:
+    """What parsers made of a piece of an output. A call's first part has its name and id."""
+
+    reasoning: str = ""
+    content: str = ""
+    calls: tuple[ToolDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.reasoning or self.content or self.calls)
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -20,6 +33,17 @@ class CompletionOutput:
     logprobs: list[dict[int, Logprob]] | None = None  # of each token: its own, and of the likeliest
     finish_reason: str | None = None  # "stop", "length", "abort", "error"; None while it runs
     stop_reason: int | str | None = None  # the stop token or stop string that was met
+
+    # Of chats, by the parsers of the model; ``text`` stays the whole of it.
+    reasoning: str | None = None  # None: no parser looked for it
+    content: str | None = None  # the answer: without reasoning and calls; None: no parser looked at the text
+    tool_calls: list[ToolCall] = attrs.field(factory=list)
+    delta: ParsedDelta | None = None  # what came since the output before this one, in a stream
+
+    @property
+    def reasoning_content(self) -> str | None:
+        """Another name of ``reasoning``."""
+        return self.reasoning
 
     @property
     def finished(self) -> bool:

@@ -35,8 +35,11 @@ LISTINGS: Final = frozenset({"provides", "settings", "models", "bundled_models",
 """Hooks without a query: every plugin is asked once, and all answers count."""
 
 SETTLED: Final = frozenset(
-    {"provides", "models", "weight_format", "attention_backend", "rope_variant", "draft_proposer", "platform"}
-)
+    {
+        "provides", "models", "weight_format", "attention_backend", "rope_variant", "draft_proposer", "platform",
+        "tool_parser", "reasoning_parser",
+    }
+)  # fmt: skip
 """Hooks with at least two implementations. All others are provisional: they may still change."""
 
 
@@ -45,6 +48,7 @@ ASKED: Final = frozenset(
         "provides", "settings", "models", "model", "bundled_models", "weight_format", "quantization_method",
         "attention_backend", "kv_cache_layout", "rope_variant", "op_kernel", "draft_proposer", "tokenizer",
         "chat_renderer", "platform", "executor", "scheduler_policy", "cli_commands", "sampler", "logits_processor",
+        "tool_parser", "reasoning_parser",
     }
 )  # fmt: skip
 """Hooks that this version asks. What a plugin offers through another one is shown as unused, never silently so."""

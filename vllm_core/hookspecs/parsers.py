@@ -22,7 +22,7 @@ def tool_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | None:
              calls at every cut. With ``name`` "" offer only if the template or architecture
              leaves no doubt; else ``None``.
     Choice   A named parser must be offered. Else the highest rank, ``prefer.tool_parser``,
-             then an error that lists the names.
+             then an error that lists the names. The core offers ``none`` at the lowest rank.
     Errors   An exception counts as ``Refusal``, unless the parser was named. An exception
              while parsing belongs to that request; its text is then given unparsed.
     Since    Hook API 1.
@@ -42,7 +42,7 @@ def reasoning_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | Non
              ``interfaces.reasoning_parser.ReasoningParser``. With ``name`` "" offer only if
              the template or architecture leaves no doubt; else ``None``.
     Choice   A named parser must be offered. Else the highest rank, ``prefer.reasoning_parser``,
-             then an error that lists the names.
+             then an error that lists the names. The core offers ``none`` at the lowest rank.
     Errors   An exception counts as ``Refusal``, unless the parser was named. An exception
              while parsing belongs to that request; its text is then given unparsed.
     Since    Hook API 1.

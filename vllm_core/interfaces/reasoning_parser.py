@@ -24,6 +24,12 @@ class ReasoningParser(Protocol):
     def __init__(self, tokenizer: Tokenizer, options: dict[str, Any]) -> None:
         """``options``: the request's chat template arguments (``{"enable_thinking": False}``)."""
 
+    def prepare(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Change how the request is run, e.g. keep special tokens in its text. Returns the options to use.
+
+        options   fields of SamplingParams: ``{"skip_special_tokens": True, ...}``
+        """
+
     def starts_inside(self, prompt_ids: Sequence[int]) -> bool:
         """Whether the prompt leaves the output inside the reasoning. Called first, once."""
 
@@ -34,7 +40,10 @@ class ReasoningParser(Protocol):
         """The whole output of a request."""
 
     def feed(self, text: str, ids: Sequence[int]) -> ReasoningParse:
-        """The next piece of output; cut anywhere, also inside a marker, which is then held back."""
+        """The next piece of output; cut anywhere, also inside a marker, which is then held back.
+
+        ids   of the tokens that the piece came with; text and tokens do not end at the same places
+        """
 
     def finish(self) -> ReasoningParse:
         """The output has ended: give what was held back.

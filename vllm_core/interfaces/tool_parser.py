@@ -12,11 +12,15 @@ from vllm_core.interfaces.tokenizer import Tokenizer
 
 @attrs.frozen(kw_only=True)
 class ToolCall:
-    """A whole call. ``arguments`` is JSON text, as the model wrote it or made from its own format."""
+    """A call. ``arguments`` is JSON text, as the model wrote it or made from its own format.
+
+    If the output ended within the arguments, or they turned out to be no JSON, it is the beginning
+    of them that was given out by then, which no reader of JSON accepts.
+    """
 
     name: str
     arguments: str
-    id: str = ""  # "": the server makes one
+    id: str = ""  # "": the core makes one
 
 
 @attrs.frozen(kw_only=True)
@@ -44,13 +48,23 @@ class ToolParser(Protocol):
         """``tools`` as in the request: ``{"type": "function", "function": {"name": ..., "parameters": ...}}``."""
 
     def prepare(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Change how the request is run, e.g. keep special tokens in its text. Returns ``options``."""
+        """Change how the request is run, e.g. keep special tokens in its text. Returns the options to use.
+
+        options   fields of SamplingParams: ``{"skip_special_tokens": True, ...}``
+        """
 
     def parse(self, text: str) -> ToolParse:
-        """The whole output of a request. Text that is no well-formed call stays content."""
+        """The whole output of a request. Text that is no well-formed call stays content.
+
+        All of the text is in the result: what is neither markup of a call nor part of one is content. White
+        space beside a call may be left out.
+        """
 
     def feed(self, text: str, ids: Sequence[int]) -> ToolParse:
-        """The next piece of output; cut anywhere, also inside a marker, which is then held back."""
+        """The next piece of output; cut anywhere, also inside a marker, which is then held back.
+
+        ids   of the tokens that the piece came with; text and tokens do not end at the same places
+        """
 
     def finish(self) -> ToolParse:
         """The output has ended: give what was held back.

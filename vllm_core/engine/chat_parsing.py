@@ -1,0 +1,75 @@
+"""The parsers of a chat at its outputs, which hold the whole text each time."""
+
+from __future__ import annotations
+
+import attrs
+
+from vllm_core.engine.outputs import CompletionOutput, ParsedDelta, RequestOutput
+from vllm_core.engine.parsing import Made, OutputParser, warn
+from vllm_core.engine.sampling_params import SamplingParams
+
+__all__ = ["ChatParsing"]
+
+
+@attrs.define(slots=True)
+class _Reading:
+    """One output of a request, and how far it has been read."""
+
+    parser: OutputParser
+    characters: int = 0  # of the text, read
+    tokens: int = 0
+    over: bool = False
+
+    def go_on(self, completion: CompletionOutput) -> ParsedDelta:
+        if self.over:
+            return ParsedDelta()
+        text, ids = completion.text[self.characters :], completion.token_ids[self.tokens :]
+        self.characters, self.tokens = len(completion.text), len(completion.token_ids)
+        news = self.parser.feed(text, ids)
+        if not completion.finished:
+            return news
+        self.over = True
+        last = self.parser.finish()
+        return ParsedDelta(
+            reasoning=news.reasoning + last.reasoning,
+            content=news.content + last.content,
+            calls=news.calls + last.calls,
+        )
+
+
+class ChatParsing:
+    """Reads the answers of one call of ``chat``, those to each of its conversations."""
+
+    def __init__(self, tool: Made | None, reasoning: Made | None) -> None:
+        self._tool, self._reasoning = tool, reasoning
+        self._open: dict[tuple[str, int], _Reading] = {}
+
+    def prepare(self, params: SamplingParams) -> SamplingParams:
+        """How the request must be run for the parsers to see what they look for."""
+        for made in (self._reasoning, self._tool):
+            if made is None:
+                continue
+            try:
+                fields = {a.name: getattr(params, a.name) for a in attrs.fields(SamplingParams)}
+                wanted = made.make().prepare(dict(fields))
+                params = attrs.evolve(params, **{k: v for k, v in wanted.items() if v != fields.get(k, made)})
+            except Exception as error:
+                warn("of a chat", made, error)
+        return params
+
+    def read(self, output: RequestOutput) -> RequestOutput:
+        """Add to an output what its text says. Outputs of a request must come in order; some may be left out."""
+        for completion in output.outputs:
+            key = (output.request_id, completion.index)
+            reading = self._open.get(key)
+            if reading is None:
+                parser = OutputParser(self._tool, self._reasoning, output.prompt_token_ids, output.request_id)
+                reading = self._open[key] = _Reading(parser)
+            completion.delta = reading.go_on(completion)
+            parser = reading.parser
+            completion.reasoning, completion.content = parser.reasoning, parser.content
+            completion.tool_calls = parser.tool_calls
+        if output.finished:
+            for completion in output.outputs:
+                self._open.pop((output.request_id, completion.index), None)
+        return output

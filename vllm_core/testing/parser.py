@@ -1,0 +1,126 @@
+"""What the conformance of tool parsers and of reasoning parsers share. docs/conformance.md says how to use it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from vllm_core.interfaces.queries import ParserQuery
+from vllm_core.plugins import Decision, Selector, load_catalog, read_policy
+from vllm_core.testing.cuts import Pieces, TinyTokenizer, by_tokens, tiny_tokenizers, work
+from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
+
+__all__ = ["ParserConformance", "words"]
+
+SIZE = 250  # repetitions of the shorter text whose work is counted; the longer one has four times as many
+_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|[a-z\"\\/])")
+_WORD = re.compile(r"[A-Za-z0-9]{3,}|[^\x00-\x7f]")
+
+
+def words(text: str) -> Counter[str]:
+    """What must not get lost of a text: words and characters beyond ASCII. JSON may escape the latter."""
+    return Counter(_WORD.findall(_ESCAPE.sub(" ", text)))
+
+
+class ParserConformance:
+    """What both kinds have; see the subclasses."""
+
+    hook: ClassVar[str]
+    parser: ClassVar[str]
+    markers: ClassVar[Sequence[str]]
+    templates: ClassVar[Sequence[str]] = ()
+    other_templates: ClassVar[Sequence[str]] = ()
+    architectures: ClassVar[Sequence[str]] = ()
+    cannot: ClassVar[Mapping[str, str]] = {}
+
+    # ---- what subclasses say
+
+    def texts(self) -> list[str]:
+        """Texts whose tokens a vocabulary is learnt from."""
+        raise NotImplementedError
+
+    # ---- the plugin
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def decision(cls, request: pytest.FixtureRequest) -> Decision:
+        """The parser as an engine finds it, by name."""
+        CannotReport.note(request.config, cls.__name__, cls.cannot)
+        return cls.ask(cls.parser)
+
+    @classmethod
+    def ask(cls, name: str, template: str = "") -> Decision:
+        selector = Selector(load_catalog(read_policy({})))
+        query = ParserQuery(name=name, architectures=tuple(cls.architectures), chat_template=template)
+        return selector.choose(cls.hook, query, name or None)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tokenizers(cls) -> dict[str, TinyTokenizer]:
+        return tiny_tokenizers(cls().texts(), cls.markers)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tokenizer(cls, tokenizers: dict[str, TinyTokenizer]) -> TinyTokenizer:
+        return tokenizers["markers as tokens"]
+
+    def test_its_hook_offers_it_by_name_and_where_the_template_leaves_no_doubt(self, decision: Decision) -> None:
+        assert decision.offer.name == self.parser
+        for template in self.templates:
+            assert self.ask("", template).offer.name == self.parser, f"not offered for {template!r:.80}"
+        for template in ("", "{{ messages }}", *self.other_templates):
+            found = self.ask("", template)
+            assert found.offer.name != self.parser, f"offered for {template!r:.80}"
+
+    def test_the_plugin_module_imports_without_torch(self, decision: Decision) -> None:
+        catalog = load_catalog(read_policy({}))
+        assert_imports_light(next(p.module for p in catalog.plugins if p.name == decision.provided.plugin))
+
+    def test_what_it_cannot_do_is_printed(self) -> None:
+        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
+        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
+        if self.cannot:
+            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
+
+    # ---- tools of the tests
+
+    def in_tokens(
+        self, text: str, make: Callable[[Any], Any], tokenizers: Mapping[str, Any]
+    ) -> list[tuple[str, Any, Pieces]]:
+        """The text as it comes out of an engine, run as the parser's ``prepare`` wants it: (how, tokenizer, pieces)."""
+        found = []
+        for name, tokenizer in tokenizers.items():
+            options = make(tokenizer).prepare({"skip_special_tokens": True})
+            for at_once in (1, 3):
+                pieces = by_tokens(text, tokenizer, at_once, options["skip_special_tokens"])
+                assert "".join(piece for piece, _ in pieces) == text, (
+                    f"{name}: with options {options} the parser never sees its markers.\n"
+                    "  instead prepare() returns skip_special_tokens False where they are special tokens"
+                )
+                found.append((f"{name}, {at_once} at once", tokenizer, pieces))
+        return found
+
+    @staticmethod
+    def assert_linear(what: str, text: Callable[[int], str], make: Callable[[], Any]) -> None:
+        """Four times the text makes about four times the work, in small pieces."""
+
+        def run(pieces: Pieces) -> None:
+            parser = make()
+            for piece, ids in pieces:
+                parser.feed(piece, ids)
+            parser.finish()
+
+        totals = []
+        for size in (SIZE, 4 * SIZE):
+            whole = text(size)
+            pieces: Pieces = [(whole[i : i + 7], []) for i in range(0, len(whole), 7)]
+            totals.append((len(whole), work(lambda pieces=pieces: run(pieces))))  # type: ignore[misc]
+        (n, small), (m, large) = totals
+        assert large / small < 1.5 * m / n, (
+            f"{what}: {n} characters make work of {small}, and {m} characters of {large}: more than in proportion.\n"
+            "  instead keep what is open, and look at each piece once"
+        )
