@@ -69,12 +69,7 @@ def weight_rules(prefix: str) -> list[Rule]:
         rule(prefix + "wte.{w}", "embedding.{w}"),
         rule(prefix + "wpe.{w}", "positions.{w}"),
         rule(layer + "ln_1.{w}", "layers.{i}.attention.norm.{w}"),
-        rule(
-            layer + "attn.c_attn.weight",
-            "layers.{i}.attention.qkv.weight",
-            transform=Transposed(Split(("q", "k", "v"))),
-        ),
-        rule(layer + "attn.c_attn.bias", "layers.{i}.attention.qkv.bias", transform=Split(("q", "k", "v"))),
+        rule(layer + "attn.c_attn.{w}", "layers.{i}.attention.qkv.{w}", transform=Transposed(Split(("q", "k", "v")))),
         rule(layer + "attn.c_proj.{w}", "layers.{i}.attention.out.{w}", transform=Transposed()),
         rule(layer + "ln_2.{w}", "layers.{i}.mlp.norm.{w}"),
         rule(layer + "mlp.c_fc.{w}", "layers.{i}.mlp.up.{w}", transform=Transposed()),

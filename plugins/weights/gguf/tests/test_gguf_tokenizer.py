@@ -97,14 +97,43 @@ def test_tricky_texts_give_the_ids_of_transformers(tmp_path, parts, pre):
         assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids, skip_special_tokens=False)
 
 
+SHARED = [
+    "llama3",
+    "llama-bpe",
+    "falcon3",
+    "pixtral",
+    "dbrx",
+    "smaug-bpe",
+    "tekken",
+    "qwen2",
+    "megrez",
+    "gpt-4o",
+    "llama4",
+]
+
+
+@pytest.mark.parametrize("pre", SHARED)
+def test_texts_are_cut_as_by_transformers_own_reading_of_such_files(tmp_path, parts, pre):
+    from transformers.integrations.gguf import convert_gguf_tokenizer
+
+    tokens, merges = parts
+    content = {"tokenizer_type": "gpt2", "pre_tokenizer_type": pre, "tokens": tokens}
+    theirs, _ = convert_gguf_tokenizer("llama", content | {"merges": [" ".join(m) for m in merges]})
+    ours = Tokenizer.from_str(written(tmp_path / "m.gguf", parts, pre).tokenizer_json)
+
+    cased = "HTMLParser camelCase XMLs' ÀÉ éÀ'S don'T a/b//c /\n12345 ½ \u01c5x"
+    for text in [*TEXTS, cased]:
+        assert ours.pre_tokenizer.pre_tokenize_str(text) == theirs.pre_tokenizer.pre_tokenize_str(text), text
+
+
 def test_the_cuts_differ_from_each_other(tmp_path, parts):
     """Else the test above would prove little."""
     ids = set()
-    for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2"):
+    for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o"):
         made = Tokenizer.from_str(written(tmp_path / f"{pre}.gguf", parts, pre).tokenizer_json)
         ids.add(str([made.encode(t, add_special_tokens=False).ids for t in TEXTS]))
 
-    assert len(ids) == 4
+    assert len(ids) == 6
 
 
 def test_special_tokens_are_never_split_and_skipped_on_demand(tmp_path, parts):

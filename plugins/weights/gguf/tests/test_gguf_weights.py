@@ -7,48 +7,51 @@ import numpy as np
 import pytest
 import torch
 from gguf_writing import add_tensors, finish, gguf_name, llama_writer, permuted
-from vllm_plugin_gguf.checkpoint import GgufCheckpoint
-from vllm_plugin_gguf.dequantize import dequantize_into, readable, refuse_unreadable
+from vllm_plugin_gguf import dequantize
+from vllm_plugin_gguf.checkpoint import GgufCheckpoint, KeptGgufCheckpoint
 
 from vllm_core.weights import CheckpointError
 from vllm_core.weights.transforms import RotaryPairs
 
 T = gguf.GGMLQuantizationType
 FAST = [T.Q4_0, T.Q4_1, T.Q8_0]
-SLOW = [T.Q5_0, T.Q5_1, T.Q4_K, T.Q6_K]
+OWN = sorted(dequantize.OWN)
+LIBRARY = [T.IQ4_NL, T.TQ2_0, T.MXFP4]
 
 
-def packed(kind, blocks=70_000, seed=0):
-    """Random blocks of any bytes whose scales are finite."""
-    rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (blocks, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
-    scales = 4 if kind in (T.Q4_1, T.Q5_1, T.Q4_K) else 2
-    place = slice(-2, None) if kind == T.Q6_K else slice(0, scales)
-    values = rng.standard_normal((blocks, (2 if kind == T.Q6_K else scales) // 2)).astype(np.float16)
-    data[:, place] = values.view(np.uint8)
-    return data
+def random_blocks(kind, count):
+    """Blocks of any bytes: scales may be infinite or no numbers at all, as in a damaged file."""
+    return np.random.default_rng(kind).integers(0, 256, (count, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("kind", FAST + SLOW, ids=lambda k: k.name)
+def bits(t):
+    """For comparisons that tell -0.0 from 0.0; one bit pattern for all that is no number."""
+    return torch.where(t.isnan(), torch.nan, t).view(torch.int32)
+
+
+@pytest.mark.parametrize("kind", [*OWN, *LIBRARY], ids=lambda k: k.name)
 def test_blocks_are_dequantized_bit_for_bit_as_by_the_gguf_package(kind):
-    data = packed(kind, 70_000 if kind in FAST else 500)
-    expected = torch.from_numpy(gguf.quants.dequantize(data, kind))
+    data = random_blocks(kind, 500)
+    with np.errstate(all="ignore"):
+        expected = torch.from_numpy(gguf.quants.dequantize(data, kind))
 
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         out = torch.full(expected.shape, torch.nan, dtype=dtype)
-        dequantize_into(torch.from_numpy(data), kind, out)
-        assert torch.equal(out, expected.to(dtype))
+        dequantize.dequantize_into(torch.from_numpy(data), kind, out)
+        assert torch.equal(bits(out.float()), bits(expected.to(dtype).float()))
+    assert expected.isfinite().float().mean() > 0.8
 
 
-@pytest.mark.parametrize("kind", FAST, ids=lambda k: k.name)
-def test_extreme_scales_dequantize_as_by_the_gguf_package(kind):
-    data = packed(kind, 64)
-    data[:, :2] = np.array([6e-8, 65504, -65504, 0.0] * 16, np.float16).view(np.uint8).reshape(64, 2)
-    out = torch.empty(64, 32)
+@pytest.mark.parametrize("kind", [T.Q4_1, T.Q6_K], ids=lambda k: k.name)
+def test_more_blocks_than_fit_the_cache_are_dequantized_in_steps(kind, monkeypatch):
+    data = torch.from_numpy(random_blocks(kind, 50))
+    whole, steps = torch.empty(2, 50, gguf.GGML_QUANT_SIZES[kind][0])
+    dequantize.dequantize_into(data, kind, whole)
 
-    dequantize_into(torch.from_numpy(data), kind, out)
+    monkeypatch.setattr(dequantize, "_STEP", 7 * whole.shape[1])
+    dequantize.dequantize_into(data, kind, steps)
 
-    assert torch.equal(out, torch.from_numpy(gguf.quants.dequantize(data, kind)))
+    assert torch.equal(bits(steps), bits(whole))
 
 
 @pytest.mark.parametrize("kind", [T.F32, T.F16, T.BF16, *FAST], ids=lambda k: k.name)
@@ -111,16 +114,52 @@ def test_the_order_of_rows_is_the_one_that_the_core_knows():
     assert torch.equal(part.arrange(torch.from_numpy(permuted(w.numpy(), 4))), w)
 
 
+@pytest.mark.parametrize("kind", [T.Q4_1, T.Q8_0], ids=lambda k: k.name)
+def test_kept_blocks_are_the_files_own_bytes_in_the_order_of_the_checkpoint(tmp_path, tiny_llama, kind):
+    path, state = tmp_path / "m.gguf", tiny_llama.state_dict()
+    writer = llama_writer(path)
+    add_tensors(writer, state, 4, 2, kind)
+    finish(writer)
+
+    checkpoint = KeptGgufCheckpoint(str(path))
+    source, size = checkpoint.source, gguf.GGML_QUANT_SIZES[kind][1]
+
+    for name, t in state.items():
+        if t.ndim == 1:
+            assert torch.equal(source.read(name), t)
+            continue
+        module = name.removesuffix(".weight")
+        assert checkpoint.config["quantization_config"]["types"][module] == kind.name
+        name = f"{module}.weight_{kind.name.lower()}"
+        want = torch.from_numpy(gguf.quants.quantize(t.numpy(), kind)).view(len(t), -1, size)
+        assert (source.tensors()[name].shape, source.tensors()[name].dtype) == (want.shape, "uint8")
+        assert torch.equal(source.read(name), want)
+        part = source.read(name, ((5, 41), (1, 3), (0, size)))
+        assert torch.equal(part, want[5:41, 1:3])
+
+
+def test_a_type_that_cannot_be_kept_is_refused_with_the_setting_that_reads_it(tmp_path):
+    writer = llama_writer(tmp_path / "m.gguf")
+    writer.add_tensor("token_embd.weight", np.zeros((64, 72), np.uint8), raw_dtype=T.IQ4_NL)
+    writer.add_tensor("output_norm.weight", np.ones(128, np.float32))
+    finish(writer)
+
+    message = r'(?s)model.embed_tokens is of GGUF type IQ4_NL, which cannot be kept.*weights = "dequantize"'
+    with pytest.raises(CheckpointError, match=message):
+        KeptGgufCheckpoint(str(tmp_path / "m.gguf"))
+    assert not GgufCheckpoint(str(tmp_path / "m.gguf")).source.read("model.embed_tokens.weight").any()
+
+
 def test_a_type_that_nobody_can_unpack_is_named(monkeypatch):
     def unable(data, kind):
         raise NotImplementedError
 
     monkeypatch.setattr(gguf.quants, "dequantize", unable)
 
-    readable.cache_clear()
+    dequantize.readable.cache_clear()
     with pytest.raises(CheckpointError, match=r"(?s)x.gguf: tensor 'a' is of GGUF type IQ1_S.*known +F32, F16, BF16"):
-        refuse_unreadable("a", T.IQ1_S, "x.gguf")
-    readable.cache_clear()
+        dequantize.refuse_unreadable("a", T.IQ1_S, "x.gguf")
+    dequantize.readable.cache_clear()
 
 
 @pytest.mark.slow

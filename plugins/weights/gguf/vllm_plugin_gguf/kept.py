@@ -33,7 +33,8 @@ class GgufQuantization:
         if not kinds:
             return None
         if lacking := [names[slot][0] for slot in found if slot not in kinds]:
-            raise ValueError(f"the GGUF file has no matrix {lacking[0]}, which is multiplied together with {names}")
+            others = ", ".join(names[slot][0] for slot in kinds)
+            raise ValueError(f"the GGUF file has no matrix {lacking[0]}, which is multiplied together with {others}")
         return GgufLinear(kinds, self._workspace)
 
     def embedding(self, names: Sequence[str], shape: LinearShape) -> GgufLinear | None:
