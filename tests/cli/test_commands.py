@@ -1,5 +1,6 @@
 """Finding commands, and what is said about wrong ones."""
 
+import os
 import subprocess
 import sys
 
@@ -102,7 +103,7 @@ def test_debug_shows_the_traceback(run, greet):
     [
         (("--tims", "2", "you"), 'vllm-core greet: --tims is not known; did you mean "--times"?'),
         (("you", "too"), 'vllm-core greet: "too" is one argument too many'),
-        (("you", "--times", "x"), "vllm-core greet: argument --times: invalid int value: 'x'"),
+        (("you", "--times", "x"), "vllm-core greet: argument --times: it must be a whole number, not 'x'"),
         ((), "vllm-core greet: the following arguments are required: name"),
         (("you", "--plugin.x", "1"), "--plugin.x must look like --plugin.NAME.KEY VALUE"),
     ],
@@ -117,7 +118,14 @@ def test_the_version_is_the_packages(run):
     assert run("--version") == (0, f"vllm-core {vllm_core.__version__}\n", "")
 
 
-LIGHT = [["--help"], ["plugins", "list"], ["plugins", "--json"], ["chat", "--help"], ["nonsense"]]
+LIGHT = [
+    ["--help"],
+    ["bench", "throughput", "--help"],
+    ["plugins", "list"],
+    ["plugins", "--json"],
+    ["chat", "--help"],
+    ["nonsense"],
+]
 
 
 @pytest.mark.parametrize("words", LIGHT)
@@ -139,3 +147,38 @@ def test_a_reader_that_goes_away_is_no_traceback():
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full, a disk that is always full")
+def test_an_output_that_cannot_be_written_is_an_error_and_no_traceback():
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-m", "vllm_core", "--version"]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_of_vllms_that_is_not_there_says_what_to_use(run):
+    code, _, err = run("collect-env")
+    assert code == 2
+    assert "though vLLM has it" in err
+    assert "instead vllm-core doctor" in err
+
+
+def test_help_is_short_in_usage_and_ends_with_examples(run):
+    code, out, _ = run("chat", "--help")
+    assert code == 0
+    assert out.startswith("usage: vllm-core chat [flags] MODEL [PROMPT]\n")
+    assert out.index("examples:\n  vllm-core chat ") > out.index("--prefer JSON")
+
+
+def test_a_group_of_commands_lists_them_and_refuses_others(run):
+    code, out, _ = run("bench")
+    assert code == 0
+    assert run("bench", "--help") == (0, out, "")
+    for name in ("throughput", "latency", "startup", "step"):
+        assert f"\n  {name} " in out
+    code, _, err = run("bench", "latncy")
+    assert code == 2
+    assert 'vllm-core bench has no command "latncy"; did you mean "latency"?' in err

@@ -50,6 +50,11 @@ def test_quiet_prints_the_text_alone(run, echo):
     assert run("complete", "M", "a b", "c d", "-q") == (0, "b a\nd c\n", "")
 
 
+def test_only_the_first_answer_is_timed_from_the_start_of_the_process(run, echo):
+    _, _, err = run("complete", "M", "a b", "c d")
+    assert ["process start" in line for line in err.splitlines()] == [True, False]
+
+
 def test_complete_reads_standard_input_without_a_prompt(run, echo, typed):
     typed("x y")
     assert run("complete", "M", "--quiet") == (0, "y x\n", "")

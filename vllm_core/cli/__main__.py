@@ -17,19 +17,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[: words.index("--") if "--" in words else None]
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()  # here, so that a disk that is full or a reader that left is seen
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except SystemExit as leaving:  # argparse, after it printed help or an error
         return leaving.code if isinstance(leaving.code, int) else 1
-    except BrokenPipeError:  # the reader went away, e.g. head; Python would complain again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away, e.g. head
+        _drop_output()
         return 1
     except Exception as error:
         if debug:
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return _tell(error)
+
+
+def _drop_output() -> None:
+    """What is left in the buffer goes nowhere: at exit Python would fail to write it once more, and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:

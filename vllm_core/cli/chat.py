@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 
 from vllm_core.cli.errors import UsageError
 from vllm_core.cli.generation import add_generation_flags, engine, stream
@@ -46,10 +46,11 @@ class Chat:
         person = message is None and sys.stdin.isatty()
         lines = iter(()) if person or message is not None else _some(lines_of_input())
         opening: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
+        turns = count()
         with engine(args) as (llm, params):
 
             def answer(messages: list[Message]) -> str:
-                return stream(llm, messages, params, quiet=args.quiet).text
+                return stream(llm, messages, params, quiet=args.quiet, first_answer=next(turns) == 0).text
 
             if message is not None:
                 answer([*opening, {"role": "user", "content": message}])

@@ -32,6 +32,14 @@ CORE = {
 }
 
 
+INSTEAD = {
+    "serve": "not built yet: the server. From Python, vllm_core.AsyncLLM runs an engine in a process of its own",
+    "run-batch": "not built yet: the server. LLM.generate takes a list of prompts; vllm-core complete takes several",
+    "collect-env": "vllm-core doctor",
+}
+"""vLLM's commands that nobody offers yet."""
+
+
 def overview() -> str:
     """What ``vllm-core --help`` prints."""
     commands = dict(CORE)
@@ -91,6 +99,9 @@ def _of_plugins(name: str) -> Command:
     facts = {**error.facts, "known": ", ".join(known)}
     if facts.get("why"):  # somebody has it, disabled or quarantined
         raise UnknownCommand(error.title, **facts)
+    if not facts.get("install") and name in INSTEAD:
+        facts["instead"] = INSTEAD[name]
+        raise UnknownCommand(f'there is no command "{name}", though vLLM has it.', **facts)
     hint = "" if facts.get("install") else did_you_mean(name, known)
     raise UnknownCommand(f'there is no command "{name}"{hint or "."}', **facts)
 

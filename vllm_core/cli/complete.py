@@ -28,7 +28,9 @@ class Complete:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add_generation_flags(parser, max_tokens=MAX_TOKENS)
-        parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="text to continue; default: standard input")
+        parser.add_argument(
+            "prompts", nargs="*", default=[], metavar="PROMPT", help="text to continue; default: standard input"
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         if not args.prompts and sys.stdin.isatty():
@@ -37,6 +39,6 @@ class Complete:
         if not all(prompts):
             raise UsageError("there is no text to continue: give a PROMPT, or text on standard input")
         with engine(args) as (llm, params):
-            for prompt in prompts:
-                stream(llm, prompt, params, quiet=args.quiet)
+            for i, prompt in enumerate(prompts):
+                stream(llm, prompt, params, quiet=args.quiet, first_answer=i == 0)
         return 0

@@ -21,6 +21,16 @@ __all__ = ["Explain"]
 class Explain:
     """Make every choice for a model without reading a weight, and print who won and why."""
 
+    about = (
+        "Makes every choice that a start with these flags would make, and prints who offered, who refused and why, who "
+        "won, and from which package and version. No weight is read."
+    )
+    examples = (
+        ("explain SmolLM2-135M-Instruct", ""),
+        ("explain ./my-model --attention-backend reference", "the same flags as chat and complete"),
+        ("explain ./my-model --json", "for programs"),
+    )
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="as JSON")
         add_engine_flags(parser)

@@ -75,7 +75,7 @@ class Streamed:
     error: str = ""
 
 
-def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
+def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool, first_answer: bool = True) -> Streamed:
     """Print the answer as it comes, then a line of figures unless ``quiet``. Returns what was said."""
     shown = Streamed()
     voices = Voices(quiet)
@@ -85,7 +85,7 @@ def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool) -> Streamed:
         for output in outputs:
             completion = output.outputs[0]
             if not first and completion.token_ids:
-                first, since_start = time.perf_counter(), seconds_since_start()
+                first, since_start = time.perf_counter(), seconds_since_start() if first_answer else 0.0
             text = completion.text
             if completion.reasoning is not None and completion.delta is not None:
                 text = completion.content or ""
@@ -130,9 +130,10 @@ def _figures(shown: Streamed, begun: float, first: float, end: float, since_star
     if not first:
         return "[no tokens]"
     rate = f"{(shown.tokens - 1) / (end - first):.1f} tokens/s, " if shown.tokens > 1 and end > first else ""
+    started = f", {since_start:.2f} s after process start" if since_start else ""
     return (
         f"[{shown.prompt_tokens} prompt tokens, {shown.tokens} tokens, {rate}first token {first - begun:.2f} s"
-        f" after submission, {since_start:.2f} s after process start]"
+        f" after submission{started}]"
     )
 
 

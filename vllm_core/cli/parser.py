@@ -55,6 +55,15 @@ class Parser(argparse.ArgumentParser):
                 action, f"{value!r} is not known{did_you_mean(str(value), known) or '.'}\n  known   {', '.join(known)}"
             )
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        if action.type in (int, float):
+            try:
+                return action.type(text)
+            except ValueError:
+                words = "a whole number" if action.type is int else "a number"
+                raise argparse.ArgumentError(action, f"it must be {words}, not {text!r}") from None
+        return super()._get_value(action, text)
+
     def _refuse_unknown_flags(self, words: Sequence[str]) -> None:
         """Before argparse, which would take the value of an unknown flag for another argument."""
         known = [option for option in self._option_string_actions if option.startswith("--")]
