@@ -46,8 +46,10 @@ def quantization_method(query: QuantizationQuery) -> Offer | Refusal | None:
     if query.method != "gguf":
         return None
     if "types" not in query.config:
+        other = query.config.get("quant_method", "gguf")
+        is_not = f"this checkpoint is quantized by {other!r}" if other != "gguf" else "this checkpoint is none"
         return Refusal(
-            "it multiplies with the blocks of a GGUF file, and this checkpoint is none",
+            f"it multiplies with the blocks of a GGUF file, and {is_not}",
             remedy='name a GGUF file as the model and set [plugin.gguf] weights = "keep"; leave --quantization out',
         )
     return Offer(name="gguf", target="vllm_plugin_gguf.kept:GgufQuantization", rank=Rank.PORTABLE)

@@ -11,7 +11,7 @@ from gguf.constants import GGML_QUANT_SIZES
 from torch import Tensor, nn
 
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
-from vllm_plugin_gguf.dequantize import Type, dequantize_into
+from vllm_plugin_gguf.dequantize import OWN, PLAIN, Type, dequantize_into
 from vllm_plugin_gguf.products import Product, Workspace, product_for
 from vllm_plugin_gguf.source import packed_name
 
@@ -21,6 +21,8 @@ class GgufQuantization:
 
     def __init__(self, config: dict[str, Any]) -> None:
         by_name = Type.__members__
+        if unknown := set(config["types"].values()) - {kind.name for kind in (*PLAIN, *OWN)}:
+            raise ValueError(f"quantization_config has GGUF types that cannot be kept: {', '.join(sorted(unknown))}")
         self._types = {name: by_name[kind] for name, kind in config["types"].items()}
         self._workspace = Workspace()
 
