@@ -10,12 +10,13 @@ from vllm_core.plugin import Offer, Rank
 from vllm_core.plugins import complain
 from vllm_core.plugins.decision import Answer, Decision, Question
 from vllm_core.plugins.errors import NoOffer
+from vllm_core.plugins.index import advice
 from vllm_core.plugins.records import Provided
 
 if TYPE_CHECKING:
     from vllm_core.plugins.select import Selector
 
-__all__ = ["listed", "nobody"]
+__all__ = ["listed", "nobody", "unlisted"]
 
 
 def listed(selector: Selector, query: Any) -> tuple[Decision | None, list[Answer]]:
@@ -48,6 +49,14 @@ def listed(selector: Selector, query: Any) -> tuple[Decision | None, list[Answer
             )
             return decision, answers
     return None, answers
+
+
+def unlisted(selector: Selector, query: Any) -> str:
+    """Why a generic offer serves a model: nobody lists its architectures, and who would if installed."""
+    installed = {plugin.distribution for plugin in selector.catalog.plugins}
+    better = [found for name in query.architectures if (found := advice("model", name, installed))]
+    named = " or ".join(query.architectures) or "a model without an architecture"
+    return f"no active plugin lists {named}" + (f" ({better[0]} brings one that does)" if better else "")
 
 
 def nobody(selector: Selector, query: Any, answers: list[Answer]) -> NoOffer:

@@ -100,7 +100,8 @@ class Selector:
                 if not any(answer.offer for answer in offers):
                     raise native.nobody(self, query, [*answers, *offers])
                 chosen = self.choose("model", query)
-                decision = attrs.evolve(chosen, answers=(*answers, *chosen.answers))
+                why = f"{native.unlisted(self, query)}; {chosen.why}"
+                decision = attrs.evolve(chosen, answers=(*answers, *chosen.answers), why=why)
                 self.decisions.pop()
             self.decisions.append(decision)
             return decision

@@ -82,3 +82,77 @@ class TestOlmo2(Fallback):
     architecture = "Olmo2ForCausalLM"
     config = BASE | {"rms_norm_eps": 1e-3}
     gains = {"*.q_norm.weight": 2.0}
+
+
+class TestCohere2(Fallback):
+    """Logits are scaled; sliding layers rotate, full ones have no positions; attention and MLP side by side."""
+
+    architecture = "Cohere2ForCausalLM"
+    config = BASE | {
+        "layer_norm_eps": 1e-3,
+        "sliding_window": 10,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "logit_scale": 0.3,
+        "tie_word_embeddings": True,
+    }
+    matter: ClassVar[set[str]] = {"hidden_act", "layer_norm_eps", "logit_scale", "sliding_window", "rope_parameters"}
+
+
+class TestGptOss(Fallback):
+    """Sinks, a sliding window, experts stored as they run, biases everywhere, YaRN."""
+
+    architecture = "GptOssForCausalLM"
+    config = BASE | {
+        "head_dim": 16,
+        "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+        "sliding_window": 10,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 64,
+        },
+    }
+    matter: ClassVar[set[str]] = {"rms_norm_eps", "sliding_window", "rope_parameters", "num_experts_per_tok"}
+
+
+class TestOlmoe(Fallback):
+    """Experts one by one in the checkpoint, stacked when they run."""
+
+    architecture = "OlmoeForCausalLM"
+    config = BASE | {"num_experts": 3, "num_experts_per_tok": 2, "rms_norm_eps": 1e-3}
+    gains = {"*.q_norm.weight": 3.0}
+    matter: ClassVar[set[str]] = {"hidden_act", "rms_norm_eps", "rope_parameters", "num_experts_per_tok", "clip_qkv"}
+
+
+class TestGranite(Fallback):
+    """Embeddings, residuals, scores and logits are scaled, each by a field of its own."""
+
+    architecture = "GraniteForCausalLM"
+    config = BASE | {
+        "rms_norm_eps": 1e-3,
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.5,
+        "logits_scaling": 0.8,
+    }
+    matter: ClassVar[set[str]] = {
+        "embedding_multiplier",
+        "residual_multiplier",
+        "attention_multiplier",
+        "logits_scaling",
+        "rope_parameters",
+    }
+
+
+class TestSmolLM3(Fallback):
+    """Layers without positions between layers with them."""
+
+    architecture = "SmolLM3ForCausalLM"
+    config = BASE | {"no_rope_layers": [1, 0], "rms_norm_eps": 1e-3, "use_sliding_window": False}
+    matter: ClassVar[set[str]] = {"hidden_act", "rms_norm_eps", "rope_parameters"}

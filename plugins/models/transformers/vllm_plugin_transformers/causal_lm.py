@@ -6,6 +6,7 @@ positions, pages and weights. Letters: T tokens of a step, H hidden size, N rows
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -20,8 +21,12 @@ from vllm_plugin_transformers.fill import assign_loads, make_tensors
 from vllm_plugin_transformers.fits import find_class
 from vllm_plugin_transformers.interface import Running, Slot
 from vllm_plugin_transformers.places import find_places, make_rules
-from vllm_plugin_transformers.skeleton import choose_experts, construct
+from vllm_plugin_transformers.skeleton import construct
 from vllm_plugin_transformers.trace import META, Attending, follow
+
+ROOT = "hf"  # where transformers' model lies in ours
+_FOLLOWED: dict[str, list[Attending]] = {}
+"""Of the last model, by its config."""
 
 
 class LastHidden:
@@ -48,7 +53,7 @@ def _layers_of(hf: Any) -> Any:
 class TransformersForCausalLM(Layer):
     """The surface of `interfaces.model.Model` over transformers' class for the config's architecture."""
 
-    def __init__(self, hf: Any) -> None:
+    def __init__(self, hf: Any, known: list[Attending] | None = None) -> None:
         super().__init__()
         self.hf = hf
         base = _layers_of(hf)
@@ -56,20 +61,24 @@ class TransformersForCausalLM(Layer):
         self.running = Running()
         self.given: Tensor | None = None  # hidden states [1, N, H] while the head runs alone
         self.mask = torch.empty(1, 1, 1, 1, device=META)  # of four dimensions: then transformers builds none
-        self.attending = follow(base, hf.get_input_embeddings(), self._layers, self.mask)
+        # An engine constructs its model twice; what it asks for is the same both times.
+        self.attending = known or follow(hf, base, self._layers, self.mask)
         base.forward = self._hand_over
         self.places, tied = find_places(hf)
-        self.weights = make_rules(self.places, tied, "hf", hf.base_model_prefix)
+        self.weights = make_rules(self.places, tied, ROOT, hf.base_model_prefix)
         self.vocab_size = self._follow_head()
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TransformersForCausalLM:
         """``ValueError`` says why transformers' model cannot run on our cache."""
-        found = find_class(config)
+        found, key = find_class(config), json.dumps(config, sort_keys=True, default=str)
         try:
-            return cls(construct(found, config))
+            made = cls(construct(found, config), _FOLLOWED.get(key))
         except CannotServe as error:
             raise CannotServe(f"transformers' {found.__name__} cannot run on a paged cache: {error}") from error
+        _FOLLOWED.clear()
+        _FOLLOWED[key] = made.attending
+        return made
 
     def bind(self, plan: Plan, path: str = "") -> None:
         self.path = path
@@ -80,13 +89,11 @@ class TransformersForCausalLM(Layer):
                 raise CannotServe(
                     f"the transformers fallback runs on one device, and the {kind} group has {size} ranks"
                 )
-        names = {id(module): name for name, module in self.named_modules()}
         for call in self.attending:
-            self._bind_attention(plan, call, names[id(call.module)])
+            self._bind_attention(plan, call)
         make_tensors(self.hf, plan.dtype, plan.torch_device)
         self.hf.config.dtype = plan.dtype
         assign_loads(self.hf, self.places)
-        choose_experts(self.hf)
 
     def embed(self, ids: Tensor, batch: Batch) -> Tensor:
         """ids int64 [T] -> [T, H]."""
@@ -125,7 +132,8 @@ class TransformersForCausalLM(Layer):
         except Exception as error:
             raise CannotServe(f"its head cannot run alone ({type(error).__name__}: {error})") from error
 
-    def _bind_attention(self, plan: Plan, call: Attending, path: str) -> None:
+    def _bind_attention(self, plan: Plan, call: Attending) -> None:
+        path = f"{ROOT}.{call.path}"
         sizes: dict[str, Any] = {"num_kv_heads": call.kv_heads, "k_dim": call.k_dim, "v_dim": call.v_dim}
         cache = sizes | {"dtype": str(plan.kv_dtype).removeprefix("torch.")}
         spec = FullAttentionCache(**cache) if call.window is None else SlidingWindowCache(**cache, window=call.window)
@@ -140,4 +148,4 @@ class TransformersForCausalLM(Layer):
             soft_cap=call.soft_cap,
             sinks=call.sinks,
         )
-        call.module.paged_slot = Slot(bound, self.running)  # type: ignore[assignment]
+        self.hf.get_submodule(call.path).paged_slot = Slot(bound, self.running)

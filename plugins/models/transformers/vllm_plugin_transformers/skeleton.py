@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vllm_plugin_transformers.errors import CannotServe
+from vllm_plugin_transformers.experts import register_experts
 from vllm_plugin_transformers.fill import BUILT
 from vllm_plugin_transformers.interface import NAME, register
 
@@ -20,6 +21,7 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention", "attention"}
 def construct(model_class: Any, config: Mapping[str, Any]) -> Any:
     """``model_class`` as transformers makes it from config.json, in evaluation mode."""
     register()
+    register_experts()
     with _quiet():
         return _construct(model_class, config)
 
@@ -44,22 +46,15 @@ def _construct(model_class: Any, config: Mapping[str, Any]) -> Any:
     except Exception as error:
         raise CannotServe(f"{kind.__name__} does not take this config.json ({error})") from error
     types = getattr(made, "layer_types", None) or ()
-    if strange := sorted({str(kind) for kind in types} - KNOWN_LAYERS):
+    if strange := sorted(set(map(str, types)) - KNOWN_LAYERS):
         raise CannotServe(f"its layers of type {', '.join(strange)} keep or mask otherwise than a paged cache can")
     for name, value in FIXED.items():
         if getattr(made, name, value) != value:
             setattr(made, name, value)
-    # Of the ways to compute experts, one that runs without data: on the meta device there is none to sort by.
-    experts = {"experts_implementation": "batched_mm"} if model_class._can_set_experts_implementation() else {}
+    experts = {"experts_implementation": NAME} if model_class._can_set_experts_implementation() else {}
     try:
         with torch.device("meta"):
             model = model_class._from_config(made, attn_implementation=NAME, dtype=BUILT, **experts)
     except Exception as error:
         raise CannotServe(f"it cannot be constructed ({type(error).__name__}: {error})") from error
     return model.eval()
-
-
-def choose_experts(model: Any) -> None:
-    """How experts are multiplied while the engine runs: tokens sorted by expert, without waiting for the device."""
-    if type(model)._can_set_experts_implementation():
-        model.set_experts_implementation("grouped_mm")

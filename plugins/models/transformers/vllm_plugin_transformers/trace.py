@@ -6,7 +6,7 @@ models. What reaches the attention function is the same everywhere, so this is w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -33,9 +33,9 @@ READ = {"scaling", "softcap", "s_aux"}
 
 @attrs.frozen(kw_only=True)
 class Attending:
-    """One call of attention: a module and what it asks for. Sizes as in ``interfaces.attention``."""
+    """One call of attention: who, and what it asks for. Sizes as in ``interfaces.attention``."""
 
-    module: nn.Module = attrs.field(eq=id, repr=False)
+    path: str  # of the module that calls, in the model that was followed
     heads: int
     kv_heads: int
     k_dim: int
@@ -50,6 +50,7 @@ class Attending:
 class Following:
     """A listener that takes down every call."""
 
+    names: Mapping[nn.Module, str]  # of the model's modules
     calls: list[Attending] = attrs.field(factory=list)
     expected_mask: Any = None  # if given: the mask that must arrive untouched, and windows are not asked for
     _keys: list[Tensor] = attrs.field(factory=list)  # kept, so that no address is used twice
@@ -57,7 +58,7 @@ class Following:
     def attention(
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, settings: dict[str, Any]
     ) -> Tensor:
-        name = type(module).__name__
+        name, path = type(module).__name__, self.names[module]
         strange = sorted(
             key for key, value in settings.items() if key not in WITHOUT_EFFECT | READ and value not in (None, False)
         )
@@ -65,7 +66,7 @@ class Following:
             raise CannotServe(f"{name} gives attention {', '.join(strange)}, which paged attention does not take")
         if settings.get("is_causal", getattr(module, "is_causal", True)) is False:
             raise CannotServe(f"{name} looks at later tokens")
-        if any(call.module is module for call in self.calls):
+        if any(call.path == path for call in self.calls):
             raise CannotServe(f"{name} runs several times a token, and has one cache")
         if k.shape[2] != q.shape[2]:
             raise CannotServe(
@@ -79,7 +80,7 @@ class Following:
             raise CannotServe(f"{name} scales scores by a {type(scale).__name__}, not by a number")
         self.calls.append(
             Attending(
-                module=module,
+                path=path,
                 heads=q.shape[1],
                 kv_heads=k.shape[1],
                 k_dim=q.shape[3],
@@ -131,8 +132,8 @@ def window_of(settings: dict[str, Any]) -> int | None:
     raise CannotServe(OTHER_MASK)
 
 
-def follow(base: Any, embed: Any, layers: Callable[[Tensor, Tensor], Any], mask: Tensor) -> list[Attending]:
-    """All calls of attention, in order, of transformers' ``base`` (layers without a head) on the meta device.
+def follow(model: Any, base: Any, layers: Callable[[Tensor, Tensor], Any], mask: Tensor) -> list[Attending]:
+    """All calls of attention, in order, of ``base``, the layers of transformers' ``model``, on the meta device.
 
     layers   layers(x [1, T, H], positions [1, T]): as the engine runs the model
     mask     what reaches attention then
@@ -143,9 +144,10 @@ def follow(base: Any, embed: Any, layers: Callable[[Tensor, Tensor], Any], mask:
     takes = signature(base.forward).parameters
     if lacking := [name for name in ("inputs_embeds", "position_ids", "attention_mask") if name not in takes]:
         raise CannotServe(f"{type(base).__name__} does not take {', '.join(lacking)}")
+    embed, names = model.get_input_embeddings(), {module: name for name, module in model.named_modules()}
     ids = torch.zeros(1, TOKENS, dtype=torch.int64, device=META)
     embeds = torch.empty(1, TOKENS, embed.weight.shape[-1], dtype=embed.weight.dtype, device=META)
-    usual, ours = Following(), Following(expected_mask=mask)
+    usual, ours = Following(names), Following(names, expected_mask=mask)
     everywhere = torch.ones_like(ids)
     called = _run(
         usual, base, lambda: base(input_ids=ids, attention_mask=everywhere, position_ids=ids, use_cache=False)
