@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
 Pieces = list[tuple[str, list[int]]]
 """Text and token ids, as ``feed`` takes them."""
 
+SHORT = 16  # characters; whether such a text is new makes no difference
 MOST_CUTS = 600  # characters of a text that is cut at every place
 
 
@@ -81,19 +83,29 @@ def noise(count: int, parts: Sequence[str], seed: int = 0) -> Iterator[str]:
 
 
 def work(call: Callable[[], object]) -> int:
-    """Calls that Python makes, each with the characters that it is handed as text or that its string has.
+    """Calls that Python makes, each with the characters of texts that are new: handed over, or whose method it is.
 
-    No clock: the same every time, whatever else the machine does.
+    No clock: the same every time, whatever else the machine does. A text that is handed on from function to
+    function with a position counts once; one that has grown by a piece counts anew.
     """
     total = 0
+    recent: deque[str] = deque(maxlen=8)
 
     def count(frame: FrameType, event: str, arg: Any) -> None:
         nonlocal total
+        texts: Iterable[Any] = ()
         if event == "call":
-            total += 1 + sum(len(v) for v in frame.f_locals.values() if type(v) is str)
+            texts = frame.f_locals.values()
         elif event == "c_call":
-            own = getattr(arg, "__self__", None)
-            total += 1 + (len(own) if type(own) is str else 0)
+            texts = (getattr(arg, "__self__", None),)
+        else:
+            return
+        total += 1
+        for text in texts:
+            if type(text) is str and not any(text is other for other in recent):
+                total += len(text)
+                if len(text) > SHORT:
+                    recent.append(text)
 
     before = sys.getprofile()
     sys.setprofile(count)

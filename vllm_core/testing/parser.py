@@ -16,7 +16,7 @@ from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
 
 __all__ = ["ParserConformance", "words"]
 
-SIZE = 250  # repetitions of the shorter text whose work is counted; the longer one has four times as many
+SIZE = 120  # repetitions of the shorter text whose work is counted; the longer one has four times as many
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|[a-z\"\\/])")
 _WORD = re.compile(r"[A-Za-z0-9]{3,}|[^\x00-\x7f]")
 

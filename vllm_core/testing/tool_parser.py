@@ -170,8 +170,8 @@ class ToolParserConformance(ParserConformance):
         texts = self.texts()
         parts = [*self.markers, '"', "{", "}", "\\", "\n", "[", "]", ",", "other "]
         found = [text[:at] for text in texts[:: max(1, len(texts) // 6)] for at in range(len(text))]
-        found += [mutant for text in texts for mutant in mutants(text, 12, parts)]
-        return found + list(noise(250, [*self.markers, *parts, '{"name": "add", "arguments": {"a": "']))
+        found += [mutant for text in texts for mutant in mutants(text, 8, parts)]
+        return found + list(noise(200, [*self.markers, *parts, '{"name": "add", "arguments": {"a": "']))
 
     def test_no_text_is_too_bad_to_parse_or_streams_otherwise(self, make: Any) -> None:
         for i, text in enumerate(self.bad_texts()):
