@@ -1,5 +1,6 @@
 // The functions that Python calls, by ctypes. `is_float`: elements are float32, else bfloat16.
 #include "layers.h"
+#include "sampler.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -56,4 +57,35 @@ EXPORT void native_decoder_attention(int is_float, const AttentionLayer* a, Step
 EXPORT void native_gated_mlp(int is_float, const MlpLayer* a, long tokens, void* x, void* residual, int is_first) {
   if (is_float) gated_mlp(*a, tokens, static_cast<float*>(x), static_cast<float*>(residual), is_first);
   else gated_mlp(*a, tokens, static_cast<bf16*>(x), static_cast<bf16*>(residual), is_first);
+}
+
+EXPORT void native_sample(int is_float, const void* logits, long rows, long n, const Sampling* s, int64_t* tokens,
+                          float* probs) {
+  const auto work = [&](int rank, int size) {
+    const Range mine = share(rows, rank, size);
+    if (is_float) sample(static_cast<const float*>(logits), n, *s, tokens, probs, mine);
+    else sample(static_cast<const bf16*>(logits), n, *s, tokens, probs, mine);
+  };
+  if (rows == 1) work(0, 1);
+  else Team::get().run(work);
+}
+
+template <class T>
+static void rms_norm_rows(const T* x, T* residual, T* y, long rows, long n, const Norm& norm) {
+  Team::get().run([&](int rank, int size) {
+    const Range mine = share(rows, rank, size);
+    for (long t = mine.begin; t < mine.end; ++t) {
+      if (residual) add(x + t * n, residual + t * n, n);
+      rms_norm(residual ? residual + t * n : x + t * n, y + t * n, n, norm);
+    }
+  });
+}
+
+EXPORT void native_rms_norm(int is_float, const void* x, void* residual, void* y, long rows, long n, const void* weight,
+                            float eps) {
+  const Norm norm{weight, is_float, eps};
+  if (is_float)
+    rms_norm_rows(static_cast<const float*>(x), static_cast<float*>(residual), static_cast<float*>(y), rows, n, norm);
+  else
+    rms_norm_rows(static_cast<const bf16*>(x), static_cast<bf16*>(residual), static_cast<bf16*>(y), rows, n, norm);
 }

@@ -8,9 +8,15 @@
 #include "simd.h"
 #include "team.h"
 
+// What is read next, fetched meanwhile: so many lines of 64 bytes at each step through k.
+struct Soon {
+  const char* at = nullptr;
+  int lines = 0;
+};
+
 // rows x[0..MR) times rows w[0..NR), MR * NR <= 16 -> sums in vector element m * NR + n.
 template <class T, int MR, int NR>
-inline __m512 tile(const T* const* x, const T* const* w, long k, const T* soon) {
+inline __m512 tile(const T* const* x, const T* const* w, long k, Soon soon = {}) {
   using D = Dot<T>;
   __m512 acc[16];
   for (auto& a : acc) a = _mm512_setzero_ps();
@@ -18,10 +24,8 @@ inline __m512 tile(const T* const* x, const T* const* w, long k, const T* soon) 
   for (; i + D::lanes <= k; i += D::lanes) {
     typename D::Vector wv[NR];
 #pragma GCC unroll 16
-    for (int n = 0; n < NR; ++n) {
-      wv[n] = D::load(w[n] + i);
-      if (MR <= 4 && soon) _mm_prefetch(reinterpret_cast<const char*>(soon + n * k + i), _MM_HINT_T0);
-    }
+    for (int n = 0; n < NR; ++n) wv[n] = D::load(w[n] + i);
+    for (int n = 0; n < soon.lines; ++n, soon.at += 64) _mm_prefetch(soon.at, _MM_HINT_T0);
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
       const auto xv = D::load(x[m] + i);
@@ -46,12 +50,15 @@ struct Matrix {  // W [n, k] and an optional bias [n]
   long n, k;
 };
 
+template <class T>
+inline const char* line(const T* p) { return reinterpret_cast<const char*>(p); }
+
 // y[0..MR) x [n0, n0 + NR): stores what lies below n_end.
 template <class T, int MR, int NR>
-inline void tile_at(const T* const* x, const Matrix<T>& a, long n0, long n_end, T* y, long ldy, bool prefetch) {
+inline void tile_at(const T* const* x, const Matrix<T>& a, long n0, long n_end, T* y, long ldy, Soon soon = {}) {
   const T* w[NR];
   for (int n = 0; n < NR; ++n) w[n] = a.w + std::min(n0 + n, n_end - 1) * a.k;
-  __m512 v = tile<T, MR, NR>(x, w, a.k, prefetch ? a.w + (n0 + NR) * a.k : nullptr);
+  __m512 v = tile<T, MR, NR>(x, w, a.k, soon);
   const int width = static_cast<int>(std::min<long>(NR, n_end - n0));
   if (a.bias) {
     alignas(64) float b[16] = {};
@@ -73,7 +80,7 @@ template <class T, int MR, int NR>
 inline void rows_by_columns(const T* x, long ldx, const Matrix<T>& a, Range n, T* y, long ldy) {
   const T* rows[MR];
   for (int m = 0; m < MR; ++m) rows[m] = x + m * ldx;
-  for (long n0 = n.begin; n0 < n.end; n0 += NR) tile_at<T, MR, NR>(rows, a, n0, n.end, y, ldy, true);
+  for (long n0 = n.begin; n0 < n.end; n0 += NR) tile_at<T, MR, NR>(rows, a, n0, n.end, y, ldy, Soon{line(a.w + (n0 + NR) * a.k), NR});
 }
 
 // y [m, n.begin..n.end) = x [m, k] W^T + b by the calling thread.
@@ -86,18 +93,25 @@ void gemm(const T* x, long ldx, long m, const Matrix<T>& a, Range n, T* y, long 
   const long most = std::max<long>(4, (512 << 10) / (a.k * sizeof(T)) / 4 * 4);
   for (long m0 = 0; m0 < m; m0 += most) {
     const long m1 = std::min(m, m0 + most);
+    const long tiles = (m1 - m0) / 4;
+    const int lines = tiles < 64 ? static_cast<int>((4 + tiles - 1) / tiles) : 0;
     for (long n0 = n.begin; n0 < n.end; n0 += 4) {
+      // The next rows of W, fetched evenly: all at once they would keep the loads of this tile waiting.
+      Soon soon{line(a.w + (n0 + 4) * a.k), lines};
+      const char* const end = line(a.w + (n0 + 8) * a.k);
       long i = m0;
       for (; i + 4 <= m1; i += 4) {
         const T* rows[4] = {x + i * ldx, x + (i + 1) * ldx, x + (i + 2) * ldx, x + (i + 3) * ldx};
-        tile_at<T, 4, 4>(rows, a, n0, n.end, y + i * ldy, ldy, i == m0);
+        tile_at<T, 4, 4>(rows, a, n0, n.end, y + i * ldy, ldy, soon);
+        soon.at += lines * (a.k / Dot<T>::lanes) * 64;
+        if (soon.at >= end) soon.lines = 0;
       }
       if (i < m1) {
         const T* last = x + (m1 - 1) * ldx;
         const T* rows[3] = {x + i * ldx, i + 1 < m1 ? x + (i + 1) * ldx : last, last};
-        if (m1 - i == 1) tile_at<T, 1, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
-        if (m1 - i == 2) tile_at<T, 2, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
-        if (m1 - i == 3) tile_at<T, 3, 4>(rows, a, n0, n.end, y + i * ldy, ldy, false);
+        if (m1 - i == 1) tile_at<T, 1, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
+        if (m1 - i == 2) tile_at<T, 2, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
+        if (m1 - i == 3) tile_at<T, 3, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
       }
     }
   }

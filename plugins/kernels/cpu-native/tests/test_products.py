@@ -71,7 +71,7 @@ def test_a_slice_of_a_larger_tensor_is_multiplied_as_its_copy():
 def test_what_is_offered_and_what_is_refused():
     ask = vllm_plugin_cpu_native.op_kernel
     assert isinstance(ask(QUERY), Offer)
-    assert ask(attrs.evolve(QUERY, op="rms_norm")) is None
+    assert ask(attrs.evolve(QUERY, op="rotary")) is None
     assert ask(attrs.evolve(QUERY, device=Device("cuda"))) is None
     assert "float16 is neither" in ask(attrs.evolve(QUERY, dtype="float16")).reason
     norm = {"norm": "LayerNorm", "linear": "DenseLinear"}

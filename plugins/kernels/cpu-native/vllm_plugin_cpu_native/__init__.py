@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_core.interfaces.queries import AttentionQuery, OpQuery
+from vllm_core.interfaces.queries import AttentionQuery, OpQuery, SamplerQuery
 from vllm_core.plugin import Offer, Provides, Rank, Refusal, hookimpl
 from vllm_plugin_cpu_native.limits import attention_limits, layer_limits, machine_limits
 
@@ -10,6 +10,8 @@ HOOK_API = 1
 
 _TARGETS = {
     "linear": "vllm_plugin_cpu_native.linear:NativeLinear",
+    "rms_norm": "vllm_plugin_cpu_native.norm:native_rms_norm",
+    "add_rms_norm": "vllm_plugin_cpu_native.norm:native_add_rms_norm",
     "decoder_attention": "vllm_plugin_cpu_native.decoder_attention:native_decoder_attention",
     "gated_mlp": "vllm_plugin_cpu_native.gated_mlp:native_gated_mlp",
 }
@@ -19,6 +21,7 @@ _TARGETS = {
 def provides() -> list[Provides]:
     return [
         Provides("op_kernel", "native", "products and halves of decoder layers, in C++ for AVX-512"),
+        Provides("sampler", "native", "temperature, min-p, top-k and top-p without sorting, in C++ for AVX-512"),
         Provides("attention_backend", "native", "paged attention that reads pages where they lie, in C++ for AVX-512"),
     ]
 
@@ -45,3 +48,12 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
         capabilities=frozenset({"batch_invariant"}),
         takes={"kv.page_layout": ("NHD",)},
     )
+
+
+@hookimpl
+def sampler(query: SamplerQuery) -> Offer | Refusal | None:
+    if query.device.type != "cpu":
+        return None
+    if reason := machine_limits("float32"):
+        return Refusal(reason, name="native", remedy="the core's own sampler draws")
+    return Offer(name="native", target="vllm_plugin_cpu_native.sampler:NativeSampler", rank=Rank.TUNED)

@@ -69,6 +69,12 @@ class MlpLayer(ctypes.Structure):
     )
 
 
+class Sampling(ctypes.Structure):
+    """Parameters of rows, one element each."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("temperature", "top_k", "top_p", "min_p", "noise"))
+
+
 _SIGNATURES = {
     "native_threads": [c_int],
     "native_items": [POINTER(Step), POINTER(Shape), c_void_p, c_long],
@@ -82,6 +88,8 @@ _SIGNATURES = {
         *(c_int, POINTER(AttentionLayer), POINTER(Step), POINTER(Pages)),
         *(c_void_p, c_void_p, c_int, c_void_p, c_void_p),
     ],
+    "native_sample": [c_int, c_void_p, c_long, c_long, POINTER(Sampling), c_void_p, c_void_p],
+    "native_rms_norm": [c_int, c_void_p, c_void_p, c_void_p, c_long, c_long, c_void_p, c_float],
     "native_gated_mlp": [c_int, POINTER(MlpLayer), c_long, c_void_p, c_void_p, c_int],
 }
 

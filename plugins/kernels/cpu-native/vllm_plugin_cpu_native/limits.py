@@ -32,9 +32,9 @@ def attention_limits(query: AttentionQuery) -> str:
 
 
 def layer_limits(query: OpQuery) -> str:
-    """Of whole layers; the single products have none."""
+    """Of whole layers; single operations have none."""
     shape = query.shape
-    if query.op == "linear":
+    if "linear" not in shape:
         return ""
     for name in ("norm", "qk_norm", "post_norm"):
         if shape.get(name) not in (None, "RMSNorm", "OffsetRMSNorm"):
