@@ -31,6 +31,19 @@ def test_every_slot_gets_its_tensor(tiny, memory, tensors):
     assert report.bytes == sum(t.nbytes for k, t in tensors.items() if "inv_freq" not in k)
 
 
+def test_a_tensor_that_its_layer_leaves_unread_is_ignored_with_the_layers_reason(tiny, memory, tensors):
+    model = tiny()
+    model.head = nn.Module()
+    model.head.unread = {"weight": "the head is the embedding"}
+    model.weights = [*model.weights, rule("lm_head.{w}", "head.{w}")]
+
+    report = load_weights(model, memory(tensors | {"lm_head.weight": torch.zeros(10, 4)}))
+
+    assert report.ignored["lm_head.weight"] == "the head is the embedding"
+    with pytest.raises(WeightsError, match=r"lm_head\.bias -> head\.bias"):
+        load_weights(model, memory(tensors | {"lm_head.bias": torch.zeros(10)}))
+
+
 def test_a_second_load_refills_the_same_addresses(tiny, memory, tensors):
     model = tiny()
     load_weights(model, memory(tensors))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ class Layer(nn.Module):
 
     path: str = ""  # dotted, from the model; known once bound
     loads: dict[str, dict[str, SlotRange]]  # parameter -> slot of weight rules -> where it goes
+    unread: Mapping[str, str] = MappingProxyType({})  # parameter -> why a tensor for it is not read
 
     def __init__(self) -> None:
         super().__init__()

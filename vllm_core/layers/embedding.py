@@ -71,9 +71,13 @@ class LMHead(Linear):
 
 
 class TiedHead(Layer):
-    """A head that multiplies with the embedding's own weight; ``bias`` is one of the head's own."""
+    """A head that multiplies with the embedding's own weight; ``bias`` is one of the head's own.
+
+    Checkpoints may hold the weight a second time, as the head's.
+    """
 
     embedding: TokenEmbedding
+    unread = {"weight": "the head is the embedding"}
 
     def __init__(self, bias: bool = False) -> None:
         super().__init__()

@@ -147,6 +147,8 @@ def fill(model: Any, tensors: dict[str, Tensor]) -> None:
             if match is None:
                 raise ValueError(f"no weight rule covers {name!r}")
             continue
+        if match.parameter in getattr(layers[match.path], "unread", ()):
+            continue
         place = layers[match.path].loads[match.parameter][match.slot]
         if tuple(tensor.shape) != place.shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, {match.path}.{match.parameter} takes {place.shape}")

@@ -152,8 +152,8 @@ def finish(module: nn.Module) -> None:
 
 
 def plan_copies(model: Any, tensors: Mapping[str, TensorInfo]) -> tuple[list[_Copy], dict[str, str]]:
-    """What is to be copied where, and the tensors that rules ignore (name -> reason)."""
-    table, layers = Table(model.weights), loading_layers(model)
+    """What is to be copied where, and the tensors that rules or layers leave unread (name -> reason)."""
+    table, layers, modules = Table(model.weights), loading_layers(model), dict(model.named_modules())
     wrong = Mismatch(table, tensors)
     copies: list[_Copy] = []
     ignored: dict[str, str] = {}
@@ -164,6 +164,8 @@ def plan_copies(model: Any, tensors: Mapping[str, TensorInfo]) -> tuple[list[_Co
             wrong.unknown.append(name)
         elif isinstance(match, Ignored):
             ignored[name] = match.reason
+        elif reason := getattr(modules.get(match.path), "unread", {}).get(match.parameter):
+            ignored[name] = reason
         else:
             for copy in _copies(info, match, layers, wrong):
                 key = (id(layers[match.path]), match.parameter, copy.part.slot)

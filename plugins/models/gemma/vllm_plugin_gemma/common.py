@@ -29,8 +29,6 @@ class GemmaLM(CausalLM):
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
             logit_cap=logit_cap,
         )
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     def setup(self, plan: Plan) -> None:
         # Trained with the factor rounded: sqrt(3072) = 55.43 is 55.5 in bfloat16.

@@ -96,8 +96,6 @@ class GPT2LMHeadModel(CausalLM):
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.n_embd),
         )
         self.positions = PositionEmbedding(c.n_positions, c.n_embd)
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     def embed(self, ids: Tensor, batch: Batch) -> Tensor:
         return self.embedding(ids) + self.positions(batch)

@@ -93,8 +93,7 @@ class GPTNeoXForCausalLM(CausalLM):
             norm=LayerNorm(c.hidden_size, c.layer_norm_eps),
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
         )
-        tied = [ignore(f"{name}.weight", "the head is the embedding") for name in ("embed_out", "lm_head")]
-        self.weights = [*(tied if c.tie_word_embeddings else ()), *weight_rules(c.head_dim)]
+        self.weights = weight_rules(c.head_dim)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GPTNeoXForCausalLM:

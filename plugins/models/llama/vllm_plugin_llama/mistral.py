@@ -24,7 +24,6 @@ from vllm_core.layers import (
     read_config,
     rope_parameters,
 )
-from vllm_core.weights.rules import ignore
 from vllm_plugin_llama.model import LlamaForCausalLM
 
 
@@ -77,8 +76,6 @@ class MistralForCausalLM(CausalLM):
             norm=RMSNorm(c.hidden_size, c.rms_norm_eps),
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
         )
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MistralForCausalLM:

@@ -93,8 +93,6 @@ class PhiForCausalLM(CausalLM):
             norm=LayerNorm(c.hidden_size, c.layer_norm_eps),
             head=TiedHead(bias=True) if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size, bias=True),
         )
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PhiForCausalLM:

@@ -132,8 +132,6 @@ class Qwen2ForCausalLM(CausalLM):
             norm=RMSNorm(c.hidden_size, c.rms_norm_eps),
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
         )
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     @staticmethod
     def layer(c: Any, i: int) -> DecoderLayer:

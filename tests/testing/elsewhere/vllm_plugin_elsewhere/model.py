@@ -19,7 +19,7 @@ from vllm_core.layers import (
     read_config,
     rope_parameters,
 )
-from vllm_core.weights.rules import ignore, rule
+from vllm_core.weights.rules import rule
 
 
 @attrs.frozen(kw_only=True)
@@ -75,8 +75,6 @@ class Ministral(CausalLM):
             norm=RMSNorm(c.hidden_size, c.rms_norm_eps),
             head=TiedHead() if c.tie_word_embeddings else LMHead(c.vocab_size, c.hidden_size),
         )
-        if c.tie_word_embeddings:
-            self.weights = [ignore("lm_head.weight", "the head is the embedding"), *self.weights]
 
     @classmethod
     def from_config(cls, config):
