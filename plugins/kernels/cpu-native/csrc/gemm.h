@@ -93,7 +93,7 @@ void gemm(const T* x, long ldx, long m, const Matrix<T>& a, Range n, T* y, long 
   const long most = std::max<long>(4, (512 << 10) / (a.k * sizeof(T)) / 4 * 4);
   for (long m0 = 0; m0 < m; m0 += most) {
     const long m1 = std::min(m, m0 + most);
-    const long tiles = (m1 - m0) / 4;
+    const long tiles = std::max<long>(1, (m1 - m0) / 4);
     const int lines = tiles < 64 ? static_cast<int>((4 + tiles - 1) / tiles) : 0;
     for (long n0 = n.begin; n0 < n.end; n0 += 4) {
       // The next rows of W, fetched evenly: all at once they would keep the loads of this tile waiting.
