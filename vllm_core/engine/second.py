@@ -16,6 +16,7 @@ from vllm_core.engine.model_limits import choose_max_model_len
 from vllm_core.engine.tokenizer import load_tokenizer, tokenizer_files
 from vllm_core.interfaces.queries import ModelQuery
 from vllm_core.interfaces.weights import TokenizerFiles
+from vllm_core.plugins.errors import NoOffer
 from vllm_core.runner.second import SecondModel
 from vllm_core.weights.checkpoint import open_checkpoint
 from vllm_core.weights.errors import CheckpointError
@@ -47,7 +48,10 @@ def find_second(
         raise SecondModelError(f"speculative_config: {error}") from error
     config = model_config(checkpoint.config, {})
     query = ModelQuery(architectures=tuple(config.get("architectures") or ()), config=config, device=found.device)
-    decision = selector.choose_model(query)
+    try:
+        decision = selector.choose_model(query)
+    except NoOffer as error:
+        raise NoOffer(f"{error.title}\n  asked for as the second model {model}", **error.facts) from error
     decision.load()
     try:
         choose_max_model_len(max_model_len, config)

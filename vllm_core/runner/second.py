@@ -47,7 +47,10 @@ class SecondModels:
                 raise ValueError(f"no second model {name!r} was chosen; chosen were {', '.join(self.known) or 'none'}")
             self.known[name] = self._find(**wanted)
         found = self.known[name]
-        made = load_target(found.target).from_config(dict(found.config))
+        try:
+            made = load_target(found.target).from_config(dict(found.config))
+        except ValueError as error:
+            raise ValueError(f"the second model {name!r} ({found.owner}): {error}") from error
         made.bind(SecondPlan(plan, name, found.quantization, Table(made.weights)))
         self.models[name] = made
         return made

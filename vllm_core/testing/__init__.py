@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm_core.testing.attention import AttentionConformance
     from vllm_core.testing.model import ModelConformance
+    from vllm_core.testing.proposer import ProposerConformance
     from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
     from vllm_core.testing.reasoning_parser import ReasoningParserConformance
     from vllm_core.testing.tool_parser import ToolParserConformance
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 _KITS = {
     "AttentionConformance": "attention",
     "ModelConformance": "model",
+    "ProposerConformance": "proposer",
     "QuantizationConformance": "quantization",
     "QuantizationScheme": "quantization",
     "ReasoningParserConformance": "reasoning_parser",
@@ -22,6 +24,7 @@ _KITS = {
 __all__ = [
     "AttentionConformance",
     "ModelConformance",
+    "ProposerConformance",
     "QuantizationConformance",
     "QuantizationScheme",
     "ReasoningParserConformance",

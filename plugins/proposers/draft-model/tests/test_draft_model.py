@@ -1,0 +1,42 @@
+"""A draft model under the proposers' conformance kit: the served model itself, and a stranger."""
+
+from __future__ import annotations
+
+from vllm_core.testing import ProposerConformance
+
+TINY = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+
+
+class TestItself(ProposerConformance):
+    """The served model guesses for itself: what is not accepted is a fault of the draft's cache."""
+
+    method = "draft_model"
+    architecture = "LlamaForCausalLM"
+    config = TINY
+    least_accepted = 0.95
+
+    @classmethod
+    def keys(cls, folder, vocab_size):
+        return {"model": str(folder)}
+
+
+class TestStranger(ProposerConformance):
+    """A model of another shape and other weights, with windows: nearly all of its guesses are wrong."""
+
+    method = "draft_model"
+    architecture = "LlamaForCausalLM"
+    config = TINY
+
+    @classmethod
+    def keys(cls, folder, vocab_size):
+        shape = {"num_hidden_layers": 1, "num_key_value_heads": 4, "sliding_window": 9}
+        cls.save(folder / "draft", 1, "MistralForCausalLM", vocab_size=vocab_size, **shape)
+        return {"model": str(folder / "draft")}

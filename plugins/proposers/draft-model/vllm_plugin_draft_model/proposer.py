@@ -1,0 +1,68 @@
+"""Speculative decoding with a draft model (arXiv 2211.17192). Shapes: S rows in a step, N of them sampled, k drafts.
+
+A pass of the draft model behind each step brings its cache up to the served model's: over the chunk of a
+prompt, or over the last two tokens of a row that decodes. Of those the earlier one lacks its entry only
+if all drafts were accepted; the entries of rejected drafts are overwritten. The token drawn from its
+last logits is the first draft, and each further pass takes the draft before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vllm_core.interfaces.proposer import Drafts, Follower, Pass, ProposerPlan, RowView
+
+NAME = "draft"  # of the second model: its layers and caches lie under it
+
+
+class DraftModel:
+    """Drafts are drawn as the served model draws: with the row's parameters and the same noise.
+
+    So where both models agree on the probabilities the draft is the token that will be drawn,
+    greedy or not, and drafts are certain: output tokens are those of plain decoding.
+    """
+
+    taps: tuple[int, ...] = ()
+    needs_hidden = False
+
+    def __init__(self, num_drafts: int, config: Mapping[str, Any]) -> None:
+        self.num_drafts = self.lookahead = num_drafts
+        self.wanted = dict(config)
+
+    def bind(self, model: Any, plan: ProposerPlan) -> None:
+        self.model = plan.second_model(NAME, **self.wanted)
+        self.vocab_size = model.vocab_size
+
+    def propose(self, rows: Tensor, view: RowView, hidden: Tensor | None, taps: Mapping[int, Tensor]) -> Drafts:
+        raise RuntimeError("a draft model follows every step: it cannot be asked for single rows")
+
+    def follow(self, step: Follower) -> Drafts | None:
+        lengths = list(step.computed)
+        for i in step.sampling:
+            lengths[i] += 1  # the token that was sampled
+        run = step.batch(NAME, lengths)
+        hidden = self._forward(run.ids, run)  # [T, hidden]
+        if not step.sampling:
+            return None
+        hidden = hidden.index_select(0, run.last.index_select(0, step.sampled))
+        drafts: list[Tensor] = []
+        single = [1] * len(step.sampling)
+        while True:
+            drafts.append(step.draw(self._logits(hidden), len(drafts)))
+            if len(drafts) == self.num_drafts:
+                return Drafts(ids=torch.stack(drafts, 1).int())
+            hidden = self._forward(drafts[-1], step.batch(NAME, single, ahead=len(drafts), sampling_only=True))
+
+    def _forward(self, ids: Tensor, run: Pass) -> Tensor:
+        return self.model.forward(self.model.embed(ids, run.batch), run.batch)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """float [N, V] over the served model's vocabulary: the two may be padded to different sizes."""
+        logits = self.model.logits(hidden)
+        missing = self.vocab_size - logits.shape[-1]
+        return logits if missing == 0 else F.pad(logits, (0, missing), value=float("-inf"))
