@@ -6,7 +6,8 @@ for the folder of a tiny checkpoint::
     [tool.vllm-core.smallest-use]
     speculative_config = {method = "...", model = "{model}", num_speculative_tokens = 2}
 
-Other packages that only its tests need are declared there, too::
+or leaves the table empty where nothing that it offers suits such a checkpoint. Other packages that only its tests
+need are declared there, too::
 
     [dependency-groups]
     test = ["vllm-plugin-..."]
@@ -151,7 +152,7 @@ def _stranger(alone, offers, folder):
     given = alone.package.pyproject.get("tool", {}).get("vllm-core", {}).get("smallest-use")
     if given is not None:
         arguments = json.loads(json.dumps(given).replace("{model}", str(folder)))
-        kind = next((kind for kind, _ in offers if kind in ASKED), None)
+        kind = next((kind for kind, _ in offers if kind in ASKED and arguments), None)
         return [[str(folder), arguments]], kind
     asked = [(kind, ASKED[kind](name)) for kind, name in offers if kind in ASKED]
     if not asked:
