@@ -153,7 +153,7 @@ def test_a_peer_that_fails_is_an_error_with_its_reason(bench, folder, started, f
     code, result, err = bench("throughput", folder, *words)
     assert (code, result) == (1, {})
     assert "vllm failed with exit code 1" in err
-    assert "no such device" in err
+    assert "\n  why     OSError: no such device\n  instead --vs-model" in err
 
 
 def test_the_hosts_part_of_a_step_is_measured_by_stage(bench):

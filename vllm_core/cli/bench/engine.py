@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,9 @@ def check_counts(args: argparse.Namespace, **least: int) -> None:
 
 @contextmanager
 def engine(wanted: EngineSettings) -> Iterator[Any]:
+    """An ``LLM``, ended afterwards; its memory is given back, as another engine may follow."""
+    import torch
+
     from vllm_core import LLM
 
     llm = LLM.from_settings(wanted)
@@ -52,6 +56,9 @@ def engine(wanted: EngineSettings) -> Iterator[Any]:
         yield llm
     finally:
         llm.shutdown()
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def check_fits(llm: Any, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]) -> None:

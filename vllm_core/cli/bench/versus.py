@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -150,10 +151,17 @@ def _run(peer: Peer, job: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]
     if done.returncode or line is None:
         raise RuntimeError(
             f"{peer.name} failed with exit code {done.returncode}.\n  by      {peer.python} {peer.script}\n"
-            f"  why     {(done.stderr or done.stdout).strip()[-3000:]}\n"
+            f"  why     {_reasons(done.stderr or done.stdout)}\n"
             "  instead --vs-model names a checkpoint that it reads, --vs-args gives it arguments"
         )
     return json.loads(line.removeprefix(RESULT))
+
+
+def _reasons(text: str) -> str:
+    """The exceptions named in what a process printed, or the end of it: the last one may be far from its cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [found[0] for line in lines if (found := re.search(r"\b[A-Z]\w*(Error|Exception): .*", line))]
+    return ("\n" + " " * 10).join(list(dict.fromkeys(raised))[-4:] or lines[-4:])
 
 
 def _environment(peer: Peer, device: str, own: dict[str, Any]) -> dict[str, str]:
