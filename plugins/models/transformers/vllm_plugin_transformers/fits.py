@@ -32,7 +32,9 @@ def find_class(config: Mapping[str, Any]) -> Any:
     if not architecture:
         raise CannotServe(_unknown(str(named[0]), config, version))
     found = getattr(transformers, architecture)
-    if config.get("is_encoder_decoder") or found.input_modalities not in ("text", ("text",), ["text"]):
+    # Text-only classes of such families inherit the modalities; their configs have no parts.
+    media = found.input_modalities not in ("text", ("text",), ["text"]) and bool(found.config_class.sub_configs)
+    if config.get("is_encoder_decoder") or media:
         raise CannotServe(f"{architecture} is more than a decoder of text; the fallback runs nothing else")
     if found._is_stateful:
         raise CannotServe(f"{architecture} keeps a recurrent state (state space or linear layers), not keys and values")
