@@ -11,6 +11,7 @@ import sys
 
 from vllm_core import LLM, SamplingParams
 from vllm_core.cli.__main__ import main
+from vllm_core.plugins.errors import NoOffer
 
 PROMPT = [7 * i * i % 53 for i in range(20)]
 TOKENS = 8
@@ -41,5 +42,8 @@ result = []
 for folder, arguments in json.loads(sys.argv[1]):
     choices = explained(folder)
     assert choices, "nothing was chosen"
-    result.append(generated(folder, arguments))
+    try:
+        result.append(generated(folder, arguments))
+    except NoOffer as error:
+        result.append({"refused": str(error)})
 print(json.dumps(result))
