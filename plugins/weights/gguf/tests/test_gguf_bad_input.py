@@ -85,6 +85,7 @@ def test_missing_and_unknown_tensors_are_named(tmp_path, weights):
         ("attention.layer_norm_rms_epsilon", "small", r"layer_norm_rms_epsilon is 'small', not a number"),
         ("attention.value_length", 16, "heads of values have another size than those of keys"),
         ("rope.scaling.type", "linear", r"llama\.rope\.scaling\.factor is None, not a positive number"),
+        ("rope.scaling.type", "su", r"scales rotary positions by 'su'; known: none, linear, yarn"),
     ],
 )
 def test_metadata_that_cannot_be_is_named(tmp_path, key, value, message):

@@ -137,6 +137,54 @@ def test_scaling_by_metadata_is_passed_on(tmp_path, kind):
     assert found.get("original_max_position_embeddings") == (2048 if kind == "yarn" else None)
 
 
+def test_yarn_keeps_its_own_limits_and_refuses_what_is_not_read(tmp_path):
+    def scaled(w):
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(4.0)
+        w.add_float32("llama.rope.scaling.yarn_beta_fast", 16.0)
+        w.add_float32("llama.rope.scaling.yarn_ext_factor", 1.0)
+
+    found = made(tmp_path / "m.gguf", scaled).config["rope_scaling"]
+    assert found == {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0}
+    with pytest.raises(CheckpointError, match=r"rope\.scaling\.attn_factor is 0\.5, and only 1 is read"):
+        made(tmp_path / "n.gguf", lambda w: (scaled(w), w.add_rope_scaling_attn_factors(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "dtype"),
+    [(["BF16", "BF16"], "bfloat16"), (["F16", "F16"], "float16"), (["F16", "Q8_0"], "float32"), (["Q8_0"], "float32")],
+)
+def test_files_of_plain_numbers_say_their_dtype_and_others_count_as_float32(tmp_path, kinds, dtype):
+    def matrices(w):
+        w.add_tensor("output_norm.weight", np.ones(128, np.float32))
+        for n, kind in enumerate(kinds):
+            t = gguf.GGMLQuantizationType[kind]
+            w.add_tensor(f"blk.{n}.attn_v.weight", gguf.quants.quantize(np.ones((64, 128), np.float32), t), raw_dtype=t)
+
+    assert made(tmp_path / "m.gguf", matrices).config["torch_dtype"] == dtype
+
+
+@pytest.mark.parametrize(("arch", "layers"), [("gemma2", 46), ("gemma3", 62)])
+@pytest.mark.parametrize("large", [True, False])
+def test_gemmas_of_27b_scale_scores_by_another_size_than_that_of_heads(tmp_path, arch, layers, large):
+    w = gguf.GGUFWriter(str(tmp_path / "m.gguf"), arch)
+    w.add_embedding_length(4608)
+    w.add_block_count(layers if large else 26)
+    w.add_head_count(32)
+    w.add_head_count_kv(16)
+    w.add_key_length(128)
+    w.add_value_length(128)
+    w.add_context_length(8192)
+    w.add_feed_forward_length(36864)
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_sliding_window(4096)
+    finish(w)
+
+    config = GgufCheckpoint(str(tmp_path / "m.gguf")).config
+    assert config["query_pre_attn_scalar"] == (144 if large else 128)
+    assert (config["head_dim"], config["rms_norm_eps"], config["sliding_window"]) == (128, 1e-6, 4096)
+
+
 def test_a_folder_with_one_file_opens_and_with_two_does_not(tmp_path):
     made(tmp_path / "a.gguf")
     (tmp_path / "mmproj-a.gguf").write_bytes(b"")

@@ -7,6 +7,8 @@ import pytest
 import torch
 from converting import QUANTIZED_BY_GGUF, SCALES, T
 from families import FAMILIES
+from vllm_plugin_gguf.architectures import architecture_of
+from vllm_plugin_gguf.file import GgufFile
 
 from vllm_core import LLM, SamplingParams
 from vllm_core.config.engine import EngineSettings
@@ -61,6 +63,50 @@ def test_a_model_computes_what_transformers_does_with_the_same_numbers(tmp_path,
     got = logprobs(path, ids, weights)
 
     agree(got, reference, ids)
+
+
+CHANGES = [
+    ("llama", {"config": {"rope_theta": 510.0}}),
+    ("llama", {"config": {"rms_norm_eps": 1e-3}}),
+    ("llama", {"stored": {}}),
+    ("mistral", {"config": {"sliding_window": 8}}),
+    ("gemma", {"shifted": ""}),
+    ("gemma2", {"config": {"attn_logit_softcapping": None}}),
+    ("gemma2", {"config": {"final_logit_softcapping": None}}),
+    ("gemma2", {"config": {"sliding_window": 8}}),
+    ("gemma2", {"config": {"query_pre_attn_scalar": 31}}),
+    ("gemma3", {"config": {"rope_scaling": None}}),
+    ("gemma3", {"config": {"rope_local_base_freq": 9000.0}}),
+    ("gemma3", {"config": {"sliding_window_pattern": 2}}),
+    ("phi2", {"config": {"layer_norm_eps": 1e-3}}),
+    ("phi3", {"config": {"partial_rotary_factor": 1.0}}),
+    ("phi3", {"config": {"sliding_window": None}}),
+    ("phi3 with LongRoPE", {"config": {"rope_scaling": None}}),
+    ("phi3 with LongRoPE", {"config": {"original_max_position_embeddings": 32}}),
+    ("gpt2", {"config": {"layer_norm_epsilon": 1e-2}}),
+    ("gptneox", {"config": {"rotary_pct": 0.5}}),
+    ("gptneox", {"config": {"use_parallel_residual": False}}),
+    ("gptneox", {"stored": {}}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES, ids=str)
+def test_reading_metadata_or_rows_otherwise_would_show(tmp_path, monkeypatch, name, change):
+    family, path = FAMILIES[name], tmp_path / "m.gguf"
+    reference = family.reference()
+    family.write(path, reference)
+    arch, record = architecture_of(GgufFile(path))
+    if "config" in change:
+        other = attrs.evolve(record, config=lambda f: {**record.config(f), **change["config"]})
+    else:
+        other = attrs.evolve(record, **{k: (lambda config: {}) if k == "stored" else v for k, v in change.items()})
+    monkeypatch.setattr("vllm_plugin_gguf.checkpoint.architecture_of", lambda file: (arch, other))
+    ids = reference.prompt(PROMPT)
+
+    got = logprobs(path, ids, "dequantize")
+
+    with pytest.raises(AssertionError):
+        agree(got, reference, ids)
 
 
 TYPES = [*QUANTIZED_BY_GGUF, *SCALES]

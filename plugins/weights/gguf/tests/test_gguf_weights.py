@@ -107,6 +107,32 @@ def test_biases_of_queries_and_keys_are_put_in_order_too(tmp_path):
     assert checkpoint.source.read("model.layers.0.self_attn.v_proj.bias").tolist() == bias.tolist()
 
 
+@pytest.mark.parametrize("open_as", [GgufCheckpoint, KeptGgufCheckpoint])
+def test_the_fused_matrix_of_the_first_phi2_files_is_cut_in_three(tmp_path, open_as):
+    w = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "phi2")
+    for key in ("embedding_length", "feed_forward_length", "context_length", "rope.dimension_count"):
+        w.add_uint32(f"phi2.{key}", 64)
+    w.add_block_count(1)
+    w.add_head_count(1)
+    w.add_layer_norm_eps(1e-5)
+    matrix, bias = np.random.default_rng(0).random((192, 64), np.float32), np.arange(192, dtype=np.float32)
+    blocks = gguf.quants.quantize(matrix, T.Q8_0)
+    w.add_tensor("blk.0.attn_qkv.weight", blocks, raw_dtype=T.Q8_0)
+    w.add_tensor("blk.0.attn_qkv.bias", bias)
+    finish(w)
+
+    source = open_as(str(tmp_path / "m.gguf")).source
+    kept = open_as is KeptGgufCheckpoint
+    wanted = torch.from_numpy(blocks).view(192, 2, 34) if kept else gguf.quants.dequantize(blocks, T.Q8_0)
+    for n, part in enumerate("qkv"):
+        rows, module = slice(64 * n, 64 * n + 64), f"model.layers.0.self_attn.{part}_proj"
+        assert source.read(f"{module}.bias").tolist() == bias[rows].tolist()
+        name = f"{module}.weight_q8_0" if kept else f"{module}.weight"
+        assert source.tensors()[name].nbytes == len(blocks.tobytes()) // 3
+        assert torch.equal(source.read(name), torch.as_tensor(wanted[rows]))
+        assert torch.equal(source.read(name, ((7, 9), *((0, n) for n in wanted.shape[1:])))[0], source.read(name)[7])
+
+
 def test_the_order_of_rows_is_the_one_that_the_core_knows():
     w = torch.randn(24, 5)
     (part,) = RotaryPairs(6).parts((24, 5), "", {})

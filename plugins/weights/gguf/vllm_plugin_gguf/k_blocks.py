@@ -10,13 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vllm_plugin_gguf.small_blocks import half
+from vllm_plugin_gguf.small_blocks import EIGHT, half, shifts
 
 
-def _shifted(packed: Tensor, width: int, shifts: tuple[int, ...]) -> Tensor:
-    """uint8 [B, n x width] -> [B, n, len(shifts), width]: each group of bytes once for each shift."""
-    by = torch.tensor(shifts, dtype=torch.uint8, device=packed.device).view(-1, 1)
-    return packed.reshape(len(packed), -1, 1, width) >> by
+def _shifted(packed: Tensor, width: int, by: tuple[int, ...]) -> Tensor:
+    """uint8 [B, n x width] -> [B, n, len(by), width]: each group of bytes once for each shift."""
+    return packed.reshape(len(packed), -1, 1, width) >> shifts(by, packed.device).view(-1, 1)
 
 
 def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +52,7 @@ def q3_k(blocks: Tensor, out: Tensor) -> None:
     low, high = blocks[:, 96:104], blocks[:, 104:108]
     small = (_shifted(low, 8, (0, 4)).flatten(1) & 15) | ((_shifted(high, 4, (0, 2, 4, 6)).flatten(1) & 3) << 4)
     scales = half(blocks, 108) * (small.to(torch.int8) - 32).float()
-    third = (_shifted(blocks[:, :32], 32, tuple(range(8))).flatten(1) & 1) ^ 1
+    third = (_shifted(blocks[:, :32], 32, EIGHT).flatten(1) & 1) ^ 1
     two = _shifted(blocks[:, 32:96], 32, (0, 2, 4, 6)).flatten(1) & 3
     parts = out.view(-1, 16, 16)
     parts.copy_((two.to(torch.int8) - (third << 2).to(torch.int8)).view(-1, 16, 16))
@@ -70,7 +69,7 @@ def q4_k(blocks: Tensor, out: Tensor) -> None:
 def q5_k(blocks: Tensor, out: Tensor) -> None:
     """176 bytes: as Q4_K, with 256 fifth bits before the numbers."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
-    fifth = (_shifted(blocks[:, 16:48], 32, tuple(range(8))).flatten(1) & 1) << 4
+    fifth = (_shifted(blocks[:, 16:48], 32, EIGHT).flatten(1) & 1) << 4
     q = fifth | (_shifted(blocks[:, 48:], 32, (0, 4)).flatten(1) & 15)
     _affine(q.view(-1, 8, 32), half(blocks, 0) * scales, half(blocks, 2) * minima, out)
 

@@ -13,6 +13,12 @@ from vllm_plugin_gguf.file import GgufFile
 
 FACTORS = "rope_freqs.weight"
 LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+_YARN = {
+    "original_context_length": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+}
+_ONE = ("attn_factor", "yarn_attn_factor", "yarn_ext_factor")  # of YaRN, as multiples of what its paper says
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -24,15 +30,22 @@ def scaling(file: GgufFile, arch: str, head_dim: int, theta: float) -> dict[str,
         return _llama3(file, head_dim, theta)
     if kind == "none":
         return None
-    factor = _factor(file, arch)
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        original = m.get(f"{arch}.rope.scaling.original_context_length")
-        return {"rope_type": "yarn", "factor": factor} | (
-            {"original_max_position_embeddings": original} if original else {}
-        )
-    raise CheckpointError(f"{file.path} scales rotary positions by {kind!r}; known: none, linear, yarn")
+    if kind not in ("linear", "yarn"):
+        raise CheckpointError(f"{file.path} scales rotary positions by {kind!r}; known: none, linear, yarn")
+    found = {"rope_type": kind, "factor": _factor(file, arch)}
+    return found | _yarn(file, f"{arch}.rope.scaling.") if kind == "yarn" else found
+
+
+def _yarn(file: GgufFile, prefix: str) -> dict[str, Any]:
+    """The fields beside the factor that a file has."""
+    m, found = file.metadata, {}
+    for key, name in _YARN.items():
+        if f"{prefix}{key}" in m:
+            found[name] = m[f"{prefix}{key}"]
+    for key in _ONE:
+        if m.get(f"{prefix}{key}", 1.0) != 1.0:
+            raise CheckpointError(f"{file.path}: {prefix}{key} is {m[prefix + key]:g}, and only 1 is read")
+    return found
 
 
 def long_rope(file: GgufFile, arch: str) -> dict[str, Any] | None:

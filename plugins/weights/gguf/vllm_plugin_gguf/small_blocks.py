@@ -7,8 +7,12 @@ so that the results are the same bits.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
+
+EIGHT = tuple(range(8))
 
 
 def half(blocks: Tensor, at: int) -> Tensor:
@@ -16,10 +20,15 @@ def half(blocks: Tensor, at: int) -> Tensor:
     return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
 
 
+@cache
+def shifts(by: tuple[int, ...], device: torch.device) -> Tensor:
+    """uint8 [len(by)], made once: on a GPU a new one would have the host wait."""
+    return torch.tensor(by, dtype=torch.uint8, device=device)
+
+
 def bits(packed: Tensor) -> Tensor:
     """uint8 [B, n] -> 0 or 1, uint8 [B, 8 n], the lowest bit of each byte first."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed.unsqueeze(-1) >> shifts) & 1).flatten(1)
+    return ((packed.unsqueeze(-1) >> shifts(EIGHT, packed.device)) & 1).flatten(1)
 
 
 def _nibbles(packed: Tensor, out: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from math import prod
 
@@ -61,6 +62,10 @@ class GgufSource:
     def read_into(self, name: str, slices: Slices, out: Tensor) -> None:
         """As ``read``, straight into a contiguous tensor on the CPU, of any float dtype (of uint8 for blocks)."""
         stored, packed = self._stored[name]
+        self._read(stored, packed, slices, out)
+        _forget(stored.tensor)
+
+    def _read(self, stored: Stored, packed: bool, slices: Slices, out: Tensor) -> None:
         t = stored.tensor
         part = _part(stored, _shape(t, packed), slices)
         if packed:
@@ -82,6 +87,14 @@ class GgufSource:
 
     def close(self) -> None:
         self._stored.clear()  # the map goes with the last reference to the file
+
+
+def _forget(t: GgufTensor) -> None:
+    """Give the tensor's pages of the map back. Nobody wrote to them: read again, they come from the file again."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        first, last = -(-t.offset // mmap.PAGESIZE), (t.offset + t.nbytes) // mmap.PAGESIZE
+        if last > first:
+            t.data.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 def _shape(t: GgufTensor, packed: bool) -> tuple[int, ...]:

@@ -50,4 +50,5 @@ GPT2 = Architecture(
     layers="transformer.h",
     stored=_stored,
     tables=frozenset({"transformer.wpe"}),
+    not_weights=frozenset(),
 )

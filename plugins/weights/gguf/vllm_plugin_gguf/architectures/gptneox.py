@@ -8,11 +8,13 @@ from typing import Any
 from vllm_core.weights.transforms import Transform
 from vllm_plugin_gguf.architectures.record import Architecture
 from vllm_plugin_gguf.fields import Fields, decoder
+from vllm_plugin_gguf.rope import scaling
 from vllm_plugin_gguf.transforms import Turns
 
 
 def _config(f: Fields) -> dict[str, Any]:
     head_dim = f.size("embedding_length") // f.size("attention.head_count")
+    theta = f.number("rope.freq_base", 10000.0)
     return {
         **decoder(f, "GPTNeoXForCausalLM", "gpt_neox", head_dim=head_dim),
         "hidden_act": "gelu",
@@ -20,7 +22,8 @@ def _config(f: Fields) -> dict[str, Any]:
         "attention_bias": f.has("blk.0.attn_qkv.bias"),
         "use_parallel_residual": f.get("use_parallel_residual", True),
         "rotary_pct": f.size("rope.dimension_count", head_dim) / head_dim,
-        "rotary_emb_base": f.number("rope.freq_base", 10000.0),
+        "rotary_emb_base": theta,
+        "rope_scaling": scaling(f.file, "gptneox", head_dim, theta),
     }
 
 
@@ -41,4 +44,5 @@ GPTNEOX = Architecture(
     },
     layers="gpt_neox.layers",
     stored=_stored,
+    not_weights=frozenset(),
 )

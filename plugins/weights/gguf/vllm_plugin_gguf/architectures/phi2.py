@@ -6,16 +6,19 @@ from typing import Any
 
 from vllm_plugin_gguf.architectures.record import Architecture
 from vllm_plugin_gguf.fields import Fields, decoder
+from vllm_plugin_gguf.rope import scaling
 
 
 def _config(f: Fields) -> dict[str, Any]:
     head_dim = f.size("embedding_length") // f.size("attention.head_count")
+    theta = f.number("rope.freq_base", 10000.0)
     return {
         **decoder(f, "PhiForCausalLM", "phi", head_dim=head_dim),
         "hidden_act": "gelu_new",
         "layer_norm_eps": f.number("attention.layer_norm_epsilon"),
         "partial_rotary_factor": f.size("rope.dimension_count", head_dim) / head_dim,
-        "rope_theta": f.number("rope.freq_base", 10000.0),
+        "rope_theta": theta,
+        "rope_scaling": scaling(f.file, "phi2", head_dim, theta),
     }
 
 
@@ -32,4 +35,5 @@ PHI2 = Architecture(
         "ffn_up": "mlp.fc1",
         "ffn_down": "mlp.fc2",
     },
+    not_weights=frozenset(),
 )

@@ -11,6 +11,7 @@ import attrs
 from vllm_core.weights.transforms import Plain, Transform
 from vllm_plugin_gguf.fields import Fields
 from vllm_plugin_gguf.file import GgufFile, GgufTensor
+from vllm_plugin_gguf.rope import FACTORS
 from vllm_plugin_gguf.transforms import Share
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
@@ -59,7 +60,7 @@ class Architecture:
     stored: Callable[[Mapping[str, Any]], Mapping[str, Transform]] = lambda config: {}
     shifted: str = ""
     tables: frozenset[str] = frozenset()
-    not_weights: frozenset[str] = frozenset({"rope_freqs.weight"})  # became part of the config
+    not_weights: frozenset[str] = frozenset({FACTORS})  # became part of the config
 
     def names(self, file: GgufFile, config: Mapping[str, Any]) -> dict[str, Stored]:
         """Name in the safetensors checkpoint -> tensor. Unknown ones keep theirs: weight rules will refuse them."""
