@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import pytest
 import torch
+from pluggy import PluginManager
 
 import vllm_core.layers.reference_attention as right
 from vllm_core.builtin import attention_backend
@@ -14,6 +16,7 @@ from vllm_core.plugin import Offer, Refusal
 from vllm_core.testing import AttentionConformance
 from vllm_core.testing.attention_asked import AskedBackend
 from vllm_core.testing.attention_cases import FEATURES
+from vllm_core.testing.plugin_module import CannotReport
 
 
 class Kit(AttentionConformance):
@@ -346,3 +349,15 @@ def test_the_page_lists_every_feature_that_a_backend_may_lack():
     page = Path(__file__).parents[2].joinpath("docs/conformance.md").read_text(encoding="utf-8")
     listed = page.partition("Features: ")[2].partition(";")[0]
     assert [name.strip("` ") for name in listed.split(",")] == list(FEATURES)
+
+
+def test_what_a_backend_cannot_do_is_printed_at_the_end_of_a_run():
+    class Honest(Kit):
+        cannot = {"soft_cap": "a test"}
+
+    config = SimpleNamespace(pluginmanager=PluginManager("pytest"))
+    Honest().pytest_generate_tests(SimpleNamespace(config=config, fixturenames=[]))
+    lines = []
+    reporter = SimpleNamespace(section=lines.append, write_line=lines.append)
+    config.pluginmanager.get_plugin(CannotReport.name).pytest_terminal_summary(reporter)
+    assert lines == ["what tested plugins cannot do", "Honest cannot: soft_cap (a test)"]

@@ -16,8 +16,9 @@ from vllm_core.interfaces.queries import AttentionQuery
 from vllm_core.plugin import Offer, Rank, Refusal
 from vllm_core.plugins import PluginError, Selector, load_catalog
 from vllm_core.plugins.policy import Policy
+from vllm_core.testing import AttentionConformance
 from vllm_core.testing.attention_asked import AskedBackend
-from vllm_core.testing.attention_cases import BATCHES, make_query
+from vllm_core.testing.attention_cases import BATCHES, FEATURES, make_query
 from vllm_core.testing.attention_trial import Trial
 
 CPU = Device("cpu", features=["avx2"])
@@ -169,3 +170,18 @@ def test_compiled_it_agrees_and_sizes_that_change_compile_nothing_new():
     for lengths in (BATCHES["many decode"], [(300, 1), (40, 1)], [(300, 1), (40, 1), (3, 1), (4, 1)]):
         trial.play(trial.batch(lengths), f"{lengths}, compiled", 1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiled_on_a_cpu_it_refuses_sinks_and_log_sum_exp_and_nothing_else():
+    class Kit(AttentionConformance):
+        backend = "flex"
+        cannot = {"sinks": "the lowering returns no log-sum-exp", "lse": "the same"}
+
+    asked = AskedBackend("flex", "cpu")
+    if reason := missing_compiler(asked.device):
+        pytest.skip(reason)
+    for feature in FEATURES:
+        if feature in Kit.cannot:
+            Kit().test_what_cannot_lists_is_refused_with_a_reason(asked, feature)
+        else:
+            Kit().test_what_cannot_does_not_list_is_offered(asked, feature)
