@@ -81,14 +81,14 @@ class Quantization:
 class Asked:
     """Stands for a plugin that is installed."""
 
-    name, module = "nibbles", "vllm_core.plugin"
+    module = "vllm_core.plugin"
     torch_device, device = torch.device("cpu"), Device("cpu")
 
-    def __init__(self, quantization=Quantization):
-        self.target = quantization
+    def __init__(self, quantization=Quantization, name="nibbles"):
+        self.target, self.name = quantization, name
 
     def quantization(self, config, dtype, settings=None, *, by_user=False):
-        if config.get("quant_method", "nibbles") != "nibbles" or config.get("bits", 4) != 4:
+        if config.get("quant_method", self.name) != self.name or config.get("bits", 4) == 5:
             raise NoOffer(f"{config} is not read")
         return self.target({**(settings or {}), **config})
 

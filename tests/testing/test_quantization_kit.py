@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
 
 from tests.testing.quantized_kit import Asked, Bytes, Kit, Nibbles, Quantization, kit_with, rounded
+from tests.testing.test_kit_elsewhere import examples
 from vllm_core.interfaces.quantization import ParamSpec
 from vllm_core.weights import WeightsError
 
@@ -223,6 +226,42 @@ def test_a_kit_without_references_says_so():
 
     with pytest.raises(pytest.UsageError, match=r"Empty gives no reference packer: override pack\(\)"):
         Empty().matrix("nibbles", "x", 64, 48, torch.float32)
+
+
+class StoredBytes(Bytes):
+    """The format of the page's example."""
+
+    def params(self, shape, dtype):
+        size = (sum(shape.out_sizes), shape.in_size)
+        return [
+            ParamSpec(name="weight", shape=size, dtype=torch.int8),
+            ParamSpec(name="weight_scale", shape=(size[0], 1), dtype=torch.float32, in_dim=None),
+        ]
+
+    def filled(self, layer):
+        pass
+
+    def apply(self, layer, x):
+        return (x.float() @ (layer.weight.float() * layer.weight_scale).T).to(x.dtype)
+
+
+def test_the_example_of_the_page_is_true(tmp_path):
+    (example,) = (code for code in examples() if "QuantizationConformance" in code)
+    file = tmp_path / "example.py"
+    file.write_text(example)
+    spec = importlib.util.spec_from_file_location("example", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kit = module.TestBytes()
+    kit._asked = Asked(type("Bytes", (Quantization,), {"methods": {"bytes": StoredBytes}}), name="bytes")
+    for size in kit.sizes:
+        kit.test_stored_numbers_are_unpacked_as_the_reference_unpacks_them("stored", size)
+        for dtype in kit.tolerance:
+            kit.test_products_are_those_of_float64("stored", dtype, size, False)
+            kit.test_ranks_with_a_share_of_the_inputs_add_up_to_what_one_gives("stored", dtype, size)
+            kit.test_ranks_with_a_share_of_the_outputs_give_what_one_gives("stored", dtype, size)
+    kit.test_the_error_against_dense_weights_is_as_small_as_stated("stored")
+    kit.test_no_more_is_held_than_stated_and_planned("stored")
 
 
 def test_rounding_keeps_zero():

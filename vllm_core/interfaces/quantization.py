@@ -72,14 +72,16 @@ class EmbeddingMethod(LinearMethod, Protocol):
 class Quantization(Protocol):
     """One checkpoint's quantization.
 
-    May also have ``matrices`` and ``embedding``. Each gets the names that the model's weight
-    rules know; the checkpoint has one of several.
+    May also have ``matrices``, ``embedding`` and ``bound``. The first two get the names that the
+    model's weight rules know; the checkpoint has one of several.
 
     ``matrices(names: Mapping[str, Sequence[str]], shape) -> LinearMethod | None`` is asked in
     place of ``linear``, once for a fused matrix: slot -> checkpoint names. Its slots may be
     stored in different ways.
     ``embedding(names: Sequence[str], shape) -> EmbeddingMethod | None`` is asked for tables of
     embeddings, [out_sizes[0], in_size]; without it they are dense.
+    ``bound()`` is called when all have been asked for; ``ValueError`` for what the user says of
+    matrices that are not there.
     """
 
     def __init__(self, config: dict[str, Any]) -> None: ...

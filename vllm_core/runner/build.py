@@ -81,6 +81,8 @@ class ModelBuild:
             second=second,
         )
         model.bind(plan)
+        if callable(bound := getattr(self.quantization, "bound", None)):
+            bound()
         return model, plan
 
 

@@ -43,6 +43,7 @@ class Served:
 
     block_size   tokens a page; None: small, or what the backends take if that is not small
     overrides    fields that replace those of config.json
+    settings     further ones of the engine, as arguments of ``LLM``
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Served:
         device: str = "auto",
         block_size: int | None = None,
         overrides: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        settings = EngineSettings(
+        made = EngineSettings(
             model=str(folder),
             dtype=dtype,
             device=device,
@@ -63,13 +65,14 @@ class Served:
             max_model_len=LONGEST,
             block_size=block_size or SMALL_BLOCK,
             hf_overrides=dict(overrides or {}),
+            **(settings or {}),
         )
         try:
-            self.resolved = resolve(settings)
+            self.resolved = resolve(made)
         except CachePlanError:
             if block_size is not None:
                 raise
-            self.resolved = resolve(attrs.evolve(settings, block_size=None))
+            self.resolved = resolve(attrs.evolve(made, block_size=None))
         self.runner, self.capacity = self.resolved.build.make_runner()
         self.groups = self.runner.caches.groups
         for group in self.groups:
