@@ -99,6 +99,15 @@ def test_a_flag_disables_a_plugin_and_the_list_says_so(run, three):
     assert line.endswith("disabled by block in --plugins-block")
 
 
+def test_a_file_given_by_name_disables_a_plugin_and_the_list_says_so(run, three, home):
+    home.joinpath("vllm.toml").write_text('[plugins]\nblock = ["core"]')
+    home.joinpath("mine.yaml").write_text("plugins:\n  block: [works]")
+    _, out, err = run("plugins", "list", "--config", "mine.yaml")
+    line = next(line for line in out.splitlines() if line.startswith("works "))
+    assert line.endswith("disabled by block in mine.yaml")
+    assert err == ""
+
+
 def test_json_has_everything(run, three):
     code, out, _ = run("plugins", "list", "--json")
     works, raises = rows(out)["works"], rows(out)["raises"]

@@ -40,7 +40,11 @@ def in_flags(home, monkeypatch, key):
     return read_policy({key: ["alpha"], "allow" if key == "block" else "block": None}), f"--plugins-{key}"
 
 
-SOURCES = pytest.mark.parametrize("source", [in_folder, in_xdg, in_environment, in_flags])
+def in_named_file(home, monkeypatch, key):
+    return read_policy({"file": {"name": "mine.yaml", "table": {key: ["alpha"]}}}), "mine.yaml"
+
+
+SOURCES = pytest.mark.parametrize("source", [in_folder, in_xdg, in_environment, in_flags, in_named_file])
 
 
 @SOURCES
@@ -84,6 +88,18 @@ def test_a_higher_source_replaces_the_list_of_a_lower_one(home, monkeypatch):
     assert policy.block == ()
     assert [item.text for item in policy.require] == ["r"]
     assert policy.import_timeout == 5.0
+
+
+def test_a_file_given_by_name_stands_in_place_of_the_others_and_below_the_environment(home, monkeypatch):
+    write(home / "vllm.toml", "not even TOML")
+    mine = {"file": {"name": "mine.toml", "table": {"block": ["b"], "require": ["r"]}}}
+    assert [item.text for item in read_policy(mine).block] == ["b"]
+    monkeypatch.setenv("VLLM_CORE_PLUGINS_BLOCK", "c")
+    assert [item.text for item in read_policy(mine).block] == ["c"]
+    assert [item.text for item in read_policy({**mine, "block": ["d"]}).block] == ["d"]
+    assert [item.source for item in read_policy(mine).require] == ["mine.toml"]
+    with pytest.raises(PluginError, match=r'key "blok" of \[plugins\] in mine.toml is not known; did you mean "block"'):
+        read_policy({"file": {"name": "mine.toml", "table": {"blok": []}}})
 
 
 def test_a_blocked_plugin_is_not_imported_even_in_the_child(site, tmp_path):

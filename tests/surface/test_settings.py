@@ -254,7 +254,7 @@ def test_the_policy_table_counts_only_in_a_file_named_by_the_user(home):
     flags = {"plugins": {"block": ["z"]}}
     assert load_settings(EngineSettings, file="mine.toml", overrides=flags).plugins == {
         "block": ["z"],
-        "require": ["y"],
+        "file": {"name": "mine.toml", "table": {"block": ["x"], "require": ["y"]}},
     }
 
 

@@ -89,10 +89,13 @@ def _sources(loaded: Loaded[EngineSettings]) -> dict[str, tuple[Any, str]]:
     """Every setting that somebody gave: value and source. Tables by key: plugins.block, plugin.NAME.KEY."""
     given = {name: (value, loaded.sources[name]) for name, value in loaded.given.items()}
     given.pop("plugin", None)
-    policy, source = given.pop("plugins", ({}, ""))
-    for key, value in policy.items():
-        shown = value if isinstance(value, Mapping | str) else ", ".join(value)
-        given[f"plugins.{key}"] = (shown, source.replace("--plugins-...", f"--plugins-{key}"))
+    policy = dict(given.pop("plugins", ({}, ""))[0])
+    file = policy.pop("file", {"name": "", "table": {}})
+    told = {key: (value, f"[plugins] of {file['name']}") for key, value in file["table"].items()}
+    told |= {key: (value, f"--plugins-{key}") for key, value in policy.items()}
+    for key, (value, source) in told.items():
+        shown = value if isinstance(value, Mapping | str) else ", ".join(value) if isinstance(value, list) else value
+        given[f"plugins.{key}"] = (shown, source)
     for plugin, table in loaded.settings.plugin.items():
         for key, value in table.items():
             given[f"plugin.{plugin}.{key}"] = (value.value, value.source)

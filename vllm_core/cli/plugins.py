@@ -43,12 +43,18 @@ class Plugins:
             action="store_true",
             help="import every plugin again, in a child process, instead of what is known",
         )
+        parser.add_argument("--config", metavar="FILE", help="[plugins] of this file, instead of vllm.toml's")
         add_policy_flags(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         from vllm_core.plugins import load_catalog, read_policy
 
-        catalog = load_catalog(read_policy(policy_of(args)), reprobe=args.reprobe, import_modules=False)
+        policy = policy_of(args)
+        if args.config is not None:
+            from vllm_core.config.files import read_files
+
+            policy = {**read_files(args.config)[0].policy, **policy}
+        catalog = load_catalog(read_policy(policy), reprobe=args.reprobe, import_modules=False)
         for warning in catalog.warnings:
             print(warning, file=sys.stderr)
         if args.action == "show":

@@ -29,6 +29,11 @@ class Tables:
     shown: str  # how messages call it: "./vllm.toml"
     tables: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def policy(self) -> dict[str, Any]:
+        """[plugins] as ``read_policy`` takes it of a file given by name."""
+        return {"file": {"name": self.shown, "table": dict(self.tables.get("plugins", {}))}}
+
 
 def read_files(
     file: str | os.PathLike[str] | None = None,

@@ -88,14 +88,17 @@ def _known(cls: type, given: Mapping[str, Given]) -> dict[str, Given]:
 
 
 def _from_tables(cls: type, read: Tables, explicit: bool) -> list[dict[str, Given]]:
-    """One layer a table. [plugins] only of a file given by name: the policy reads the usual places itself."""
+    """One layer a table. [plugins] only of a file given by name: the policy reads the usual places itself.
+
+    It goes to the policy as one value, with its name: there it stands below the environment.
+    """
     engine = {key: Given(value, f"[engine] of {read.shown}") for key, value in read.tables.get("engine", {}).items()}
     layers = [engine]
     if "plugin" in declared(cls):
         for name, table in read.tables.get("plugin", {}).items():
             layers.append({"plugin": Given({name: table}, f"[plugin.{name}] of {read.shown}")})
-    if explicit and "plugins" in declared(cls) and "plugins" in read.tables:
-        layers.append({"plugins": Given(read.tables["plugins"], f"[plugins] of {read.shown}")})
+    if explicit and "plugins" in declared(cls):
+        layers.append({"plugins": Given(read.policy, f"[plugins] of {read.shown}")})
     return layers
 
 

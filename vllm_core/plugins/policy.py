@@ -109,15 +109,23 @@ def read_policy(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Policy:
-    """The policy from ``vllm.toml``, the environment and ``flags`` (keys as in ``[plugins]``; None is unset)."""
+    """The policy from ``vllm.toml``, the environment and ``flags`` (keys as in ``[plugins]``; None is unset).
+
+    ``flags["file"]``, {"name": ..., "table": ...}, is what a file given by name has in ``[plugins]``: it stands in
+    place of every ``vllm.toml``.
+    """
     environ = os.environ if environ is None else environ
     config_home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     values: dict[str, tuple[Any, str]] = {}  # key -> (value, source)
     xdg = config_home / "vllm-core" / "vllm.toml"
-    values.update(_from_file(xdg, str(xdg)))
-    values.update(_from_file((folder or Path()) / "vllm.toml", "./vllm.toml"))
+    flags = dict(flags or {})
+    if isinstance(given := flags.get("file"), Mapping) and given.keys() == {"name", "table"}:
+        values.update({key: _checked(key, value, given["name"]) for key, value in flags.pop("file")["table"].items()})
+    else:
+        values.update(_from_file(xdg, str(xdg)))
+        values.update(_from_file((folder or Path()) / "vllm.toml", "./vllm.toml"))
     values.update(_from_environment(environ))
-    for key, value in (flags or {}).items():
+    for key, value in flags.items():
         if value is not None:
             flag = "--prefer" if key == "prefer" else f"--plugins-{key.replace('_', '-')}"
             values[key] = _checked(key, value, flag)
