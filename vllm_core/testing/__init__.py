@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vllm_core.testing.proposer import ProposerConformance
     from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
     from vllm_core.testing.reasoning_parser import ReasoningParserConformance
+    from vllm_core.testing.rope import RopeConformance
     from vllm_core.testing.tool_parser import ToolParserConformance
 
 _KITS = {
@@ -18,6 +19,7 @@ _KITS = {
     "QuantizationConformance": "quantization",
     "QuantizationScheme": "quantization",
     "ReasoningParserConformance": "reasoning_parser",
+    "RopeConformance": "rope",
     "ToolParserConformance": "tool_parser",
 }
 
@@ -28,6 +30,7 @@ __all__ = [
     "QuantizationConformance",
     "QuantizationScheme",
     "ReasoningParserConformance",
+    "RopeConformance",
     "ToolParserConformance",
 ]
 

@@ -1,74 +1,17 @@
-"""Every field matters, and a wrong one is refused by its name."""
+"""A wrong field is refused by its name, and what is listed is offered."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-import torch
 from vllm_plugin_rope_scaling import provides, rope_variant
-from vllm_plugin_rope_scaling.fields import COMMON
 from vllm_plugin_rope_scaling.kinds import ALIASES, KINDS
 
 from vllm_core.interfaces.queries import RopeQuery
-from vllm_core.plugin import Offer, Refusal, load_target
+from vllm_core.plugin import Refusal
 
 BASE = {"rope_theta": 500.0, "original_max_position_embeddings": 64, "max_position_embeddings": 256, "factor": 4.0}
 FACTORS = {"short_factor": [1.1] * 8, "long_factor": [2.1] * 8}
-GIVEN = {
-    "linear": [BASE],
-    "ntk": [BASE, BASE | {"mixed_b": 0.6}],
-    "dynamic": [BASE, BASE | {"alpha": 50.0}],
-    "yarn": [BASE | {"beta_fast": 20.0, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False}],
-    "deepseek_yarn": [BASE | {"beta_fast": 4.0}],
-    "longrope": [BASE | FACTORS, BASE | FACTORS | {"attention_factor": 1.5}],
-}
-OTHER = {
-    "rope_theta": 900.0, "partial_rotary_factor": 0.5, "interleaved": True, "original_max_position_embeddings": 32,
-    "max_position_embeddings": 512, "factor": 5.0, "alpha": 60.0, "mixed_b": 0.9, "beta_fast": 5.0, "beta_slow": 0.3,
-    "truncate": True, "attention_factor": 1.9, "mscale": 0.4, "mscale_all_dim": 0.3, "attn_factor": 1.2,
-    "extrapolation_factor": 0.8, "apply_yarn_scaling": False, "short_factor": [1.3] * 8, "long_factor": [2.3] * 8,
-    "short_mscale": 1.4, "long_mscale": 1.4,
-}  # fmt: skip
-
-
-def ask(kind, params, length=256):
-    """The offer's table as plain numbers, or the refusal's reason."""
-    query = RopeQuery(rope_type=kind, head_dim=16, params=params, max_position=length, max_model_len=length)
-    answer = rope_variant(query)
-    if isinstance(answer, Refusal):
-        assert (answer.name, "--hf-overrides" in answer.remedy) == (kind, True)
-        return answer.reason
-    assert isinstance(answer, Offer)
-    made = load_target(answer.target)(16, {**params, **answer.options}, 8, torch.device("cpu"))
-    return made.cos.tolist(), made.sin.tolist(), made.interleaved
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_value_of_any_field_gives_another_table(kind):
-    silent = {
-        name
-        for name in {**COMMON, **KINDS[kind].takes}
-        if all(ask(kind, _fit(g, name), n) == ask(kind, g, n) for g in GIVEN[kind] for n in (64, 256))
-    }
-    # The lengths are read where they stand in for one another or for a factor that is not given.
-    lengths = {"max_position_embeddings", "original_max_position_embeddings"}
-    plain = {"linear": lengths, "ntk": lengths}
-    assert silent <= plain.get(kind, {"max_position_embeddings"})
-    if kind in ("yarn", "longrope"):
-        left_out = {name: value for name, value in GIVEN[kind][0].items() if name != "factor"}
-        assert ask(kind, left_out | {"max_position_embeddings": 512}) != ask(kind, left_out)
-    if kind in ("yarn", "deepseek_yarn", "dynamic"):
-        left_out = {n: v for n, v in GIVEN[kind][0].items() if n != "original_max_position_embeddings"}
-        assert ask(kind, left_out | {"max_position_embeddings": 128}) != ask(kind, left_out)
-
-
-def _fit(given, name):
-    changed = given | {name: OTHER[name]}
-    if name == "partial_rotary_factor":  # half as many frequencies
-        changed |= {n: changed[n][:4] for n in FACTORS if n in changed}
-    return changed
+GIVEN = {kind: BASE | (FACTORS if kind == "longrope" else {}) for kind in KINDS}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +48,11 @@ def _fit(given, name):
     ],
 )  # fmt: skip
 def test_a_missing_or_wrong_field_is_refused_by_name(kind, change, words):
-    assert words in ask(kind, GIVEN[kind][0] | change)
+    query = RopeQuery(rope_type=kind, head_dim=16, params=GIVEN[kind] | change, max_position=256, max_model_len=256)
+    answer = rope_variant(query)
+    assert isinstance(answer, Refusal)
+    assert (answer.name, "--hf-overrides" in answer.remedy) == (kind, True)
+    assert words in answer.reason
 
 
 def test_types_of_others_are_left_to_them():
@@ -119,8 +66,3 @@ def test_what_it_lists_is_what_it_offers():
     for name in listed:
         query = RopeQuery(rope_type=name, head_dim=16, params=BASE | FACTORS, max_position=8)
         assert rope_variant(query) is not None
-
-
-def test_the_plugin_module_imports_without_torch():
-    code = "import sys, vllm_plugin_rope_scaling; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
