@@ -59,7 +59,7 @@ def test_a_refusal_that_was_merely_found_is_on_record_and_the_rest_serves(shell,
     assert refusal["remedy"] == "--plugin.slowpoke.windows true"
     assert served(done) == {
         "full": ("slowpoke", "earlier in prefer"),
-        "sliding_window": ("rival", "rank TUNED over PORTABLE"),
+        "sliding_window": ("rival", "named in prefer"),
     }
 
 
