@@ -7,7 +7,7 @@ import torch
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.quantization import ParamSpec
-from vllm_core.layers import MergedLinear, TiedHead, TokenEmbedding
+from vllm_core.layers import DecoderAttention, GatedMLP, MergedLinear, RMSNorm, TiedHead, TokenEmbedding
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.testing.chooser import HandChooser
 from vllm_core.weights.rules import Table, rule
@@ -40,7 +40,10 @@ class Halves:
             return [ParamSpec(name="halved", shape=(*shape.out_sizes, shape.in_size), dtype=dtype)]
         sizes = dict(zip(shape.slots, shape.out_sizes, strict=True))
         outer = ParamSpec(
-            name="halved", shape=(sizes["gate"] + sizes["side"], shape.in_size), dtype=dtype, slots=("gate", "side")
+            name="halved",
+            shape=(sizes["gate"] + sizes.get("side", 0), shape.in_size),
+            dtype=dtype,
+            slots=("gate", "side"),
         )
         return [outer, ParamSpec(name="up", shape=(sizes["up"], shape.in_size), dtype=dtype, slots=("up",))]
 
@@ -109,3 +112,20 @@ def test_without_a_method_of_its_own_an_embedding_is_dense():
 
     assert embed.method is None
     assert list(embed.loads) == ["weight"]
+
+
+def test_a_fused_kernel_is_chosen_by_the_methods_of_all_its_matrices():
+    """One that reads dense weights must not be taken where a skip list leaves only some of them dense."""
+
+    class UpOnly(Halves):
+        def matrices(self, names, shape):
+            return self if "up" in names else None
+
+    norm = RMSNorm(4, 1e-6)
+    for quantization, says in ((None, "DenseLinear"), (UpOnly(), "UpOnly+DenseLinear"), (Halves(), "Halves")):
+        mlp = GatedMLP(4, 2, norm=norm)
+        mlp.bind(make_plan(quantization), "mlp")
+        assert mlp.fused_shape()["linear"] == says
+    attention = DecoderAttention(hidden=4, heads=1, kv_heads=1, head_dim=4, norm=norm)
+    attention.bind(make_plan(UpOnly()), "attention")
+    assert attention.fused_shape()["linear"] == "DenseLinear"

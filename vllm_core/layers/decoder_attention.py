@@ -13,6 +13,7 @@ from vllm_core.layers.attention import Attention
 from vllm_core.layers.base import Layer
 from vllm_core.layers.linear import RowLinear
 from vllm_core.layers.norm import LayerNorm, NoNorm, RMSNorm
+from vllm_core.layers.params import methods_of
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rotary import Rotary
 
@@ -98,7 +99,7 @@ class DecoderAttention(Layer):
             "window": attend.window,
             "soft_cap": attend.soft_cap,
             "sinks": attend.has_sinks,
-            "linear": type(self.qkv.method).__name__,
+            "linear": methods_of(self.qkv, self.out),
         }
 
     def compose(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:

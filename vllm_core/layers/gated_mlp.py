@@ -9,6 +9,7 @@ from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.linear import MergedLinear, RowLinear
 from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.params import methods_of
 
 ACTIVATIONS = {"silu": "silu_and_mul", "gelu": "gelu_and_mul", "gelu_pytorch_tanh": "gelu_tanh_and_mul"}
 """Names as in config.json "hidden_act" -> op."""
@@ -59,7 +60,7 @@ class GatedMLP(Layer):
             "norm": type(self.norm).__name__,
             "post_norm": type(self.post_norm).__name__ if self.post_norm is not None else None,
             "bias": self.gate_up.has_bias,
-            "linear": type(self.down.method).__name__,
+            "linear": methods_of(self.gate_up, self.down),
         }
 
     def compose(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ class FilledLayer(Layer):
                 parameter.data = parameter.new_empty(0)
 
 
+def methods_of(*layers: FilledLayer) -> str:
+    """By what a fused layer's matrices are multiplied: one name if all of them are by the same, else all, with +."""
+    return "+".join(dict.fromkeys(type(layer.method).__name__ for layer in layers))
+
+
 def slot_ranges(spec: ParamSpec, inputs: Shard, outputs: Mapping[str, Shard]) -> dict[str, SlotRange]:
     """Where each slot's checkpoint tensor goes in this parameter."""
     found, at = {}, 0
