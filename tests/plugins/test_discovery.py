@@ -12,7 +12,7 @@ from dummies import BACKEND, MODEL, status
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import ModelQuery
-from vllm_core.plugins import PluginError, Selector, load_catalog
+from vllm_core.plugins import PluginError, Selector, load_catalog, native
 from vllm_core.plugins.checks import check
 from vllm_core.plugins.policy import Policy
 from vllm_core.plugins.records import Found
@@ -106,6 +106,36 @@ def test_of_two_distributions_with_one_plugin_name_neither_wins_until_one_is_blo
 
     rows = [p for p in load_catalog(Policy(block=["second-dist"])).plugins if p.name == "twin"]
     assert [(p.distribution, p.state) for p in rows] == [("first-dist", "active"), ("second-dist", "disabled")]
+
+
+GENERIC = """
+HOOK_API = 1
+from vllm_core.plugin import Offer, Provides, Rank, hookimpl
+
+@hookimpl
+def provides():
+    return [Provides("model", "generic", "whatever it is")]
+
+@hookimpl
+def model(query):
+    return Offer(name="generic", target="{module}_impl:Model", rank=Rank.REFERENCE)
+"""
+
+
+def test_a_generic_offer_serves_only_what_no_plugin_lists_and_says_so(site, monkeypatch):
+    site.install("generic", GENERIC)
+    site.install("alpha", MODEL)
+    selector = Selector(load_catalog())
+    assert selector.choose_model(model_query("alphaForCausalLM")).provided.plugin == "alpha"
+    decision = selector.choose_model(model_query("betaForCausalLM"))
+    assert (decision.provided.plugin, decision.why) == (
+        "generic",
+        "no active plugin lists betaForCausalLM; the only offer",
+    )
+    assert selector.decisions[-1] is decision
+    monkeypatch.setattr(native, "advice", lambda kind, name, installed: f"pip install for-{name}")
+    better = selector.choose_model(model_query("betaForCausalLM")).why
+    assert better.startswith("no active plugin lists betaForCausalLM (pip install for-betaForCausalLM brings one")
 
 
 def test_a_missing_target_is_fatal_only_when_it_is_used_and_says_whose_it_is(site):

@@ -7,6 +7,7 @@ those of a checkpoint, and look where each of them would come back to.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -113,18 +114,18 @@ def make_rules(places: Iterable[Place], tied: Mapping[str, str], root: str, base
     root   the path that the model has in ours
     base   prefix of the base model's tensors, which checkpoints of the base model alone leave out
     """
-    general: dict[str, dict[tuple[str, str], list[Place]]] = {}
+    alike: dict[str, list[Place]] = {}  # names with captures for their numbers -> the places of all such names
     for place in places:
-        pattern, goes = _generalised(place)
-        general.setdefault(pattern, {}).setdefault(goes, []).append(place)
+        alike.setdefault(_captures(place.name), []).append(place)
     rules = [ignore("rotary_emb.inv_freq", "computed, not loaded")]
     rules += [ignore(name, f"tied to {source}") for name, source in tied.items()]
     lines = []
-    for pattern, ways in general.items():
-        if len(ways) == 1:
-            lines.append((pattern, *next(iter(ways))))
+    for pattern, same in alike.items():
+        ways = {_general(place) for place in same}
+        if len(ways) == 1 and None not in ways:
+            lines.append((pattern, *ways.pop()))  # type: ignore[misc]
         else:  # the same numbers mean different things: each by its own name
-            lines += [(p.name, p.target, p.slot) for same in ways.values() for p in same]
+            lines += [(p.name, p.target, p.slot) for p in same]
     known = {pattern for pattern, _, _ in lines}
     for pattern, target, slot in lines:
         rules.append(rule(pattern, f"{root}.{target}", slot))
@@ -134,25 +135,26 @@ def make_rules(places: Iterable[Place], tied: Mapping[str, str], root: str, base
     return rules
 
 
-def _generalised(place: Place) -> tuple[str, tuple[str, str]]:
-    """(pattern, (target, slot)) with captures for numbers; the literal ones if numbers do not correspond."""
-    numbers = re.findall(r"(?<=\.)\d+(?=\.)", f".{place.name}.")
-    names = [f"n{i}" for i in range(len(numbers))]
-    left = iter(zip(numbers, names, strict=True))
-    used: list[str] = []
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # between dots, or at an end
+
+
+def _captures(name: str) -> str:
+    numbers = itertools.count()
+    return _NUMBER.sub(lambda _: f"{{n{next(numbers)}}}", name)
+
+
+def _general(place: Place) -> tuple[str, str] | None:
+    """Target and slot with the captures of the name; None if their numbers are not those of the name."""
+    numbers = [(found.group(), f"{{n{i}}}") for i, found in enumerate(_NUMBER.finditer(place.name))]
 
     def capture(found: re.Match[str]) -> str:
-        for number, name in left:
+        for at, (number, name) in enumerate(numbers):
             if number == found.group():
-                used.append(name)
-                return "{" + name + "}"
+                del numbers[at]
+                return name
         return found.group()
 
-    target = re.sub(r"(?<=\.)\d+(?=\.)", capture, place.target)
+    target = _NUMBER.sub(capture, place.target)
     part, _, index = place.slot.partition(".")
-    slot = place.slot and f"{part}." + re.sub(r"^\d+$", capture, index)
-    if len(used) != len(numbers):
-        return place.name, (place.target, place.slot)
-    captures = iter(names)
-    pattern = re.sub(r"(?<=\.)\d+(?=\.)", lambda _: "{" + next(captures) + "}", place.name)
-    return pattern, (target, slot)
+    slot = place.slot and f"{part}." + _NUMBER.sub(capture, index)
+    return None if numbers else (target, slot)

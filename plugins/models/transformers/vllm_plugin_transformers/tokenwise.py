@@ -7,6 +7,7 @@ away: with a prime number of tokens, what is computed token by token has a multi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,8 @@ from vllm_plugin_transformers.errors import CannotServe
 
 ALONG = {"cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "roll", "flip", "sort", "argsort"}
 """Operations that mix along a dimension and keep its length."""
+WHOLE = ("scaled_dot_product", "flash_attention", "lstm", "gru", "rnn")
+"""In the names of operations that mix a sequence whatever their arguments."""
 
 
 class TokenWise(TorchDispatchMode):
@@ -27,18 +30,14 @@ class TokenWise(TorchDispatchMode):
         self.tokens = tokens
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if any(self._times(x) for x in inputs):
-            most = max(self._times(x) for x in inputs)
-            outputs = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
-            name = func.__name__.partition(".")[0]
-            if any(x.numel() and not 1 <= self._times(x) <= most for x in outputs) or (
-                name in ALONG and self._along(args)
-            ):
-                raise CannotServe(
-                    f"its tokens meet outside of attention (in {name}), as in convolutions and recurrences"
-                )
+        most = max(map(self._times, inputs), default=0)
+        outputs = [x for x in tree_leaves(made) if isinstance(x, Tensor) and x.numel()]
+        name = func.__name__.partition(".")[0]
+        if most and (not all(1 <= self._times(x) <= most for x in outputs) or self._mixes(name, func, args, kwargs)):
+            raise CannotServe(f"its tokens meet outside of attention (in {name}), as in convolutions and recurrences")
         return made
 
     def _times(self, x: Tensor) -> int:
@@ -48,8 +47,16 @@ class TokenWise(TorchDispatchMode):
             times, rest = times + 1, rest // self.tokens
         return times
 
-    def _along(self, args: Any) -> bool:
-        """Whether one of these operations runs along the tokens; without a dimension it runs along all."""
+    def _mixes(self, name: str, func: Any, args: Any, kwargs: Any) -> bool:
+        """Operations that keep the number of tokens and mix them all the same."""
+        if name == "convolution":
+            return max(args[1].shape[2:]) > 1
+        if name not in ALONG:
+            return any(word in name for word in WHOLE)
+        dims: Sequence[int] = ()  # without one: along all
+        for number, argument in enumerate(func._schema.arguments):
+            if argument.name in ("dim", "dims"):
+                given = args[number] if number < len(args) else kwargs.get(argument.name, argument.default_value)
+                dims = given if isinstance(given, list | tuple) else [given]
         shape = args[0].shape
-        dims = args[1:] and [d for d in tree_leaves(args[1:]) if type(d) is int and -len(shape) <= d < len(shape)]
-        return not dims or any(shape[d] % self.tokens == 0 for d in dims)
+        return any(shape[d] % self.tokens == 0 for d in dims or range(len(shape)))
