@@ -46,6 +46,13 @@ def test_help_lists_the_cores_commands_and_those_of_plugins(run, greet):
     assert run() == run("-h") == run("help") == (0, out, "")
 
 
+def test_help_names_models_that_are_here(run, install):
+    source = "@hookimpl\ndef bundled_models():\n    return [BundledModel('tiny-owl', '{module}:locate')]\n"
+    install("owl", source + "def locate(): ...\n")
+    assert "models that come with plugins: " in run("--help")[1]
+    assert "tiny-owl" in run("--help")[1]
+
+
 def test_help_works_when_the_configuration_does_not(run, home):
     home.joinpath("vllm.toml").write_text("[plugins]\nblok = []")
     code, out, _ = run("--help")

@@ -23,8 +23,8 @@ class Chat:
         "a message."
     )
     examples = (
-        ("chat SmolLM2-135M-Instruct", "talk"),
-        ('chat SmolLM2-135M-Instruct "What is the capital of France?" --temperature 0', "one answer"),
+        ("chat ./my-model", "talk"),
+        ('chat ./my-model "What is the capital of France?" --temperature 0', "one answer"),
         ('chat ./my-model --system "Answer in one word." < questions.txt', "a line, a message"),
         ("chat ./my-model - --quiet < letter.txt > answer.txt", "a whole file as one message"),
     )

@@ -45,8 +45,11 @@ def overview() -> str:
     commands = dict(CORE)
     note = ""
     try:
-        for provided in _catalog().entries("cli_commands"):
+        catalog = _catalog()
+        for provided in catalog.entries("cli_commands"):
             commands.setdefault(provided.entry.name, provided.entry)
+        if here := catalog.names("bundled_model"):
+            note = f"\nmodels that come with plugins: {', '.join(here)}\n"
     except Exception as error:  # help must work above all when the configuration does not
         note = f"\nPlugins' commands are missing here: {error}\n"
     return (

@@ -21,7 +21,7 @@ class Complete:
         "continued one after another."
     )
     examples = (
-        ('complete SmolLM2-135M-Instruct "Once upon a time" --max-tokens 40', ""),
+        ('complete ./my-model "Once upon a time" --max-tokens 40', ""),
         ('complete ./my-model "Dear Sir," "Dear Madam," --temperature 0 --quiet', "text alone, twice"),
         ("complete ./my-model < letter.txt > continued.txt", "figures stay on the terminal"),
     )

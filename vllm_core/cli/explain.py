@@ -26,7 +26,7 @@ class Explain:
         "won, and from which package and version. No weight is read."
     )
     examples = (
-        ("explain SmolLM2-135M-Instruct", ""),
+        ("explain ./my-model", ""),
         ("explain ./my-model --attention-backend reference", "the same flags as chat and complete"),
         ("explain ./my-model --json", "for programs"),
     )

@@ -28,7 +28,7 @@ class Latency:
         "the engine works."
     )
     examples = (
-        ("bench latency SmolLM2-135M-Instruct", "batches of 8, 32 + 128 tokens"),
+        ("bench latency ./my-model", "batches of 8, 32 + 128 tokens"),
         ("bench latency ./my-model --batch-size 1 --input-len 2000 --output-len 1", "time to the first token"),
     )
 

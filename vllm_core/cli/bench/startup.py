@@ -38,7 +38,7 @@ class Startup:
         "both."
     )
     examples = (
-        ("bench startup SmolLM2-135M-Instruct", "3 cold starts, 1 to warm up, 3 warm ones"),
+        ("bench startup ./my-model", "3 cold starts, 1 to warm up, 3 warm ones"),
         ("bench startup ./my-model --num-iters-cold 0 --num-iters-warm 10 --output-json start.json", ""),
     )
 

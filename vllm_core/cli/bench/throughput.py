@@ -29,7 +29,7 @@ class Throughput:
         "ids; figures are of the median run. Any setting of the engine works."
     )
     examples = (
-        ("bench throughput SmolLM2-135M-Instruct", "32 requests of 128 + 128 tokens"),
+        ("bench throughput ./my-model", "32 requests of 128 + 128 tokens"),
         ("bench throughput ./my-model --num-prompts 200 --input-len 512 --output-json result.json", ""),
         ("bench throughput ./my-model --dataset-path prompts.txt --output-len 64", "a prompt a line"),
         ("bench throughput ./my-model --vs vllm --vs-python ~/vllm/bin/python", "beside vLLM, in one run"),
