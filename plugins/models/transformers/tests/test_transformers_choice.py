@@ -30,6 +30,9 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+LATENT = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
+LATENT |= {"v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1}
+LATENT |= {"moe_intermediate_size": 24, "first_k_dense_replace": 1}
 WITHOUT_QWEN = {"block": ["qwen"]}
 
 
@@ -172,3 +175,10 @@ def test_fields_that_nobody_knows_change_nothing():
 def test_weights_are_not_quantized_silently(qwen3):
     with pytest.raises(CannotServe, match="leave --quantization out"):
         resolve(EngineSettings(**settings(qwen3, plugins=WITHOUT_QWEN, quantization="int8")))
+
+
+def test_a_config_without_weights_runs_on_random_ones(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config_of("DeepseekV3ForCausalLM", **LATENT)))
+    with LLM(**settings(tmp_path, load_format="dummy")) as llm:
+        (output,) = llm.generate([{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=4, ignore_eos=True))
+    assert len(output.outputs[0].token_ids) == 4

@@ -9,7 +9,7 @@ from torch import nn
 from vllm_plugin_transformers.causal_lm import TransformersForCausalLM
 from vllm_plugin_transformers.errors import CannotServe
 from vllm_plugin_transformers.fill import BUILT, make_tensors
-from vllm_plugin_transformers.places import find_places, make_rules
+from vllm_plugin_transformers.places import find_places, make_rules, without_place
 from vllm_plugin_transformers.tokenwise import TokenWise
 from vllm_plugin_transformers.trace import window_of
 
@@ -106,6 +106,16 @@ def test_experts_that_are_stored_one_by_one_share_a_rule_and_fill_their_part():
     up = next(p for p in model.places if p.name == "model.layers.1.mlp.experts.2.up_proj.weight")
     assert up.target == "model.layers.1.mlp.experts.gate_up_proj"
     assert (up.range.shape, up.range.target) == ((24, 32), ((2, 3), (24, 48), (0, 32)))
+
+
+def test_tensors_that_transformers_does_not_read_are_not_read():
+    model = TransformersForCausalLM.from_config(olmoe())
+    model.hf._keys_to_ignore_on_load_unexpected = [r"^model\.layers\.(2|3).*", r"(^|\.)mtp\..*", r"model\.norm.*"]
+    table = Table(without_place(model.hf, model.places) + model.weights)
+    for name in ("model.layers.2.mlp.gate.weight", "mtp.norm.weight", "model.mtp.layers.0.norm.weight"):
+        assert table.match(name).reason == "transformers' model has nothing of that name"
+    assert table.match("model.norm.weight").path == "hf.model.norm"  # it has this one
+    assert table.match("model.layers.1.mlp.gate.weight").path == "hf.model.layers.1.mlp.gate"
 
 
 def test_numbers_that_do_not_correspond_get_rules_of_their_own():

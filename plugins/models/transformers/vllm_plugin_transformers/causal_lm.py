@@ -20,7 +20,7 @@ from vllm_plugin_transformers.errors import CannotServe
 from vllm_plugin_transformers.fill import assign_loads, make_tensors
 from vllm_plugin_transformers.fits import find_class
 from vllm_plugin_transformers.interface import Running, Slot
-from vllm_plugin_transformers.places import find_places, make_rules
+from vllm_plugin_transformers.places import find_places, make_rules, without_place
 from vllm_plugin_transformers.skeleton import construct
 from vllm_plugin_transformers.trace import META, Attending, follow
 
@@ -65,7 +65,8 @@ class TransformersForCausalLM(Layer):
         self.attending = known or follow(hf, base, self._layers, self.mask)
         base.forward = self._hand_over
         self.places, tied = find_places(hf)
-        self.weights = make_rules(self.places, tied, ROOT, hf.base_model_prefix)
+        rules = make_rules(self.places, tied, ROOT, hf.base_model_prefix)
+        self.weights = without_place(hf, self.places) + rules
         self.vocab_size = self._follow_head()
 
     @classmethod

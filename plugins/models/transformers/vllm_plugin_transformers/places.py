@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.weights import Rule, ignore, rule
+from vllm_core.weights.patterns import Capture, Pattern
 from vllm_plugin_transformers.errors import CannotServe
 
 
@@ -106,6 +107,25 @@ def _parts(
             places.append(Place(name, target, f"{number}.{index}", SlotRange(part, (), tuple(spans))))
         at += stored[names[0]].shape[joined[0] - 1] if stacked and joined else 0
     return places
+
+
+class Search(Pattern):
+    """A pattern of transformers: a regular expression that stands anywhere in a name."""
+
+    def regex(self, known: Mapping[str, Capture] | None = None) -> str:
+        inner = re.sub(r"(?<!\\)\((?!\?)", "(?:", self.text)  # a group of its own would count as a capture
+        return f"(?:{inner}).*" if inner.startswith("^") else f".*(?:{inner}).*"
+
+
+def without_place(model: Any, places: Iterable[Place]) -> list[Rule]:
+    """Tensors that transformers leaves unread, such as layers for drafts that it does not have."""
+    texts = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    names = [place.name for place in places]
+    return [
+        Rule(Search(text, (text,), ()), None, Pattern.parse(""), reason="transformers' model has nothing of that name")
+        for text in sorted(texts)
+        if not any(re.search(text, name) for name in names)
+    ]
 
 
 def make_rules(places: Iterable[Place], tied: Mapping[str, str], root: str, base: str) -> list[Rule]:
