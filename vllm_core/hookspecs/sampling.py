@@ -23,8 +23,9 @@ def draft_proposer(query: ProposerQuery, settings: Any) -> Offer | Refusal | Non
     query    ``method`` as the user wrote it; ``num_drafts`` guesses a step; ``architecture``
              of the target model; ``config`` the other keys of ``speculative_config``, none of
              which may be ignored; ``device``.
-    Returns  ``Offer`` whose target has the contract ``interfaces.proposer.Proposer``: it works
-             on the device and never waits for it. Its ``config`` is the offer's ``options``
+    Returns  ``Offer`` whose target has the contract ``interfaces.proposer.Proposer``, or with
+             caches of its own ``FollowingProposer``: it works on the device and never waits
+             for it. Its ``config`` is the offer's ``options``
              with the user's keys over them. ``Refusal`` naming the key or the model it
              cannot do; ``None`` for other methods.
     Choice   The method is always named by the user, so its plugin must offer; two plugins with

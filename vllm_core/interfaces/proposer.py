@@ -111,6 +111,9 @@ class Follower(Protocol):
         equal logits comes the same token. Penalties and other changes to logits are not applied.
         """
 
+    def guess(self, logits: Tensor, ahead: int = 0) -> tuple[Tensor, Tensor]:
+        """The same with noise of its own, for ``Drafts.probs``: ids int64 [N], and probabilities float32 [N, V]."""
+
 
 class FollowingProposer(Proposer, Protocol):
     """A proposer that sees every step; ``propose`` is never called.

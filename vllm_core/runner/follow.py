@@ -10,10 +10,12 @@ from torch import Tensor
 from vllm_core.interfaces.attention import AttentionBackend
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.proposer import Pass, RowView
-from vllm_core.interfaces.sampler import Sampler
+from vllm_core.interfaces.sampler import Sampler, SamplingTensors
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.inputs import Inputs
+from vllm_core.runner.noise import GUESS, SAMPLE
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.sampler import draw
 from vllm_core.runner.staging import upload
 from vllm_core.runner.tokens import attention_steps, token_arrays
 from vllm_core.runner.verify import sampling_tensors
@@ -71,9 +73,16 @@ class RunStep:
         return Pass(ids=ids, batch=batch, last=dev["starts"][1:] - 1)
 
     def draw(self, logits: Tensor, ahead: int = 0) -> Tensor:
+        return self._sampler(logits, self._sampling(ahead, SAMPLE)).long()
+
+    def guess(self, logits: Tensor, ahead: int = 0) -> tuple[Tensor, Tensor]:
+        params = self._sampling(ahead, GUESS)
+        probs = self._sampler.probs(logits, params)
+        return draw(probs, params.noise), probs
+
+    def _sampling(self, ahead: int, stream: int) -> SamplingTensors:
         inputs, rows = self._inputs, self._rows
         lines = inputs.sampling_rows
         ends = rows.num_tokens.index_select(0, lines).long() + ahead
         seeds = rows.seed.index_select(0, lines)
-        params = sampling_tensors(rows, lines, inputs.sampling_rows_host, ends, seeds)
-        return self._sampler(logits, params).long()
+        return sampling_tensors(rows, lines, inputs.sampling_rows_host, ends, seeds, stream)

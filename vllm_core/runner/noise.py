@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 GOLDEN = 0x9E3779B97F4A7C15
-SAMPLE, ACCEPT = 0, 1
-"""What a number is for: drawing the token of a position, or accepting a draft for it."""
+SAMPLE, ACCEPT, GUESS = 0, 1, 2
+"""What a number is for: drawing the token of a position, accepting a draft for it, or drawing that draft."""
 
 _STREAMS = 4
 

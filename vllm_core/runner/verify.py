@@ -17,7 +17,7 @@ from torch import Tensor
 from vllm_core.interfaces.proposer import Drafts
 from vllm_core.interfaces.sampler import Sampler, SamplingTensors
 from vllm_core.runner.inputs import Inputs
-from vllm_core.runner.noise import ACCEPT, uniform
+from vllm_core.runner.noise import ACCEPT, SAMPLE, uniform
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.sampler import draw
 
@@ -65,11 +65,14 @@ def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emit
     return Emitted(token_ids.scatter_(1, accepted[:, None], last[:, None]), accepted)
 
 
-def sampling_tensors(rows: Rows, lines: Tensor, which: np.ndarray, ends: Tensor, seeds: Tensor) -> SamplingTensors:
+def sampling_tensors(
+    rows: Rows, lines: Tensor, which: np.ndarray, ends: Tensor, seeds: Tensor, stream: int = SAMPLE
+) -> SamplingTensors:
     """The rows' parameters, a line of logits each.
 
     lines, ends, seeds   int64 [M], of each line the row, the tokens before the one that is drawn, and the row's seed
     which                rows that occur in ``lines``, as the host knows them
+    stream               what the noise is for
     """
     greedy = rows.host_greedy[which]
     random = which[~greedy]
@@ -78,7 +81,7 @@ def sampling_tensors(rows: Rows, lines: Tensor, which: np.ndarray, ends: Tensor,
         top_k=rows.top_k.index_select(0, lines),
         top_p=rows.top_p.index_select(0, lines),
         min_p=rows.min_p.index_select(0, lines),
-        noise=uniform(seeds, ends) if len(random) else torch.zeros_like(ends, dtype=torch.float64),
+        noise=uniform(seeds, ends, stream) if len(random) else torch.zeros_like(ends, dtype=torch.float64),
         any_greedy=bool(greedy.any()),
         any_random=len(random) > 0,
         largest_top_k=int(rows.host_top_k[random].max(initial=0)),

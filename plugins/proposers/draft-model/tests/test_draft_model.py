@@ -40,3 +40,33 @@ class TestStranger(ProposerConformance):
         shape = {"num_hidden_layers": 1, "num_key_value_heads": 4, "sliding_window": 9}
         cls.save(folder / "draft", 1, "MistralForCausalLM", vocab_size=vocab_size, **shape)
         return {"model": str(folder / "draft")}
+
+
+class TestGreedyStranger(TestStranger):
+    """The likeliest tokens of the stranger, whatever the row's temperature."""
+
+    drafts = (3,)
+
+    @classmethod
+    def keys(cls, folder, vocab_size):
+        return {**super().keys(folder, vocab_size), "draft_sample_method": "greedy"}
+
+
+class TestDrawingStranger(TestStranger):
+    """Drafts with the probabilities that they were drawn from: rejection sampling, which keeps the distribution."""
+
+    drafts = (3,)
+    certain = False
+
+    @classmethod
+    def keys(cls, folder, vocab_size):
+        return {**super().keys(folder, vocab_size), "draft_sample_method": "probabilistic"}
+
+
+class TestDrawingItself(TestItself):
+    drafts = (3,)
+    certain = False
+
+    @classmethod
+    def keys(cls, folder, vocab_size):
+        return {**super().keys(folder, vocab_size), "draft_sample_method": "probabilistic"}

@@ -76,6 +76,10 @@ def start(served, draft, **settings):
         ({"model": ""}, "'model' must be a name, not ''"),
         ({"model": None}, "'model' must be a name, not None"),
         ({"model": "x", "revision": 3}, "'revision' must be a name, not 3"),
+        (
+            {"model": "x", "draft_sample_method": "gready"},
+            "must be 'greedy' or 'probabilistic', or left out, not 'gready'",
+        ),
         ({"model": "x", "modle": "y"}, "'modle', which this method does not read; did you mean 'model'?"),
         (
             {"model": "x", "prompt_lookup_max": 3},

@@ -11,7 +11,8 @@ from vllm_core.plugin import Offer, Provides, Refusal, hookimpl
 
 HOOK_API = 1
 METHOD = "draft_model"
-KEYS = ("model", "revision", "quantization")
+KEYS = ("model", "revision", "quantization", "draft_sample_method")
+WAYS = ("greedy", "probabilistic")
 
 
 @hookimpl
@@ -41,4 +42,9 @@ def _fault(config: Mapping[str, Any]) -> str:
             return f"speculative_config has {key!r}, which this method does not read; {meant}"
         if (not isinstance(value, str) or not value) and (key == "model" or value is not None):
             return f"speculative_config: {key!r} must be a name, not {value!r:.80}"
+    if config.get("draft_sample_method") not in (None, *WAYS):
+        return (
+            f"speculative_config: 'draft_sample_method' must be {' or '.join(map(repr, WAYS))}, or left out, "
+            f"not {config['draft_sample_method']!r:.80}"
+        )
     return "" if "model" in config else "speculative_config lacks 'model', the model that makes the guesses"

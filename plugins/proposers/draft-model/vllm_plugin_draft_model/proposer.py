@@ -17,14 +17,19 @@ from torch import Tensor
 
 from vllm_core.interfaces.proposer import Drafts, Follower, Pass, ProposerPlan, RowView
 
+METHOD = "draft_sample_method"
 NAME = "draft"  # of the second model: its layers and caches lie under it
 
 
 class DraftModel:
-    """Drafts are drawn as the served model draws: with the row's parameters and the same noise.
+    """``draft_sample_method`` of the user's keys says how drafts are chosen from the draft model's logits.
 
-    So where both models agree on the probabilities the draft is the token that will be drawn,
-    greedy or not, and drafts are certain: output tokens are those of plain decoding.
+    (left out)       as the served model draws: with the row's parameters and the same noise. Where
+                     both models agree on the probabilities the draft is the token that will be drawn.
+    "greedy"         the likeliest token
+    "probabilistic"  with the row's parameters and noise of its own; drafts come with their probabilities
+
+    Of the first two ways output tokens are those of plain decoding, of the last their distribution is.
     """
 
     taps: tuple[int, ...] = ()
@@ -33,6 +38,7 @@ class DraftModel:
     def __init__(self, num_drafts: int, config: Mapping[str, Any]) -> None:
         self.num_drafts = self.lookahead = num_drafts
         self.wanted = dict(config)
+        self.choose = {None: _as_served, "greedy": _likeliest, "probabilistic": _drawn}[self.wanted.pop(METHOD, None)]
 
     def bind(self, model: Any, plan: ProposerPlan) -> None:
         self.model = plan.second_model(NAME, **self.wanted)
@@ -50,13 +56,16 @@ class DraftModel:
         if not step.sampling:
             return None
         hidden = hidden.index_select(0, run.last.index_select(0, step.sampled))
-        drafts: list[Tensor] = []
         single = [1] * len(step.sampling)
+        ids: list[Tensor] = []
+        probs: list[Tensor] = []
         while True:
-            drafts.append(step.draw(self._logits(hidden), len(drafts)))
-            if len(drafts) == self.num_drafts:
-                return Drafts(ids=torch.stack(drafts, 1).int())
-            hidden = self._forward(drafts[-1], step.batch(NAME, single, ahead=len(drafts), sampling_only=True))
+            token, chances = self.choose(step, self._logits(hidden), len(ids))
+            ids.append(token)
+            probs += [chances] if chances is not None else []
+            if len(ids) == self.num_drafts:
+                return Drafts(ids=torch.stack(ids, 1).int(), probs=torch.stack(probs, 1) if probs else None)
+            hidden = self._forward(token, step.batch(NAME, single, ahead=len(ids), sampling_only=True))
 
     def _forward(self, ids: Tensor, run: Pass) -> Tensor:
         return self.model.forward(self.model.embed(ids, run.batch), run.batch)
@@ -66,3 +75,15 @@ class DraftModel:
         logits = self.model.logits(hidden)
         missing = self.vocab_size - logits.shape[-1]
         return logits if missing == 0 else F.pad(logits, (0, missing), value=float("-inf"))
+
+
+def _as_served(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, None]:
+    return step.draw(logits, ahead), None
+
+
+def _likeliest(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, None]:
+    return logits.argmax(-1), None
+
+
+def _drawn(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, Tensor]:
+    return step.guess(logits, ahead)
