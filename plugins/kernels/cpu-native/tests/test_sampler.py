@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from vllm_plugin_cpu_native.limits import machine_limits
-from vllm_plugin_cpu_native.sampler import NativeSampler
+from vllm_plugin_cpu_native.sampling import NativeSampler
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import SamplerQuery
