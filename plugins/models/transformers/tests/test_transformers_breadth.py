@@ -54,7 +54,9 @@ ARCHITECTURES = {
     "Qwen3MoeForCausalLM": EXPERTS | {"num_experts": 4, "norm_topk_prob": True},
     "SeedOssForCausalLM": {"head_dim": 8},
     "Starcoder2ForCausalLM": {"sliding_window": 10},
-    "VaultGemmaForCausalLM": TWO_KINDS | {"head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 2.0},
+    "VaultGemmaForCausalLM": TWO_KINDS | {
+        "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 2.0,
+    },
 }  # fmt: skip
 
 
