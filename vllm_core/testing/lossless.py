@@ -9,6 +9,7 @@ from typing import ClassVar
 import attrs
 
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.interfaces.cache import SlidingWindowCache
 from vllm_core.testing.speculating import LONGEST, Ask, Ran, Speculating, assert_empty, run
 
 TOKENS = 40  # of each output
@@ -31,6 +32,7 @@ class Lossless:
         """Of certain guesses; drawn ones keep the distribution, not each token."""
         changes = [{"temperature": 0.9, "top_p": 0.9}, {"temperature": 1.3, "top_k": 7, "repetition_penalty": 1.2}]
         asks = [ask for change in changes for ask in asked(speculating, **change)]
+        asks.append(asked(speculating, **changes[0], n=3)[0])  # samples that share what one computed of the prompt
         ran, plain = speculating.ran(drafts, asks), speculating.plain(asks)
         if self.certain:
             same(ran, plain, "seeded")
@@ -54,7 +56,8 @@ class Lossless:
         with speculating.engine(drafts, **speculating.tight(drafts, longest)) as engine:
             first, second = run(engine, asks), run(engine, asks)
             preempted = sum(o.metrics.num_preemptions for ran in (first, second) for o in ran.outputs)
-            assert preempted, "no request was preempted; the kit gave the engine too large a cache"
+            grows = any(not isinstance(g.spec, SlidingWindowCache) for g in engine.core.capacity.caches.groups)
+            assert preempted or not grows, "no request was preempted; the kit gave the engine too large a cache"
             assert_empty(engine)
         same(first, plain, "cut and preempted")
         same(second, plain, "cut and preempted a second time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vllm_core.testing import ProposerConformance
+from vllm_core.testing.lossless import asked
 
 TINY = {
     "vocab_size": 61,
@@ -26,6 +27,20 @@ class TestItself(ProposerConformance):
     @classmethod
     def keys(cls, folder, vocab_size):
         return {"model": str(folder)}
+
+    def test_samples_of_one_prompt_share_what_was_computed_of_it(self, speculating, drafts):
+        asks = asked(speculating, temperature=1.0, n=4)[:1]
+        ran = speculating.ran(drafts, asks)
+        self.check_accepted(ran, "of samples")
+        assert len(set(map(tuple, ran.tokens))) == 4
+
+
+class TestWindows(TestItself):
+    """A cache that gives up pages which its windows have passed."""
+
+    architecture = "MistralForCausalLM"
+    config = {**TINY, "sliding_window": 9}
+    drafts = (4,)
 
 
 class TestStranger(ProposerConformance):
