@@ -138,6 +138,19 @@ def test_a_generic_offer_serves_only_what_no_plugin_lists_and_says_so(site, monk
     assert better.startswith("no active plugin lists betaForCausalLM (pip install for-betaForCausalLM brings one")
 
 
+def test_a_module_with_the_name_of_a_hook_quarantines_its_plugin(site):
+    """Imported later, it would stand where the hook was, and a second engine would not find the hook."""
+    module = site.install("hider", source=None)
+    folder = site.folder / module
+    folder.mkdir()
+    folder.joinpath("__init__.py").write_text(GENERIC.replace("{module}", module))
+    assert status(load_catalog(), "hider").state == "active"
+    folder.joinpath("model.py").write_text("")
+    catalog = load_catalog()
+    assert status(catalog, "hider").state == "quarantined"
+    assert f"{module}.model would hide its hook model" in status(catalog, "hider").reason
+
+
 def test_a_missing_target_is_fatal_only_when_it_is_used_and_says_whose_it_is(site):
     module = site.install("hollow", MODEL, version="0.4")
     catalog = load_catalog()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -35,6 +37,8 @@ class Hooks:
         """Import a plugin here, in this process. Returns why it failed, or ""."""
         try:
             plugin = import_module(status.module)
+            if hidden := _hidden(plugin):
+                return f"its module {status.module}.{hidden} would hide its hook {hidden}: give the file another name"
             self._manager.register(plugin, name=status.name)
         except (KeyboardInterrupt, MemoryError):
             raise
@@ -56,6 +60,14 @@ class Hooks:
         ]
         found.sort(key=lambda pair: pair[0].name)  # the order has no meaning, but should be the same every time
         return found
+
+
+def _hidden(plugin: ModuleType) -> str:
+    """A hook of this package that also is a module in it: once that is imported, the attribute is the module."""
+    from vllm_core.hookspecs import HOOKS
+
+    own = [hook for hook in HOOKS if hook in vars(plugin)] if hasattr(plugin, "__path__") else []
+    return next((hook for hook in own if find_spec(f"{plugin.__name__}.{hook}") is not None), "")
 
 
 def _by_name(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
