@@ -87,7 +87,7 @@ def stream(llm: Any, prompt: Any, params: Any, *, quiet: bool, first_answer: boo
             if not first and completion.token_ids:
                 first, since_start = time.perf_counter(), seconds_since_start() if first_answer else 0.0
             text = completion.text
-            if completion.reasoning is not None and completion.delta is not None:
+            if completion.delta is not None:
                 text = completion.content or ""
                 voices.think(completion.delta.reasoning)
                 voices.say(completion.delta.content)
