@@ -34,7 +34,22 @@ __all__ = [
 HOOK_API: Final = 1
 """The newest hook API that this core speaks."""
 
-hookimpl = pluggy.HookimplMarker("vllm_core")
+
+class _Marker:
+    """Marks hook implementations, and remembers them: importing ``pkg.model`` hides a function ``model`` of pkg."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, dict[str, Any]] = {}  # module -> name -> function
+        self._mark = pluggy.HookimplMarker("vllm_core")
+
+    def __call__(self, function: Any = None, **options: Any) -> Any:
+        if function is None:
+            return lambda function: self(function, **options)
+        self.functions.setdefault(function.__module__, {})[function.__name__] = function
+        return self._mark(function, **options)
+
+
+hookimpl = _Marker()
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 

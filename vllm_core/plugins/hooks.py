@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pluggy
 
+from vllm_core.plugin import hookimpl
 from vllm_core.plugins.errors import PluginError, did_you_mean
 from vllm_core.plugins.records import PluginStatus
 
@@ -37,9 +37,7 @@ class Hooks:
         """Import a plugin here, in this process. Returns why it failed, or ""."""
         try:
             plugin = import_module(status.module)
-            if hidden := _hidden(plugin):
-                return f"its module {status.module}.{hidden} would hide its hook {hidden}: give the file another name"
-            self._manager.register(plugin, name=status.name)
+            self._manager.register(_uncovered(plugin), name=status.name)
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:
@@ -62,12 +60,11 @@ class Hooks:
         return found
 
 
-def _hidden(plugin: ModuleType) -> str:
-    """A hook of this package that also is a module in it: once that is imported, the attribute is the module."""
-    from vllm_core.hookspecs import HOOKS
-
-    own = [hook for hook in HOOKS if hook in vars(plugin)] if hasattr(plugin, "__path__") else []
-    return next((hook for hook in own if find_spec(f"{plugin.__name__}.{hook}") is not None), "")
+def _uncovered(plugin: ModuleType) -> Any:
+    """The plugin with the hooks that modules of its own hide: importing pkg.model sets pkg's attribute ``model``."""
+    marked = hookimpl.functions.get(plugin.__name__, {})
+    hidden = {name: f for name, f in marked.items() if isinstance(vars(plugin).get(name), ModuleType)}
+    return SimpleNamespace(**{**vars(plugin), **hidden}) if hidden else plugin
 
 
 def _by_name(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
