@@ -86,7 +86,15 @@ def refuse_not_yet(settings: EngineSettings) -> None:
 
 def choose_quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:
     details = config.get("quantization_config") or {}
+    if not isinstance(details, Mapping):
+        raise ValueError(f'"quantization_config" in config.json must be a table, not {details!r:.80}')
     method = settings.quantization or details.get("quant_method")
+    if not method and details:
+        raise ValueError(
+            f'"quantization_config" in config.json names no "quant_method", so nobody knows how weights are stored;'
+            f" it has {', '.join(map(str, details))}.\n"
+            '  instead --hf-overrides \'{"quantization_config": {"quant_method": NAME}}\' says so'
+        )
     if not method:
         return None
     query = QuantizationQuery(method=method, config=details, dtype=dtype, device=device)

@@ -47,5 +47,24 @@ def packed(weight):
     return {"weight": numbers.to(torch.int8), "weight_scale": scales}
 
 
+def in_words(tensors):
+    """The same in the format pack-quantized: 128 added, rows filled up to words, the first in the lowest bits."""
+    numbers = tensors["weight"].long() + 128
+    numbers = torch.nn.functional.pad(numbers, (0, -numbers.shape[1] % 4)).unflatten(1, (-1, 4))
+    words = (numbers * torch.tensor([1, 2**8, 2**16, 2**24])).sum(-1)
+    words = torch.where(words < 2**31, words, words - 2**32).to(torch.int32)
+    return {
+        "weight_packed": words,
+        "weight_shape": torch.tensor(tensors["weight"].shape),
+        "weight_scale": tensors["weight_scale"],
+    }
+
+
+def out_of_words(tensors):
+    words = tensors["weight_packed"].long()[..., None] >> torch.tensor([0, 8, 16, 24])
+    inputs = tensors["weight_shape"][1]
+    return {"weight": (words % 256).flatten(1)[:, :inputs] - 128, "weight_scale": tensors["weight_scale"]}
+
+
 def unpacked(tensors):
     return tensors["weight"].double() * tensors["weight_scale"].double()

@@ -8,10 +8,10 @@ import vllm_plugin_int8
 from int8_references import config
 from vllm_plugin_int8 import quantization_method
 from vllm_plugin_int8.checkpoint import groups, unread
-from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs
+from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs, Source
 from vllm_plugin_int8.names import broken, fits
 from vllm_plugin_int8.quantization import OnlineInt8, StoredInt8
-from vllm_plugin_int8.settings import Int8Settings
+from vllm_plugin_int8.options import Int8Settings
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.quantization import LinearShape
@@ -80,7 +80,7 @@ def test_a_processor_without_exact_products_has_weights_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        (config(format="pack-quantized"), 'config_groups.group_0: the format "pack-quantized" is not read'),
+        (config(format="marlin-24"), 'config_groups.group_0: the format "marlin-24" is not read'),
         (config(format=None), 'config_groups.group_0: the format "None" is not read'),
         (group(format="float-quantized"), 'config_groups.g: the format "float-quantized" is not read'),
         (config(quantization_status="frozen"), 'quantization_status is "frozen"'),
@@ -153,10 +153,11 @@ def test_heads_and_skipped_matrices_stay_dense_and_others_are_made():
 def test_groups_of_a_checkpoint_take_the_matrices_they_target():
     usual = config()["config_groups"]["group_0"]
     both = {
-        "down": {**usual, "targets": ["re:.*down_proj"], "input_activations": None},
+        "down": {**usual, "targets": ["re:.*down_proj"], "input_activations": None, "format": "pack-quantized"},
         "rest": {**usual, "targets": ["re:.*_proj"]},
     }
     stored = StoredInt8(config(config_groups=both))
     assert type(stored.linear("a.down_proj", SHAPE)) is Int8Weights
     assert type(stored.linear("a.up_proj", SHAPE)) is Int8WeightsAndInputs
+    assert {stored.linear(f"a.{x}_proj", SHAPE).source for x in ("up", "down")} == {Source.INT8, Source.PACKED}
     assert stored.linear("lm_head", SHAPE) is stored.linear("a.router", SHAPE) is None

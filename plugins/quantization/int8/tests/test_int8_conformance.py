@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from int8_references import config, meant, packed, unpacked
+import attrs
+from int8_references import config, in_words, meant, out_of_words, packed, unpacked
 
 from vllm_core.testing import QuantizationConformance, QuantizationScheme
 
@@ -39,12 +40,11 @@ class TestCompressedTensors(QuantizationConformance):
     dense = ("lm_head",)
     cannot = {
         **DENSE,
-        "packed 8-bit weights": "the format pack-quantized is not read",
         "static inputs": "scales of inputs that were found beforehand are not read",
     }
     refused = {
         "4 bits": config(config_groups={"g": {"targets": ["Linear"], "weights": {"num_bits": 4}}}),
-        "packed": config(format="pack-quantized"),
+        "floats": config(format="float-quantized"),
         "cache": config(kv_cache_scheme={"num_bits": 8}),
     }
 
@@ -59,3 +59,23 @@ class TestCompressedTensors(QuantizationConformance):
 
     def ignoring(self, scheme, names):
         return {"ignore": [*names, "lm_head"]}, {}
+
+
+class TestPacked(TestCompressedTensors):
+    schemes = {
+        "W8A16": QuantizationScheme(config=config(inputs=False, format="pack-quantized"), bits=8.6, loss=0.008),
+    }
+    sizes = ((64, 48), (56, 34))
+    refused = {}
+
+    def pack(self, scheme, weight):
+        return in_words(packed(weight))
+
+    def dequantize(self, scheme, tensors):
+        return unpacked(out_of_words(tensors))
+
+
+class TestPackedWithRowsThatDoNotFillWords(TestPacked):
+    schemes = {"W8A16": attrs.evolve(TestPacked.schemes["W8A16"], bits=8.7)}
+    sizes = ((50, 34),)
+    cannot = {"row shards": "a rank would begin inside a word of four numbers"}

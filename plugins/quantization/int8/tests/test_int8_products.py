@@ -7,7 +7,7 @@ import torch
 from int8_references import rounded
 from torch import nn
 from vllm_plugin_int8 import methods, products
-from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs
+from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs, Source
 from vllm_plugin_int8.rounding import round_rows
 
 from vllm_core.interfaces.quantization import LinearShape
@@ -34,7 +34,7 @@ def test_w8a8_equals_integer_arithmetic_bit_for_bit(tokens):
     """Whole numbers of which each row has a 127 have the scale 1: all that is computed is then exact in float32."""
     x, dense = numbers(tokens, 96, most=126).float(), numbers(32, 96, seed=1, most=126).float()
     x[:, 7], dense[:, 5] = -127, 127
-    method = Int8WeightsAndInputs(online=True)
+    method = Int8WeightsAndInputs(Source.DENSE)
     layer = made(method, dense * 2.0**-6, torch.full((32,), 3.0))
     got = method.apply(layer, (x * 2.0**9).to(DEVICE)).cpu()
     want = (x.long() @ dense.long().T) * 2**3 + 3
@@ -44,7 +44,7 @@ def test_w8a8_equals_integer_arithmetic_bit_for_bit(tokens):
 def test_w8a8_is_the_integer_sum_times_both_scales():
     generator = torch.Generator().manual_seed(3)
     x, dense = torch.randn(9, 200, generator=generator), torch.randn(70, 200, generator=generator)
-    method = Int8WeightsAndInputs(online=True)
+    method = Int8WeightsAndInputs(Source.DENSE)
     got = method.apply(made(method, dense), x.to(DEVICE)).cpu().double()
     (xn, xs), (wn, ws) = rounded(x), rounded(dense)
     sums = torch.from_numpy(xn).double() @ torch.from_numpy(wn).double().T
@@ -76,9 +76,9 @@ def test_a_weight_unpacked_in_pieces_gives_the_same(monkeypatch):
 
 def test_a_weight_rounded_in_pieces_is_the_same(monkeypatch):
     dense = torch.randn(50, 24)
-    whole = made(Int8Weights(online=True), dense)
+    whole = made(Int8Weights(Source.DENSE), dense)
     monkeypatch.setitem(methods.PIECE, DEVICE, 24 * 7)
-    pieces = made(Int8Weights(online=True), dense)
+    pieces = made(Int8Weights(Source.DENSE), dense)
     assert torch.equal(whole.weight_int8, pieces.weight_int8)
     assert torch.equal(whole.weight_scale, pieces.weight_scale)
 
@@ -120,8 +120,8 @@ def test_a_processor_whose_products_saturate_is_found_out(monkeypatch):
 def test_more_inputs_than_fit_into_32_bits_are_refused():
     shape = LinearShape(in_size=131_072, out_sizes=(1,))
     with pytest.raises(ValueError, match="sums of more than 131,071 products"):
-        Int8WeightsAndInputs(online=True).params(shape, torch.float32)
-    assert Int8Weights(online=True).params(shape, torch.float32)
+        Int8WeightsAndInputs(Source.DENSE).params(shape, torch.float32)
+    assert Int8Weights(Source.DENSE).params(shape, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

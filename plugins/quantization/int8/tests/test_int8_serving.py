@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import transformers
-from int8_references import config, meant, packed, unpacked
+from int8_references import config, in_words, meant, packed, unpacked
 from safetensors.torch import load_file, save_file
 
 from vllm_core import LLM, SamplingParams
@@ -102,16 +102,21 @@ def test_matrices_of_the_users_list_stay_dense(reference, folder):
     assert 1e-3 < distance(got, logits_of(reference)) < NEAR
 
 
-@pytest.mark.parametrize("inputs", [True, False], ids=["W8A8", "W8A16"])
-def test_a_compressed_checkpoint_is_served_without_being_asked_for(reference, folder, tmp_path, inputs):
+@pytest.mark.parametrize(
+    ("inputs", "stored_as"), [(True, "int-quantized"), (False, "int-quantized"), (False, "pack-quantized")]
+)
+def test_a_compressed_checkpoint_is_served_without_being_asked_for(reference, folder, tmp_path, inputs, stored_as):
     tensors = load_file(folder / "model.safetensors")
     for name in [n for n in tensors if n.endswith("_proj.weight")]:
         stored = packed(tensors.pop(name))
-        tensors[name] = stored["weight"]
-        tensors[f"{name}_scale"] = stored["weight_scale"].bfloat16().float()
+        stored["weight_scale"] = stored["weight_scale"].bfloat16()
+        stored = in_words(stored) if stored_as == "pack-quantized" else stored
+        tensors |= {name.replace("weight", parameter): tensor for parameter, tensor in stored.items()}
     save_file(tensors, tmp_path / "model.safetensors")
     plain = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**plain, "quantization_config": config(inputs=inputs)}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**plain, "quantization_config": config(inputs=inputs, format=stored_as)})
+    )
 
     got, served = served_logits(tmp_path)
 

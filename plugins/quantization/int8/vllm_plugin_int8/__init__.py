@@ -9,7 +9,7 @@ from vllm_core.plugin import Offer, Provides, Refusal, hookimpl
 from vllm_plugin_int8.checkpoint import unread
 
 if TYPE_CHECKING:
-    from vllm_plugin_int8.settings import Int8Settings
+    from vllm_plugin_int8.options import Int8Settings
 
 HOOK_API = 1
 W8A8 = "int8"
@@ -29,7 +29,7 @@ def provides() -> list[Provides]:
 
 @hookimpl
 def settings() -> str:
-    return "vllm_plugin_int8.settings:Int8Settings"
+    return "vllm_plugin_int8.options:Int8Settings"
 
 
 @hookimpl

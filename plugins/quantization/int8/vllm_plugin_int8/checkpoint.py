@@ -12,7 +12,8 @@ import attrs
 
 from vllm_plugin_int8.names import broken, fits
 
-FORMATS = ("int-quantized", "naive-quantized")  # both: int8 in "weight", a scale for each output in "weight_scale"
+PACKED = "pack-quantized"  # four numbers less 128 an int32 in "weight_packed", the first in the lowest bits
+FORMATS = ("int-quantized", "naive-quantized", PACKED)  # the first two: int8 in "weight"
 ELSEWHERE = ("kv_cache_scheme", "sparsity_config", "transform_config")
 WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
 INPUTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
@@ -27,6 +28,7 @@ class Group:
 
     targets: tuple[str, ...]
     inputs: bool  # whether activations are rounded, too
+    packed: bool
 
     def has(self, name: str) -> bool:
         return any(target == CLASS or fits(name, target) for target in self.targets)
@@ -35,7 +37,11 @@ class Group:
 def groups(config: Mapping[str, Any]) -> list[Group]:
     """Of a config that `unread` accepts."""
     return [
-        Group(tuple(group.get("targets", ())), group.get("input_activations") is not None)
+        Group(
+            targets=tuple(group["targets"]),
+            inputs=group.get("input_activations") is not None,
+            packed=(group.get("format") or config.get("format")) == PACKED,
+        )
         for group in config["config_groups"].values()
     ]
 
@@ -69,7 +75,7 @@ def unread(config: Mapping[str, Any]) -> str:
 def _unread_group(group: Mapping[str, Any], stored: Any) -> str:
     shown = group.get("format") or stored
     if shown not in FORMATS:
-        return f'the format "{shown}" is not read, only {" and ".join(FORMATS)}'
+        return f'the format "{shown}" is not read, only {", ".join(FORMATS)}'
     targets = group.get("targets")
     if not isinstance(targets, Sequence) or isinstance(targets, str) or not targets:
         return f"targets is {targets!r:.100}, not a list of names"

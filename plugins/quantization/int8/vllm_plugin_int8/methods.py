@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import torch
@@ -17,39 +18,54 @@ PIECE = {"cpu": 1 << 18, "cuda": 1 << 26}
 MOST_INPUTS = (2**31 - 1) // 128**2  # so many products of two 8-bit numbers fit into 32 bits
 
 
+class Source(enum.Enum):
+    """What the checkpoint holds of a weight."""
+
+    DENSE = "numbers of any float format in `weight`"
+    INT8 = "whole numbers in `weight`, scales in `weight_scale`"
+    PACKED = "four numbers an int32 in `weight_packed`, scales in `weight_scale`"
+
+
 class Int8Weights:
-    """Weights are whole numbers from -128 to 127 and a float32 scale for each output: y = (x N^T) * scales + b.
+    """Weights are whole numbers from -128 to 127 and a float32 scale for each output: y = (x N^T) * scales + b."""
 
-    online   made of a dense weight while it is loaded; otherwise the checkpoint holds them
-    """
-
-    def __init__(self, *, online: bool) -> None:
-        self.online = online
-        self.numbers = "weight_int8" if online else "weight"
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.numbers = "weight" if source is Source.INT8 else "weight_int8"
         self.product: Product | None = None
 
     def params(self, shape: LinearShape, dtype: torch.dtype) -> list[ParamSpec]:
-        out, stored = sum(shape.out_sizes), not self.online
+        out, inputs, source = sum(shape.out_sizes), shape.in_size, self.source
+        stored = source is not Source.DENSE
         specs = [
-            ParamSpec(name=self.numbers, shape=(out, shape.in_size), dtype=torch.int8, stored=stored),
+            ParamSpec(name=self.numbers, shape=(out, inputs), dtype=torch.int8, stored=source is Source.INT8),
             ParamSpec(name="weight_scale", shape=(out, 1), dtype=torch.float32, in_dim=None, stored=stored),
         ]
-        if self.online:
-            specs.append(ParamSpec(name="weight", shape=(out, shape.in_size), dtype=dtype, kept=False))
+        if source is Source.DENSE:
+            specs.append(ParamSpec(name="weight", shape=(out, inputs), dtype=dtype, kept=False))
+        elif source is Source.PACKED:
+            packed = (out, -(-inputs // 4))
+            specs += [
+                ParamSpec(name="weight_packed", shape=packed, dtype=torch.int32, in_pack=4, kept=False),
+                ParamSpec(name="weight_shape", shape=(2,), dtype=torch.int64, out_dim=None, in_dim=None, kept=False),
+            ]
         if shape.bias:
             specs.append(ParamSpec(name="bias", shape=(out,), dtype=dtype, in_dim=None))
         return specs
 
     def filled(self, layer: nn.Module) -> None:
-        """Quantize the dense weight, which is given back after this."""
-        if self.online:
-            made: Any = layer._parameters
+        """Make the numbers of what was read, which is given back after this."""
+        made: Any = layer._parameters
+        if self.source is Source.DENSE:
             step = max(1, PIECE[made["weight"].device.type] // made["weight"].shape[1])
             places = (made[name].split(step) for name in ("weight", "weight_int8", "weight_scale"))
             for dense, numbers, scales in zip(*places, strict=True):
                 found = round_rows(dense)
                 numbers.copy_(found[0])
                 scales.copy_(found[1])
+        elif self.source is Source.PACKED:
+            unsigned = made["weight_packed"].view(torch.uint8)[:, : made["weight_int8"].shape[1]]
+            made["weight_int8"].view(torch.uint8).copy_(unsigned).bitwise_xor_(128)  # less 128
 
     def loaded(self, layer: nn.Module) -> None:
         """Everything was done in ``filled``."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from vllm_core.interfaces.quantization import LinearMethod, LinearShape
 from vllm_plugin_int8.checkpoint import groups
-from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs
+from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs, Source
 from vllm_plugin_int8.names import HEADS, broken, first_fit
 
 
-def method(*, inputs: bool, online: bool) -> LinearMethod:
-    return Int8WeightsAndInputs(online=online) if inputs else Int8Weights(online=online)
+def method(source: Source, *, inputs: bool) -> LinearMethod:
+    return Int8WeightsAndInputs(source) if inputs else Int8Weights(source)
 
 
 class OnlineInt8:
@@ -29,7 +29,7 @@ class OnlineInt8:
         self.missed -= skipped
         if skipped or first_fit(checkpoint_name, HEADS):
             return None
-        return method(inputs=self.inputs, online=True)
+        return method(Source.DENSE, inputs=self.inputs)
 
     def bound(self) -> None:
         """All matrices have been asked for."""
@@ -41,7 +41,7 @@ class OnlineInt8:
 
 
 class StoredInt8:
-    """A checkpoint in compressed-tensors' int-quantized format."""
+    """A checkpoint in one of compressed-tensors' formats."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.groups = groups(config)
@@ -52,5 +52,5 @@ class StoredInt8:
             return None
         for group in self.groups:
             if group.has(checkpoint_name):
-                return method(inputs=group.inputs, online=False)
+                return method(Source.PACKED if group.packed else Source.INT8, inputs=group.inputs)
         return None

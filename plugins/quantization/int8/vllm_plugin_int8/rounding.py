@@ -16,7 +16,7 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not x.numel():
         return x.to(torch.int8), x.new_zeros(len(x), 1, dtype=torch.float32)
-    most = torch.linalg.vector_norm(x, torch.inf, -1, keepdim=True).float()
+    most = x.abs().amax(-1, keepdim=True).float()  # ten times as fast as a norm on CPUs, which is not vectorised
     scales = most / most.new_full((), MOST)  # by a tensor: CUDA multiplies with 1 / number instead, and is off by a bit
     numbers = (x / scales.masked_fill(scales == 0, 1)).round_()
     return numbers.to(torch.int8), scales
