@@ -10,8 +10,8 @@ from vllm_plugin_int8 import quantization_method
 from vllm_plugin_int8.checkpoint import groups, unread
 from vllm_plugin_int8.methods import Int8Weights, Int8WeightsAndInputs, Source
 from vllm_plugin_int8.names import broken, fits
-from vllm_plugin_int8.quantization import OnlineInt8, StoredInt8
 from vllm_plugin_int8.options import Int8Settings
+from vllm_plugin_int8.quantization import OnlineInt8, StoredInt8
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.quantization import LinearShape

@@ -65,13 +65,22 @@ def made(method, dense, bias=None):
     return layer
 
 
-def test_a_weight_unpacked_in_pieces_gives_the_same(monkeypatch):
-    x, weight = torch.randn(5, 40), numbers(33, 40)
-    whole = products.unpacking(x, weight)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_weight_unpacked_in_pieces_gives_the_same(monkeypatch, dtype):
+    x, weight, scales = torch.randn(5, 40).to(dtype), numbers(33, 40), torch.rand(33, 1)
+    whole = products.unpacking(x, weight, scales)
     monkeypatch.setitem(products.PIECE, "cpu", 40 * 4)
-    torch.testing.assert_close(products.unpacking(x, weight), whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(products.unpacking(x, weight, scales), whole, rtol=2e-3, atol=1e-2)
     monkeypatch.setitem(products.PIECE, "cpu", 1)  # less than a row: a row at a time
-    torch.testing.assert_close(products.unpacking(x, weight), whole, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(products.unpacking(x, weight, scales), whole, rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("make", [Int8Weights, Int8WeightsAndInputs])
+def test_large_inputs_do_not_leave_the_range_of_float16(make):
+    x, dense = torch.full((3, 4096), 60.0).half(), torch.full((8, 4096), 0.1).half()
+    method = make(Source.DENSE)
+    got = method.apply(made(method, dense), x.to(DEVICE)).cpu().float()
+    torch.testing.assert_close(got, torch.full((3, 8), 60 * 0.1 * 4096), rtol=3e-3, atol=0)
 
 
 def test_a_weight_rounded_in_pieces_is_the_same(monkeypatch):
@@ -89,15 +98,15 @@ def test_the_packed_op_serves_few_bfloat16_rows_and_never_reads_past_a_row(monke
     real = torch._weight_int8pack_mm
     monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda *a: used.append(len(a[0])) or real(*a))
     cpu = torch.device("cpu")
-    product = products.numbers_of(cpu, torch.bfloat16, 64)
+    product = products.product_of(cpu, torch.bfloat16, 64)
     for tokens in (0, 1, products.FEW, products.FEW + 1):
-        x, weight = torch.randn(tokens, 64).bfloat16(), numbers(33, 64)
-        got, want = product(x, weight).double(), x.double() @ weight.double().T
+        x, weight, scales = torch.randn(tokens, 64).bfloat16(), numbers(33, 64), torch.rand(33, 1)
+        got, want = product(x, weight, scales).double(), x.double() @ (weight.double() * scales).T
         assert got.shape == want.shape
         assert not tokens or (got - want).abs().max() <= 4e-3 * want.abs().max()
     assert used == [0, 1, products.FEW]
     for dtype, inputs in ((torch.bfloat16, 50), (torch.bfloat16, 48), (torch.float32, 64), (torch.float16, 64)):
-        assert products.numbers_of(cpu, dtype, inputs) is products.unpacking
+        assert products.product_of(cpu, dtype, inputs) is products.unpacking
 
 
 def test_a_processor_whose_products_saturate_is_found_out(monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
-from vllm_plugin_int8.products import Product, integers, numbers_of
+from vllm_plugin_int8.products import Product, integers, product_of
 from vllm_plugin_int8.rounding import round_rows
 
 # Weights that are rounded at a time. Larger temporaries on a CPU stay with the allocator: 180 MiB of SmolLM2-135M's
@@ -74,8 +74,8 @@ class Int8Weights:
         made: Any = layer._parameters  # a plain dict: nn.Module's own attribute lookup is several times slower
         numbers = made[self.numbers]
         if self.product is None:
-            self.product = numbers_of(x.device, x.dtype, x.shape[-1])
-        return finish(self.product(x, numbers), made["weight_scale"].t(), made.get("bias"), x.dtype)
+            self.product = product_of(x.device, x.dtype, x.shape[-1])
+        return finish(self.product(x, numbers, made["weight_scale"]), made.get("bias"), x.dtype)
 
 
 class Int8WeightsAndInputs(Int8Weights):
@@ -92,13 +92,10 @@ class Int8WeightsAndInputs(Int8Weights):
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         made: Any = layer._parameters
         rounded, scales = round_rows(x)
-        y = integers(rounded, made[self.numbers]) * scales
-        return finish(y, made["weight_scale"].t(), made.get("bias"), x.dtype)
+        y = (integers(rounded, made[self.numbers]) * scales).mul_(made["weight_scale"].t())
+        return finish(y, made.get("bias"), x.dtype)
 
 
-def finish(y: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """y * scales + bias in float32, rounded once to ``dtype``. y [T, out], scales [1, out]."""
-    y = y * scales if y.dtype != torch.float32 else y.mul_(scales)
-    if bias is not None:
-        y += bias
-    return y.to(dtype)
+def finish(y: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """y + bias, of ``dtype``. y [T, out] may be written to."""
+    return (y if bias is None else y.add_(bias)).to(dtype)

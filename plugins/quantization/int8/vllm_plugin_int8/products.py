@@ -14,7 +14,8 @@ PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}  # weights unpacked at a time
 UNIT = 8  # torch._int_mm on CUDA takes inputs and outputs in multiples of it,
 LEAST = 32  # and no fewer than 17 rows
 
-Product = Callable[[Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x [T, in], weight int8 [out, in], scales float32 [out, 1]) -> [T, out]."""
 
 
 def integers(x: Tensor, weight: Tensor) -> Tensor:
@@ -30,26 +31,30 @@ def integers(x: Tensor, weight: Tensor) -> Tensor:
     return torch._int_mm(x, weight.t())[:tokens, :out]
 
 
-def unpacking(x: Tensor, weight: Tensor) -> Tensor:
-    """x [T, in], weight int8 [out, in] -> [T, out] of x's dtype; a part of the weight is made dense at a time."""
+def unpacking(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+    """A part of the weight is made dense at a time."""
     step = max(1, PIECE[x.device.type] // weight.shape[1])
-    if step >= len(weight):
-        return F.linear(x, weight.to(x.dtype))
-    return torch.cat([F.linear(x, part.to(x.dtype)) for part in weight.split(step)], -1)
+    parts = zip(weight.split(step), scales.split(step), strict=True)
+    if x.dtype == torch.float16:  # sums of what is not scaled would leave its range
+        made = [F.linear(x, (part * scale).to(x.dtype)) for part, scale in parts]
+    else:
+        made = [F.linear(x, part.to(x.dtype)) * scale.t() for part, scale in parts]
+    return made[0] if len(made) == 1 else torch.cat(made, -1)
 
 
-def numbers_of(device: torch.device, dtype: torch.dtype, in_size: int) -> Product:
-    """The product of activations with numbers that are still to be scaled, [T, in] x [out, in] -> [T, out]."""
+def product_of(device: torch.device, dtype: torch.dtype, in_size: int) -> Product:
+    """The fastest product of activations with 8-bit weights."""
     # The packed op reads 32 inputs at a time, past the end of a row that is no multiple of it; in float32 it is slow.
     if device.type != "cpu" or dtype != torch.bfloat16 or in_size % 32 or not packed_op_works():
         return unpacking
     ones: dict[int, Tensor] = {}
 
-    def product(x: Tensor, weight: Tensor) -> Tensor:
+    def product(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         if len(x) > FEW:
-            return unpacking(x, weight)
-        scales = ones.setdefault(len(weight), torch.ones(len(weight), dtype=dtype))
-        return torch._weight_int8pack_mm(x.contiguous(), weight, scales)
+            return unpacking(x, weight, scales)
+        if (one := ones.get(len(weight))) is None:
+            one = ones[len(weight)] = torch.ones(len(weight), dtype=dtype)  # its own scales would be bfloat16
+        return torch._weight_int8pack_mm(x.contiguous(), weight, one) * scales.t()
 
     return product
 
