@@ -18,6 +18,7 @@ __all__ = ["StreamedToolParser"]
 
 # A name or key that runs on is none: the quotation mark is missing, and what follows must not be swallowed.
 _NAME = re.compile(r'[^"\\<\x00-\x1f]*')
+_ANY = re.compile(r".?", re.DOTALL)
 LONGEST_NAME = 256  # characters
 _MEMBERS = ("name", "arguments", "parameters", "id", "type")
 _ARGUMENTS = ("arguments", "parameters")
@@ -227,6 +228,3 @@ class StreamedToolParser:
         news = ToolParse(content="".join(self._content), calls=tuple(deltas))
         self._content, self._deltas = [], []
         return news
-
-
-_ANY = re.compile(r".?", re.DOTALL)
