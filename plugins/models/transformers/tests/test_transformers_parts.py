@@ -11,7 +11,7 @@ from vllm_plugin_transformers.errors import CannotServe
 from vllm_plugin_transformers.fill import BUILT, make_tensors
 from vllm_plugin_transformers.places import find_places, make_rules, without_place
 from vllm_plugin_transformers.tokenwise import TokenWise
-from vllm_plugin_transformers.trace import window_of
+from vllm_plugin_transformers.trace import Following, window_of
 
 from vllm_core.weights import Table
 
@@ -85,6 +85,47 @@ def test_what_is_computed_token_by_token_passes():
         y = torch.cat([y[..., 2:], y[..., :2], y[..., :0]], -1).softmax(-1)
         best = x.view(TOKENS, 8).topk(2, dim=-1).values.sort(-1).values.cumsum(-1)
         assert (y.shape, best.shape) == ((1, 3, TOKENS, 4), (TOKENS, 2))
+
+
+class Mine(nn.Module):
+    """An attention module."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"position_bias": torch.zeros(1, 2, 3, 3)},
+            "gives attention position_bias, which paged attention does not take",
+        ),
+        ({"is_causal": False}, "looks at later tokens"),
+        ({"scaling": torch.ones(2)}, "scales scores by a Tensor"),
+        ({"mask": None}, "attends without a causal mask"),
+        ({"mask": torch.zeros(1, 1, 3, 3)}, "a mask that is made in the model's own way"),
+        ({"keys": 5}, "attends to other tokens than it is given"),
+    ],
+)
+def test_attention_that_pages_cannot_give_is_refused(changes, why):
+    module, given = Mine(), {"scaling": 0.5, "dropout": 0.0, "use_cache": False, "output_attentions": None, **changes}
+    asked = Following({module: "layers.0"})
+    fine = asked.mask({"q_length": 3, "kv_length": 3, "mask_function": masks()["causal"][0]["mask_function"]})
+    q, mask, keys = torch.empty(1, 2, 3, 8, device="meta"), given.pop("mask", fine), given.pop("keys", 3)
+    k = torch.empty(1, 1, keys, 8, device="meta")
+    with pytest.raises(CannotServe, match=f"Mine .*{why}"):
+        asked.attention(module, q, k, k, mask, given)
+    out = Following({module: "layers.0"}).attention(module, q, k[:, :, :3], k[:, :, :3, :6], fine, {"scaling": 0.5})
+    assert out.shape == (1, 3, 2, 6)
+
+
+def test_two_layers_that_share_keys_are_refused():
+    one, two = Mine(), Mine()
+    asked = Following({one: "layers.0", two: "layers.1"})
+    mask = asked.mask({"q_length": 3, "kv_length": 3, "mask_function": masks()["causal"][0]["mask_function"]})
+    q, k = torch.empty(1, 2, 3, 8, device="meta"), torch.empty(1, 1, 3, 8, device="meta")
+    asked.attention(one, q, k, k, mask, {})
+    assert [(call.heads, call.kv_heads, call.scale) for call in asked.calls] == [(2, 1, 8**-0.5)]
+    with pytest.raises(CannotServe, match="reads the keys of another layer"):
+        asked.attention(two, q, k, k, mask, {})
 
 
 def olmoe():

@@ -1,7 +1,4 @@
-"""Decoders that only transformers implements, for vllm-core. Importing this module must not import torch.
-
-No module here may have a hook's name: once imported, it would stand in the hook's place.
-"""
+"""Decoders that only transformers implements, for vllm-core. Importing this module must not import torch."""
 
 from __future__ import annotations
 

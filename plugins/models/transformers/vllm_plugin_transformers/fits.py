@@ -26,7 +26,7 @@ def find_class(config: Mapping[str, Any]) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     version = f"transformers {transformers.__version__}"
-    named = config.get("architectures") or [CAUSAL.get(config.get("model_type", ""), "")]
+    named = config["architectures"]
     causal = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
     architecture = next((name for name in named if name in causal), "")
     if not architecture:
@@ -58,7 +58,7 @@ def _unknown(name: str, config: Mapping[str, Any], version: str) -> str:
         return f"{name} is no decoder-only language model to {version} (AutoModelForCausalLM does not list it)"
     if config.get("auto_map"):
         return f"{version} has no {name}, and Python files that come with a checkpoint (auto_map) are never run"
-    return f"{version} has no {name or 'model of this type'}"
+    return f"{version} has no {name}"
 
 
 def _rope_types(config: Mapping[str, Any]) -> list[str]:

@@ -59,9 +59,8 @@ class Following:
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, settings: dict[str, Any]
     ) -> Tensor:
         name, path = type(module).__name__, self.names[module]
-        strange = sorted(
-            key for key, value in settings.items() if key not in WITHOUT_EFFECT | READ and value not in (None, False)
-        )
+        given = {key for key, value in settings.items() if value is not None and value is not False}
+        strange = sorted(given - WITHOUT_EFFECT - READ)
         if strange:
             raise CannotServe(f"{name} gives attention {', '.join(strange)}, which paged attention does not take")
         if settings.get("is_causal", getattr(module, "is_causal", True)) is False:
