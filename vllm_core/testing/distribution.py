@@ -13,7 +13,7 @@ from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.testing.speculating import Ask, Speculating
 from vllm_core.testing.statistics import misfit
 
-SAMPLES = 1500
+SAMPLES = 1200
 DRAFTS = 2
 DEEP = 3  # tokens of an output whose joint distribution is looked at
 PARAMS = [{"temperature": 1.7}, {"temperature": 1.2, "top_k": 5, "top_p": 0.9}]

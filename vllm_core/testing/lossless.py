@@ -13,7 +13,7 @@ from vllm_core.interfaces.cache import SlidingWindowCache
 from vllm_core.testing.speculating import LONGEST, Ask, Ran, Speculating, assert_empty, run
 
 TOKENS = 40  # of each output
-RANDOM_MIXES = 4
+RANDOM_MIXES = 3  # overlapped; overlapped in a small cache; the plain loop in a small cache
 
 
 class Lossless:
@@ -80,7 +80,7 @@ class Lossless:
             ]
             whole = speculating.plain([attrs.evolve(ask, abort_at=None) for ask in asks]).tokens
             longest = max(len(ask.prompt) for ask in asks) + TOKENS
-            settings = speculating.tight(drafts, longest) if number % 2 else {}
+            settings = speculating.tight(drafts, longest) if number else {}
             with speculating.engine(drafts, async_scheduling=number < 2, **settings) as engine:
                 ran = run(engine, asks)
                 assert_empty(engine)
