@@ -76,7 +76,11 @@ class TransformersForCausalLM(Layer):
         try:
             made = cls(construct(found, config), _FOLLOWED.get(key))
         except CannotServe as error:
-            raise CannotServe(f"transformers' {found.__name__} cannot run on a paged cache: {error}") from error
+            raise CannotServe(
+                f"transformers' {found.__name__} cannot run on a paged cache: {error}\n"
+                "  by      vllm-plugin-transformers, which serves what no plugin lists\n"
+                f"  instead a plugin that lists {found.__name__}"
+            ) from error
         _FOLLOWED.clear()
         _FOLLOWED[key] = made.attending
         return made
