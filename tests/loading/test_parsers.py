@@ -15,6 +15,7 @@ from vllm_core import LLM, SamplingParams
 from vllm_core.cli import main
 from vllm_core.config.errors import SettingError
 from vllm_core.engine.async_llm import AsyncLLM
+from vllm_core.engine.errors import RequestError
 from vllm_core.plugins import NoOffer
 from vllm_core.plugins.discovery import discover
 
@@ -89,6 +90,8 @@ def test_unnamed_the_template_decides_and_calls_are_looked_for_only_where_there_
 
         (output,) = llm.chat(HI, saying(CALL), use_tqdm=False, tools=[add])
         assert len(output.outputs[0].tool_calls) == 1
+        with pytest.raises(RequestError, match="the chat template refuses these messages"):
+            llm.chat(HI, saying(CALL), use_tqdm=False, tools=[lambda a: a])
         (output,) = llm.chat(HI, saying("<think>", 2), use_tqdm=False)
         assert (output.outputs[0].reasoning, output.outputs[0].content) == ("<think>", "")
         (output,) = llm.chat(HI, saying("<think>"), use_tqdm=False, chat_template_kwargs={"enable_thinking": False})

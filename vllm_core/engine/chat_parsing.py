@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from vllm_core.engine.outputs import CompletionOutput, ParsedDelta, RequestOutput
@@ -57,14 +59,17 @@ class ChatParsing:
                 warn("of a chat", made, error)
         return params
 
+    def parser(self, prompt_ids: Sequence[int], request_id: str = "") -> OutputParser:
+        """For those who have the text of one output in pieces, instead of ``read``."""
+        return OutputParser(self._tool, self._reasoning, prompt_ids, request_id)
+
     def read(self, output: RequestOutput) -> RequestOutput:
         """Add to an output what its text says. Outputs of a request must come in order; some may be left out."""
         for completion in output.outputs:
             key = (output.request_id, completion.index)
             reading = self._open.get(key)
             if reading is None:
-                parser = OutputParser(self._tool, self._reasoning, output.prompt_token_ids, output.request_id)
-                reading = self._open[key] = _Reading(parser)
+                reading = self._open[key] = _Reading(self.parser(output.prompt_token_ids, output.request_id))
             completion.delta = reading.go_on(completion)
             parser = reading.parser
             completion.reasoning, completion.content = parser.reasoning, parser.content

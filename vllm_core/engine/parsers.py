@@ -47,7 +47,8 @@ class Parsers:
         """What reads the answers to a chat with these options of ``LLM.chat``; None if nothing is to be done."""
         tools = [_plain(tool) for tool in request_options.get("tools") or ()]
         given = {k: v for k, v in request_options.items() if k not in OPTIONS}
-        given |= request_options.get("chat_template_kwargs") or {}
+        more = request_options.get("chat_template_kwargs")
+        given |= more if isinstance(more, Mapping) else {}
         tool = self._made("tool_parser", tools) if tools else None
         reasoning = self._made("reasoning_parser", given)
         return None if tool is reasoning is None else ChatParsing(tool, reasoning)
@@ -80,4 +81,7 @@ def _plain(tool: Any) -> Mapping[str, Any]:
         return tool
     from transformers.utils import get_json_schema
 
-    return get_json_schema(tool)
+    try:
+        return get_json_schema(tool)
+    except Exception:  # the chat template is given it, too, and says what is wrong with it
+        return {}
