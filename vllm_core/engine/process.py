@@ -11,9 +11,11 @@ import sys
 import threading
 from typing import Any
 
+import attrs
 import msgspec
 import zmq
 
+from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
@@ -102,13 +104,22 @@ def _stats(core: EngineCore, call: int) -> wire.Stats:
     )
 
 
+def _with_sources(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Plugins' settings as the caller has them: a value with its source is a table on the wire."""
+    fields = {field.name for field in attrs.fields(Given)}
+    return {
+        name: {key: Given(**v) if isinstance(v, dict) and v.keys() == fields else v for key, v in table.items()}
+        for name, table in tables.items()
+    }
+
+
 def _build(start: wire.Start) -> tuple[EngineCore, dict[str, float]]:
     """The engine of these settings. ``LockMismatch`` if the choices made here are not the caller's."""
     from vllm_core.engine.build import start_executor
     from vllm_core.engine.resolve import resolve
     from vllm_core.plugins.errors import LockMismatch
 
-    settings = EngineSettings(**start.settings)
+    settings = EngineSettings(**{**start.settings, "plugin": _with_sources(start.settings["plugin"])})
     resolved = resolve(settings)
     if resolved.lock.digest != start.digest:
         raise LockMismatch(

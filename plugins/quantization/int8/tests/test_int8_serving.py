@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import subprocess
@@ -13,7 +14,7 @@ import transformers
 from int8_references import config, in_words, meant, packed, unpacked
 from safetensors.torch import load_file, save_file
 
-from vllm_core import LLM, SamplingParams
+from vllm_core import LLM, AsyncLLM, SamplingParams
 from vllm_core.plugins.errors import NoOffer
 from vllm_core.testing.compare import assert_agree, distance
 from vllm_core.testing.served import Served
@@ -197,3 +198,25 @@ def test_part_of_a_fused_matrix_is_not_skipped_in_silence(folder):
         ValueError, match=r"stored in\n?.*different ways:\n  model\.layers\.0\.self_attn\.q_proj: dense"
     ):
         LLM(str(folder), quantization="int8", plugin={"int8": {"ignore": ["*.q_proj"]}}, skip_tokenizer_init=True)
+
+
+def test_an_engine_in_a_process_of_its_own_quantizes_too(folder):
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    settings = {
+        "quantization": "int8",
+        "plugin": {"int8": {"ignore": ["*.down_proj"]}},
+        "dtype": "float32",
+        "skip_tokenizer_init": True,
+        "max_model_len": 64,
+    }
+
+    async def generate():
+        engine = AsyncLLM(str(folder), **settings)
+        try:
+            return [o async for o in engine.generate({"prompt_token_ids": IDS[:9]}, params, "a request")][-1]
+        finally:
+            engine.shutdown()
+
+    with LLM(str(folder), **settings) as llm:
+        want = llm.generate([{"prompt_token_ids": IDS[:9]}], params, use_tqdm=False)[0].outputs[0].token_ids
+    assert asyncio.run(generate()).outputs[0].token_ids == want
