@@ -31,7 +31,7 @@ MOST_CUTS = 600  # characters of a text that is cut at every place
 def cuts(text: str, seed: int = 0) -> Iterator[Pieces]:
     """All cuts in two, character by character, and random ones, some with empty pieces."""
     rng = random.Random(f"{seed} {text}")
-    places = range(len(text) + 1)
+    places: Sequence[int] = range(len(text) + 1)
     if len(text) > MOST_CUTS:
         places = sorted(rng.sample(places, MOST_CUTS))
     for at in places:
