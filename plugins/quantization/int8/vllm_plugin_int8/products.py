@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FEW = 16  # rows; from so many on, a dense product of unpacked weights is faster than the packed op
+# Rows up to which the packed op is faster than unpacking: with 576 x 1536 weights on one core of an EPYC with AVX512,
+# 23 us against 346 for 1 row, 188 against 215 for 16, 282 against 242 for 24.
+FEW = 16
 PIECE = {"cpu": 1 << 20, "cuda": 1 << 26}  # weights unpacked at a time
 UNIT = 8  # torch._int_mm on CUDA takes inputs and outputs in multiples of it,
 LEAST = 32  # and no fewer than 17 rows
