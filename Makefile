@@ -10,7 +10,7 @@ FILES   := constraints.txt pyproject.toml $(PLUGINS)
 PYTEST  := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS)
 EDITABLE = $(foreach p,. $(patsubst %/pyproject.toml,./%,$(PLUGINS)),-e $(p))
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs conformance clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.runtime
@@ -41,6 +41,10 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m vllm_core.config.docs
 	$(VENV)/bin/python -m vllm_core.plugins.index
+
+# docs/conformance_results.md: runs all conformance kits, some minutes.
+conformance: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.conformance_results
 
 # The packages need PyTorch in any build; with no accelerator the CPU build is enough (see README).
 $(VENV)/.runtime: $(FILES)
