@@ -8,6 +8,7 @@ import torch
 import vllm_plugin_flex_attention as plugin
 from vllm_plugin_flex_attention.schedule import COPY_BYTES, schedule
 from vllm_plugin_flex_attention.settings import Settings
+from vllm_plugin_flex_attention.tiles import MASK_BLOCK, tiles
 from vllm_plugin_flex_attention.toolchain import missing_compiler
 
 from vllm_core.config.plugins import plugin_settings
@@ -45,6 +46,14 @@ def test_on_a_cpu_it_is_not_chosen_unless_somebody_says_so():
     without = choose(block=["cpu-attention"])
     assert without.offer.name == "reference"
     assert without.why == "the core's own before a plugin's of the lowest rank"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=lambda device: device.type)
+def test_no_device_is_served_by_it_unasked(monkeypatch, device, compiled):
+    """Compiling takes place while it serves; what is not asked for must not do that."""
+    monkeypatch.setattr(plugin, "missing_compiler", lambda device: "")
+    assert ask(attrs.evolve(QUERY, device=device), compile=compiled).rank == Rank.REFERENCE
 
 
 def test_it_is_chosen_by_name_by_prefer_and_by_allow():
@@ -106,36 +115,49 @@ def test_without_a_compiler_it_refuses_and_names_the_setting_that_needs_none(mon
     assert isinstance(ask(compile=False), Offer)
 
 
-def test_on_cuda_it_needs_triton_and_heads_of_sixteen(monkeypatch):
+def test_on_cuda_it_needs_triton_and_heads_of_sixteen_to_512(monkeypatch):
     on_cuda: AttentionQuery = attrs.evolve(QUERY, device=CUDA)
     found = {"triton": None}
     monkeypatch.setattr("vllm_plugin_flex_attention.toolchain.find_spec", found.get)
     assert "needs triton" in ask(on_cuda).reason
     found["triton"] = object()
-    assert (ask(on_cuda).rank, ask(on_cuda).capabilities) == (Rank.PORTABLE, {"lse"})
+    assert ask(on_cuda).capabilities == {"lse"}
     assert "heads of at least 16" in ask(attrs.evolve(on_cuda, k_dim=8, v_dim=8)).reason
-    assert ask(on_cuda, compile=False).rank == Rank.REFERENCE
+    assert "heads of more than 512" in ask(attrs.evolve(on_cuda, v_dim=513)).reason
+    assert ask(attrs.evolve(on_cuda, k_dim=8, v_dim=8), compile=False).capabilities == {"lse"}
     assert ask(attrs.evolve(QUERY, device=Device("tpu"))) is None
 
 
 @pytest.mark.usefixtures("unfused")
 def test_greedy_tokens_through_the_engine_are_those_of_the_cpu_backend(tmp_path):
-    from tests.loading.checkpoints import greedy, tiny_model, write
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     from vllm_core import LLM, SamplingParams
 
-    model = tiny_model()
-    folder = write(tmp_path / "tiny", model)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    folder = tmp_path / "tiny"
+    model.save_pretrained(folder)
     prompts = [list(range(5, 5 + n)) for n in (3, 40, 1, 90)]
     sampling = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 
     def tokens(backend, **more):
-        llm = LLM(str(folder), dtype="float32", device="cpu", attention_backend=backend, max_num_seqs=3, **more)
+        settings = {"dtype": "float32", "device": "cpu", "max_num_seqs": 3, "skip_tokenizer_init": True, **more}
+        llm = LLM(str(folder), attention_backend=backend, **settings)
         outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     flex = tokens("flex", plugin={"flex-attention": {"compile": False}})
     assert flex == tokens("cpu")
-    assert flex[1] == greedy(model, prompts[1], 12)
+    known = list(prompts[1])
+    with torch.inference_mode():
+        for _ in range(12):
+            known.append(int(model(torch.tensor([known])).logits[0, -1].argmax()))
+    assert flex[1] == known[-12:]
 
 
 @pytest.mark.usefixtures("unfused")
@@ -156,6 +178,37 @@ def test_lengths_far_apart_are_not_padded_to_the_longest():
     step.kv_bounds = [10, 1500, 21]  # pieces are shaped by the host's bounds
     pieces = schedule(step, trial.config)
     assert [(len(p.tokens), p.hidden.shape[1]) for p in pieces] == [(1, 1536), (2, 256)]
+
+
+def of(sequences, queries, heads, dim, dtype=torch.bfloat16):
+    q, kv = torch.empty(sequences, heads, queries, dim, dtype=dtype), torch.empty(sequences, 2, 256, dim, dtype=dtype)
+    return tiles(q, kv, kv)
+
+
+def test_torchs_kernel_for_decoding_decodes_one_sequence_and_nothing_else():
+    assert of(1, 1, 8, 64) == {}
+    assert of(1, 1, 8, 256, torch.float32) == {}
+    for other in [of(2, 1, 8, 64), of(1, 2, 8, 64), of(1, 50, 8, 64), of(1, 1, 6, 64), of(1, 1, 512, 64)]:
+        assert other == {"BACKEND": "TRITON"}
+
+
+def test_tiles_of_large_heads_are_small_and_divide_the_masks_blocks():
+    fits = 227 << 10  # bytes of shared memory on an H200
+    for dtype, dim in [(torch.float32, n) for n in (80, 128, 192, 256, 512)] + [(torch.half, n) for n in (192, 512)]:
+        options = of(3, 40, 8, dim, dtype)
+        queries, keys = options["BLOCK_M"], options["BLOCK_N"]
+        assert MASK_BLOCK % queries == MASK_BLOCK % keys == 0
+        padded = 1 << (dim - 1).bit_length()
+        assert (queries * padded + 2 * options["num_stages"] * keys * padded + queries * keys) * dtype.itemsize < fits
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sizes", [("float32", 192, 128), ("float32", 512, 512), ("bfloat16", 512, 512)], ids=str)
+def test_heads_that_torchs_own_tiles_do_not_fit_are_served(sizes):
+    asked = AskedBackend("flex", "cuda")
+    trial = Trial(asked, make_query(dict(zip(("dtype", "k_dim", "v_dim"), sizes, strict=True)), asked.device))
+    trial.play(trial.batch(BATCHES["all at once"]), f"{sizes}", 1e-5 if sizes[0] == "float32" else 2e-2)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from vllm_plugin_flex_attention.toolchain import missing_compiler
 HOOK_API = 1
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_LARGEST_HEAD = 512
 _UNFUSED = "--plugin.flex-attention.compile false runs torch's unfused version, which is slow"
 
 
@@ -32,14 +33,14 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
         return Refusal(reason, name="flex")
     if settings.compile and (reason := _refusal_to_compile(query)):
         return Refusal(reason, name="flex", remedy=_UNFUSED)
-    fast = settings.compile and query.device.type == "cuda"
+    more = ["lse"] if query.device.type == "cuda" or not settings.compile else []
     return Offer(
         name="flex",
         target="vllm_plugin_flex_attention.backend:FlexAttention",
-        # On a CPU each new kind of batch waits seconds for a compiler: only for those who ask for it.
-        rank=Rank.PORTABLE if fast else Rank.REFERENCE,
+        # Each new kind of batch waits seconds for a compiler, in the middle of serving: only for those who ask for it.
+        rank=Rank.REFERENCE,
         takes={"kv.page_layout": ("NHD",)},
-        capabilities=("lse",) if fast or not settings.compile else (),
+        capabilities=frozenset(more),
         options={"compile": settings.compile},
     )
 
@@ -61,4 +62,6 @@ def _refusal_to_compile(query: AttentionQuery) -> str:
         return "sinks need log-sum-exp, which torch's compiled flex_attention does not return on CPUs"
     if query.device.type == "cuda" and min(query.k_dim, query.v_dim) < 16:
         return f"Triton multiplies heads of at least 16 elements, not {min(query.k_dim, query.v_dim)}"
+    if query.device.type == "cuda" and max(query.k_dim, query.v_dim) > _LARGEST_HEAD:
+        return f"heads of more than {_LARGEST_HEAD} elements do not fit the memory of a GPU's multiprocessor"
     return ""

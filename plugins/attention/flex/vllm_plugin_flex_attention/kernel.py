@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from vllm_plugin_flex_attention.tiles import tiles
+
 GRAPHS = 256  # that may be compiled in a process: settings of layers times a few kinds of batches
 
 
@@ -36,8 +38,10 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """q [S, H, Q, k_dim], k and v [S, KV, L, dim] -> [S, H, Q, v_dim] and float32 [S, H, Q] if ``lse`` is asked for."""
 
+    cap = soft_cap or 0.0
+
     def capped(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return soft_cap * torch.tanh(score / soft_cap)
+        return cap * torch.tanh(score / cap)
 
     more = {"return_aux": AuxRequest(lse=True)} if lse else {}
     # A scale or cap that became a symbol, because layers differ in it, would not compile on CPUs.
@@ -50,6 +54,7 @@ def attend(
             block_mask=mask,
             scale=scale,
             enable_gqa=q.shape[1] != k.shape[1],
+            kernel_options=tiles(q, k, v) if compiled and q.is_cuda else {},
             **more,
         )
     return (found[0], found[1].lse) if lse else (found, None)

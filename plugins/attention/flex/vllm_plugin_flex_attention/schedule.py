@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
+from vllm_plugin_flex_attention.tiles import MASK_BLOCK
 
-TILE = 128  # queries and keys of a block of the mask
-TILES = 2  # at least so many: an axis of one would be compiled anew
+MASK_BLOCKS = 2  # at least so many along an axis: an axis of one would be compiled anew
 COPY_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # of keys and values at a time; one sequence may need more
 SPREAD = 4  # by how much lengths in a piece may differ
 
@@ -71,8 +71,8 @@ def _keys(step: AttentionStep, config: AttentionConfig, rows: Sequence[int]) -> 
     if config.window is not None:
         # The first key that is seen may be anywhere in its block.
         keys = min(keys, config.window - 1 + max(step.query_lens[row] for row in rows) + config.block_size - 1)
-    unit = math.lcm(TILE, config.block_size)
-    return -(-max(keys, TILES * TILE) // unit) * unit
+    unit = math.lcm(MASK_BLOCK, config.block_size)
+    return -(-max(keys, MASK_BLOCKS * MASK_BLOCK) // unit) * unit
 
 
 def _piece(members: list[int], starts: Sequence[int], step: AttentionStep, config: AttentionConfig) -> Piece:
@@ -117,18 +117,18 @@ def _mask(first: Tensor, length: Tensor, queries: int, keys: int, config: Attent
             found = found & (key > behind[b] + query)
         return found
 
-    tiles, key_tiles = max(TILES, -(-queries // TILE)), keys // TILE
-    start = first[:, None] + TILE * torch.arange(tiles, dtype=torch.int32, device=first.device)  # [S, tiles]
+    tiles, key_tiles = max(MASK_BLOCKS, -(-queries // MASK_BLOCK)), keys // MASK_BLOCK
+    start = first[:, None] + MASK_BLOCK * torch.arange(tiles, dtype=torch.int32, device=first.device)  # [S, tiles]
     stop = length[:, None].expand_as(start)
     if causal:
-        stop = torch.minimum(stop, start + TILE)
-    low = torch.zeros_like(start) if window is None else (start - (window - 1)).clamp(min=0) // TILE
-    needed = ((stop + TILE - 1) // TILE - low).clamp(min=0)
+        stop = torch.minimum(stop, start + MASK_BLOCK)
+    low = torch.zeros_like(start) if window is None else (start - (window - 1)).clamp(min=0) // MASK_BLOCK
+    needed = ((stop + MASK_BLOCK - 1) // MASK_BLOCK - low).clamp(min=0)
     index = low[..., None] + torch.arange(key_tiles, dtype=torch.int32, device=first.device)
     return BlockMask.from_kv_blocks(
         needed[:, None].int().contiguous(),
         index[:, None].clamp(max=key_tiles - 1).int().contiguous(),
-        BLOCK_SIZE=(TILE, TILE),
+        BLOCK_SIZE=(MASK_BLOCK, MASK_BLOCK),
         mask_mod=seen,
         seq_lengths=(queries, keys),
         compute_q_blocks=False,
