@@ -48,7 +48,8 @@ def assert_differ(got: Tensor, want: Tensor, tolerance: float, what: str) -> Non
 
 
 def _errors(got: Tensor, want: Tensor) -> Tensor:
-    return (got - want.double()).abs()
+    """On the CPU, where ``got`` is."""
+    return (got - want.detach().cpu().double()).abs()
 
 
 def _range(want: Tensor) -> float:
