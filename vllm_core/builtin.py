@@ -74,7 +74,7 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
         target="vllm_core.layers.reference_attention:ReferenceAttention",
         rank=Rank.REFERENCE,
         takes={"kv.page_layout": ("NHD", "HND")},
-        capabilities=("lse",),
+        capabilities=frozenset({"lse"}),
     )
 
 

@@ -66,7 +66,7 @@ def test_everything_that_is_missing_is_told_at_once_with_the_line_that_installs_
 
 
 def test_a_blocked_model_plugin_is_named_with_its_remedy(doctor, folder):
-    found, code = doctor(folder, "--plugins-block", "llama")
+    found, code = doctor(folder, "--plugins-block", "llama,transformers")
     assert (code, found["architecture"]["verdict"]) == (1, "fail")
     assert "disabled by block in --plugins-block" in found["architecture"]["says"]
     assert "memory" not in found

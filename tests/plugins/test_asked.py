@@ -8,7 +8,8 @@ from vllm_core.hookspecs import ASKED, HOOKS
 from vllm_core.plugins.records import LISTINGS
 
 CORE = Path(vllm_core.__file__).parent
-ASKING = {"choose", "choose_all", "choose_set", "Question", "ask", "entries", "find"}
+# "_made" is of parsers, which are chosen for chats.
+ASKING = {"choose", "choose_all", "choose_set", "Question", "ask", "entries", "find", "_made"}
 # Not asked by name: the probe reads these two off every plugin.
 READ_WHEN_PROBED = {"provides", "settings"}
 
