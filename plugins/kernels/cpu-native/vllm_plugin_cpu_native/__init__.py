@@ -45,7 +45,7 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
         name="native",
         target="vllm_plugin_cpu_native.attention:NativeAttention",
         rank=Rank.TUNED,
-        capabilities=frozenset({"batch_invariant"}),
+        capabilities=frozenset({"batch_invariant", "lse"}),
         takes={"kv.page_layout": ("NHD",)},
     )
 
