@@ -66,8 +66,8 @@ def test_an_answer_comes_all_the_same_below_one_line_for_each_quarantined_plugin
         "complete", owl_folder, "The capital of France", "--max-tokens", "4", "--attention-backend", "reference"
     )
     assert done.code == 0, done.err
-    assert "4 tokens" in done.err
-    said = sorted(done.err.splitlines())
+    *said, figures = sorted(done.err.splitlines(), key=lambda line: "4 tokens" in line)
+    assert "4 tokens" in figures
     late = "plugin moody (dummy-moody 1.0) is quarantined: importing it raised OSError: not here"
     assert len(said) == len(QUARANTINED) + 1
     assert late in said
