@@ -5,7 +5,7 @@ PROMPT  ?= What is the capital of France?
 JOBS    ?= 2
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PLUGINS := $(wildcard plugins/*/*/pyproject.toml)
-FILES   := constraints.txt pyproject.toml $(PLUGINS)
+FILES   := constraints.txt pyproject.toml $(PLUGINS) $(wildcard plugins/*/*/hatch_build.py plugins/*/*/csrc/*)
 # One thread a test process: the processes already share the cores.
 PYTEST  := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS)
 EDITABLE = $(foreach p,. $(patsubst %/pyproject.toml,./%,$(PLUGINS)),-e $(p))

@@ -273,11 +273,20 @@ class Case:
         assert 'nothing to prefer; did you mean "reference"?' in self.logged()
 
     def plugins(self):
-        assert "vllm-plugin-llama" in self.refused(plugins={"block": ["llama"]})
+        blocked = self.refused(plugins={"block": ["llama", "transformers"]})  # the latter serves what nobody else does
+        assert "vllm-plugin-llama" in blocked
         assert 'did you mean "block"?' in self.refused(plugins={"blok": ["llama"]})
         assert 'did you mean "attention_backend"?' in self.refused(plugins={"prefer": {"attention_backnd": ["x"]}})
         self.built(plugins={"block": ["no-such-plugin"]})
         assert '"no-such-plugin" in block' in self.logged()
+
+    def tool_call_parser(self):
+        assert 'did you mean "hermes"?' in self.refused(tool_call_parser="hermez")
+        assert self.winner("tool_parser", tool_call_parser="hermes") == "hermes"
+
+    def reasoning_parser(self):
+        assert 'did you mean "qwen3"?' in self.refused(reasoning_parser="qwen4")
+        assert self.winner("reasoning_parser", reasoning_parser="qwen3") == "qwen3"
 
     def plugin(self):
         assert 'did you mean "llama"?' in self.refused(plugin={"lama": {"a": 1}})

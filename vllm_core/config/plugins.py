@@ -31,9 +31,11 @@ def plugin_settings(catalog: Catalog, values: Mapping[str, Mapping[str, Any]]) -
             continue
         where = _where(name, table)
         if name not in installed:
-            hint = did_you_mean(name, classes or installed)
+            hint = did_you_mean(name, classes) or did_you_mean(name, installed)
             known = ", ".join(sorted(classes)) or "none"
-            raise SettingError(f'no plugin "{name}" is installed{hint}\n  where   {where}\n  known   {known}')
+            raise SettingError(
+                f'no plugin "{name}" is installed{hint}\n  where   {where}\n  known   {known} have settings'
+            )
         plugin = installed[name]
         if plugin.state == "active" and table:
             raise SettingError(f'plugin "{name}" has no settings\n  by      {plugin.owner}\n  where   {where}')
