@@ -83,49 +83,50 @@ inline void rows_by_columns(const T* x, long ldx, const Matrix<T>& a, Range n, T
   for (long n0 = n.begin; n0 < n.end; n0 += NR) tile_at<T, MR, NR>(rows, a, n0, n.end, y, ldy, Soon{line(a.w + (n0 + NR) * a.k), NR});
 }
 
+// MR rows of x with the rows [n0, n1) of W.
+template <class T, int MR>
+inline void rows_by_block(const T* x, long ldx, const Matrix<T>& a, long n0, long n1, long n_end, T* y, long ldy, Soon& soon) {
+  const T* rows[MR];
+  for (int m = 0; m < MR; ++m) rows[m] = x + m * ldx;
+  for (long n = n0; n < n1; n += 4) {
+    tile_at<T, MR, 4>(rows, a, n, n_end, y, ldy, soon);
+    soon.at += soon.lines * (a.k / Dot<T>::lanes) * 64;
+  }
+}
+
+constexpr long kFirstCache = 24 << 10, kSecondCache = 512 << 10;  // bytes of W and of x that a block takes of them
+
 // y [m, n.begin..n.end) = x [m, k] W^T + b by the calling thread.
 template <class T>
 void gemm(const T* x, long ldx, long m, const Matrix<T>& a, Range n, T* y, long ldy) {
   if (m == 1) return rows_by_columns<T, 1, 16>(x, ldx, a, n, y, ldy);
   if (m == 2) return rows_by_columns<T, 2, 8>(x, ldx, a, n, y, ldy);
   if (m == 3) return rows_by_columns<T, 3, 4>(x, ldx, a, n, y, ldy);
-  // Four rows of W stay in the first cache while all rows of x pass them; so many of x stay in the second.
-  const long most = std::max<long>(4, (512 << 10) / (a.k * sizeof(T)) / 4 * 4);
+  // Some rows of W stay in the first cache while all rows of x pass them; so many of x stay in the second.
+  const long row = a.k * sizeof(T), most = std::max<long>(4, kSecondCache / row / 4 * 4);
+  const long block = std::max<long>(4, kFirstCache / row / 4 * 4);
   for (long m0 = 0; m0 < m; m0 += most) {
-    const long m1 = std::min(m, m0 + most);
-    const long tiles = std::max<long>(1, (m1 - m0) / 4);
-    const int lines = tiles < 64 ? static_cast<int>((4 + tiles - 1) / tiles) : 0;
-    for (long n0 = n.begin; n0 < n.end; n0 += 4) {
+    const long m1 = std::min(m, m0 + most), tiles = (m1 - m0 + 3) / 4;
+    for (long n0 = n.begin; n0 < n.end; n0 += block) {
+      const long n1 = std::min(n.end, n0 + block);
       // The next rows of W, fetched evenly: all at once they would keep the loads of this tile waiting.
-      Soon soon{line(a.w + (n0 + 4) * a.k), lines};
-      const char* const end = line(a.w + (n0 + 8) * a.k);
+      Soon soon{line(a.w + n1 * a.k), tiles < 64 ? static_cast<int>((4 + tiles - 1) / tiles) : 0};
+      const char* const end = line(a.w + std::min(n.end, n1 + block) * a.k);
       long i = m0;
       for (; i + 4 <= m1; i += 4) {
-        const T* rows[4] = {x + i * ldx, x + (i + 1) * ldx, x + (i + 2) * ldx, x + (i + 3) * ldx};
-        tile_at<T, 4, 4>(rows, a, n0, n.end, y + i * ldy, ldy, soon);
-        soon.at += lines * (a.k / Dot<T>::lanes) * 64;
+        rows_by_block<T, 4>(x + i * ldx, ldx, a, n0, n1, n.end, y + i * ldy, ldy, soon);
         if (soon.at >= end) soon.lines = 0;
       }
-      if (i < m1) {
-        const T* last = x + (m1 - 1) * ldx;
-        const T* rows[3] = {x + i * ldx, i + 1 < m1 ? x + (i + 1) * ldx : last, last};
-        if (m1 - i == 1) tile_at<T, 1, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
-        if (m1 - i == 2) tile_at<T, 2, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
-        if (m1 - i == 3) tile_at<T, 3, 4>(rows, a, n0, n.end, y + i * ldy, ldy);
-      }
+      if (m1 - i == 1) rows_by_block<T, 1>(x + i * ldx, ldx, a, n0, n1, n.end, y + i * ldy, ldy, soon);
+      if (m1 - i == 2) rows_by_block<T, 2>(x + i * ldx, ldx, a, n0, n1, n.end, y + i * ldy, ldy, soon);
+      if (m1 - i == 3) rows_by_block<T, 3>(x + i * ldx, ldx, a, n0, n1, n.end, y + i * ldy, ldy, soon);
     }
   }
 }
 
-constexpr long kManyRows = 128;  // from so many on, threads share the rows and not the columns
-
+// The same by all threads of a team: each has its columns, so that every row of W is read once.
 template <class T>
 void gemm_shared(const T* x, long ldx, long m, const Matrix<T>& a, T* y, long ldy, int rank, int size) {
-  if (m >= kManyRows) {
-    const Range r = share(m, rank, size, 4);
-    if (r.begin < r.end) gemm(x + r.begin * ldx, ldx, r.end - r.begin, a, Range{0, a.n}, y + r.begin * ldy, ldy);
-  } else {
-    const Range r = share(a.n, rank, size, 16);
-    if (r.begin < r.end) gemm(x, ldx, m, a, r, y, ldy);
-  }
+  const Range r = share(a.n, rank, size, 16);
+  if (r.begin < r.end) gemm(x, ldx, m, a, r, y, ldy);
 }

@@ -35,6 +35,13 @@ T* room(std::vector<T>& buffer, size_t n) {
   return buffer.data();
 }
 
+// Elements from row to row of n: an odd number of cache lines, so that the rows of a column do not share a few sets.
+template <class T>
+constexpr long pitch(long n) {
+  constexpr long line = 64 / sizeof(T);
+  return ((n + line - 1) / line | 1) * line;
+}
+
 // x [T, hidden] is read and becomes the output; residual [T, hidden] becomes x + residual. If `first`, residual holds
 // the layer's input and x only takes the output.
 template <class T>
@@ -43,24 +50,22 @@ void decoder_attention(const AttentionLayer& a, Step& step, const Pages& pages, 
   static thread_local std::vector<T> buffer;  // of the calling thread
   const Shape& s = a.shape;
   const long tokens = step.tokens, q_size = s.heads * s.k_dim, k_size = s.kv_heads * s.k_dim;
-  const long wide = a.qkv.out, narrow_ = s.heads * s.v_dim;
-  T* h = room(buffer, tokens * (a.hidden + wide + narrow_));
-  T *qkv = h + tokens * a.hidden, *o = qkv + tokens * wide;
+  const long ldh = pitch<T>(a.hidden), ldq = pitch<T>(a.qkv.out), ldo = pitch<T>(s.heads * s.v_dim);
+  T* h = room(buffer, tokens * (ldh + ldq + ldo));
+  T *qkv = h + tokens * ldh, *o = qkv + tokens * ldq;
   step.next.store(0, std::memory_order_relaxed);
   Team& team = Team::get();
   team.run([&](int rank, int size) {
-    // Many tokens: a thread owns its rows up to attention. Few: it owns columns of the products.
-    const bool by_rows = tokens >= kManyRows;
-    const Range mine = share(tokens, rank, size, by_rows ? 4 : 1);
+    const Range mine = share(tokens, rank, size);
     for (long t = mine.begin; t < mine.end; ++t) {
       if (!is_first) add(x + t * a.hidden, residual + t * a.hidden, a.hidden);
-      rms_norm(residual + t * a.hidden, h + t * a.hidden, a.hidden, a.norm);
+      rms_norm(residual + t * a.hidden, h + t * ldh, a.hidden, a.norm);
     }
-    if (!by_rows) team.barrier();
-    gemm_shared(h, a.hidden, tokens, a.qkv.matrix<T>(), qkv, wide, rank, size);
-    if (!by_rows) team.barrier();
+    team.barrier();
+    gemm_shared(h, ldh, tokens, a.qkv.matrix<T>(), qkv, ldq, rank, size);
+    team.barrier();
     for (long t = mine.begin; t < mine.end; ++t) {
-      T* row = qkv + t * wide;
+      T* row = qkv + t * ldq;
       for (long i = 0; i < s.heads + s.kv_heads; ++i) {
         const Norm& norm = i < s.heads ? a.q_norm : a.k_norm;
         T* head = row + i * s.k_dim;
@@ -68,71 +73,52 @@ void decoder_attention(const AttentionLayer& a, Step& step, const Pages& pages, 
         if (a.rotary_half) rotate(head, cos + t * a.rotary_half, sin + t * a.rotary_half, a.rotary_half, a.interleaved);
       }
     }
-    write_pages(qkv + q_size, qkv + q_size + k_size, wide, wide, step, s, pages, mine);
+    write_pages(qkv + q_size, qkv + q_size + k_size, ldq, ldq, step, s, pages, mine);
     team.barrier();
-    attend(qkv, wide, step, s, pages, static_cast<const T*>(a.sinks), o, narrow_, nullptr);
+    attend(qkv, ldq, step, s, pages, static_cast<const T*>(a.sinks), o, ldo, nullptr);
     team.barrier();
-    gemm_shared(o, narrow_, tokens, a.out.matrix<T>(), x, a.hidden, rank, size);
+    gemm_shared(o, ldo, tokens, a.out.matrix<T>(), x, a.hidden, rank, size);
     if (!a.post_norm.weight) return;
-    if (!by_rows) team.barrier();
+    team.barrier();
     for (long t = mine.begin; t < mine.end; ++t) rms_norm(x + t * a.hidden, x + t * a.hidden, a.hidden, a.post_norm);
   });
 }
 
-constexpr long kBlockRows = 192;  // of a long prompt: their activations stay in the second and third cache
+constexpr long kBlockRows = 512;  // of a long prompt: memory for their activations is bounded, and stays in the caches
 
 // As above.
 template <class T>
 void gated_mlp(const MlpLayer& a, long tokens, T* x, T* residual, bool is_first) {
   static thread_local std::vector<T> buffer;  // of the calling thread
-  Team& team = Team::get();
-  const bool by_rows = tokens >= kManyRows;
-  const long rows = by_rows ? kBlockRows : tokens, width = a.hidden + 2 * a.inner;
-  T* all = room(buffer, (by_rows ? team.size() : 1) * rows * width);
+  const long rows = std::min(tokens, kBlockRows), ldh = pitch<T>(a.hidden), ldi = pitch<T>(2 * a.inner);
+  T* h = room(buffer, rows * (ldh + ldi));
+  T* inner = h + rows * ldh;
   const auto gate_up = a.gate_up.matrix<T>(), down = a.down.matrix<T>();
+  Team& team = Team::get();
   team.run([&](int rank, int size) {
-    T* h = all + (by_rows ? rank * rows * width : 0);
-    T* inner = h + rows * a.hidden;
-    const Range mine = share(tokens, rank, size, by_rows ? 4 : 1);
-    const auto norm_rows = [&](Range r, T* to) {
-      for (long t = r.begin; t < r.end; ++t, to += a.hidden) {
-        if (!is_first) add(x + t * a.hidden, residual + t * a.hidden, a.hidden);
-        rms_norm(residual + t * a.hidden, to, a.hidden, a.norm);
-      }
-    };
-    const auto norm_output = [&](Range r) {
-      if (a.post_norm.weight)
-        for (long t = r.begin; t < r.end; ++t) rms_norm(x + t * a.hidden, x + t * a.hidden, a.hidden, a.post_norm);
-    };
-    if (by_rows) {
-      for (long t = mine.begin; t < mine.end; t += rows) {
-        const Range block{t, std::min(t + rows, mine.end)};
-        const long n = block.end - block.begin;
-        norm_rows(block, h);
-        gemm(h, a.hidden, n, gate_up, Range{0, gate_up.n}, inner, 2 * a.inner);
-        for (long i = 0; i < n; ++i) {
-          T* row = inner + i * 2 * a.inner;
-          gate(row, row + a.inner, row, a.inner, a.act);
-        }
-        gemm(inner, 2 * a.inner, n, down, Range{0, down.n}, x + t * a.hidden, a.hidden);
-        norm_output(block);
-      }
-      return;
-    }
-    norm_rows(mine, h + mine.begin * a.hidden);
-    team.barrier();
     const Range columns = share(a.inner, rank, size, 16);
-    if (columns.begin < columns.end) {
-      gemm(h, a.hidden, tokens, gate_up, columns, inner, 2 * a.inner);
-      gemm(h, a.hidden, tokens, gate_up, Range{a.inner + columns.begin, a.inner + columns.end}, inner, 2 * a.inner);
+    for (long t0 = 0; t0 < tokens; t0 += rows) {
+      const long n = std::min(rows, tokens - t0);
+      const Range mine = share(n, rank, size);
+      T *to = x + t0 * a.hidden, *sum = residual + t0 * a.hidden;
+      for (long t = mine.begin; t < mine.end; ++t) {
+        if (!is_first) add(to + t * a.hidden, sum + t * a.hidden, a.hidden);
+        rms_norm(sum + t * a.hidden, h + t * ldh, a.hidden, a.norm);
+      }
+      team.barrier();
+      if (columns.begin < columns.end) {
+        gemm(h, ldh, n, gate_up, columns, inner, ldi);
+        gemm(h, ldh, n, gate_up, Range{a.inner + columns.begin, a.inner + columns.end}, inner, ldi);
+      }
+      for (long t = 0; t < n; ++t) {
+        T* row = inner + t * ldi + columns.begin;
+        gate(row, row + a.inner, row, columns.end - columns.begin, a.act);
+      }
+      team.barrier();
+      gemm_shared(inner, ldi, n, down, to, a.hidden, rank, size);
+      if (a.post_norm.weight || t0 + rows < tokens) team.barrier();
+      if (a.post_norm.weight)
+        for (long t = mine.begin; t < mine.end; ++t) rms_norm(to + t * a.hidden, to + t * a.hidden, a.hidden, a.post_norm);
     }
-    for (long t = 0; t < tokens; ++t) {
-      T* row = inner + t * 2 * a.inner + columns.begin;
-      gate(row, row + a.inner, row, columns.end - columns.begin, a.act);
-    }
-    team.barrier();
-    gemm_shared(inner, 2 * a.inner, tokens, down, x, a.hidden, rank, size);
-    if (a.post_norm.weight) team.barrier();
-    norm_output(mine);
   });
 }
