@@ -40,8 +40,8 @@ def quantization_method(query: QuantizationQuery, settings: Any) -> Offer | Refu
              for quantizing while loading; ``dtype`` of the activations; ``device``.
     Returns  ``Offer`` whose target has the contract ``interfaces.quantization.Quantization``:
              made from ``Offer.options`` and ``config`` over them, it names for each matrix the
-             parameters, how they shard, and the product. ``Refusal`` when the method is this plugin's and the device or a
-             field of ``config`` rules it out; ``None`` for other methods.
+             parameters, how they shard, and the product. ``Refusal`` when the method is this
+             plugin's and the device or a field of ``config`` rules it out; ``None`` for others.
              For experts ``gives={"moe.weights": (format, ...)}`` states the layouts it makes.
     Choice   The highest rank wins; within a rank ``prefer.quantization_method``, then recorded
              figures, then an error naming both.

@@ -82,15 +82,16 @@ def test_a_model_answers_as_without_it_and_holds_each_weight_once(folder):
     params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
     settings = {"skip_tokenizer_init": True, "dtype": "float32", "max_model_len": 64}
     answers = []
-    for block in ([], ["cpu-linear"]):
+    for packed in (True, False):
+        block = ["cpu-native", *([] if packed else ["cpu-linear"])]  # the former goes first where it can
         with LLM(folder, plugins={"block": block}, **settings) as llm:
             chosen = {
                 d.provided.plugin for d in llm.built.decisions if d.hook == "op_kernel" and d.query.op == "linear"
             }
-            assert chosen == ({"cpu-linear"} if not block else set())
+            assert chosen == ({"cpu-linear"} if packed else set())
             answers.append([o.outputs[0].token_ids for o in llm.generate(prompts, params, use_tqdm=False)])
             model = llm.built.executor._runner.model
-            assert (model.get_parameter("layers.0.mlp.down.weight").numel() == 0) == (not block)
+            assert (model.get_parameter("layers.0.mlp.down.weight").numel() == 0) == packed
             assert model.get_parameter("embedding.weight").numel() == 97 * 32
     assert answers[0] == answers[1]
 
