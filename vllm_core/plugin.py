@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
@@ -71,6 +71,10 @@ def _frozen_mapping(value: Mapping) -> Mapping:
     return MappingProxyType(dict(value))
 
 
+def _names(value: Iterable[str]) -> frozenset[str]:
+    return frozenset(value)
+
+
 def _formats(value: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({k: (v,) if isinstance(v, str) else tuple(v) for k, v in value.items()})
 
@@ -107,7 +111,7 @@ class Offer:
     takes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_formats)
     gives: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_formats)
     needs: tuple[str, ...] = attrs.field(default=(), converter=tuple)  # partners, as "kind:name"
-    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     options: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping)  # plain data for the target
 
 
@@ -136,7 +140,7 @@ class ModelEntry:
 
     architecture: str = attrs.field(validator=_is_name)  # as in config.json "architectures"
     target: str = attrs.field(validator=_is_target)  # a class with the surface of interfaces.model.Model
-    needs: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)  # asked of the platform
+    needs: frozenset[str] = attrs.field(default=frozenset(), converter=_names)  # asked of the platform
 
     def load(self) -> type:
         return load_target(self.target)
