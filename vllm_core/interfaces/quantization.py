@@ -59,7 +59,13 @@ class LinearMethod(Protocol):
         """
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """x [T, in_size] -> [T, sum(out_sizes)], bias included."""
+        """x [T, in_size] -> [T, sum(out_sizes)], bias included.
+
+        A method may also have ``ask(plan, shape)``, called first of all, to take ops of the table
+        (`interfaces.plan.Plan.op`), and ``scaled(layer)``: the int8 numbers [out, in] and the float32
+        scales [out] that op ``scaled_linear`` multiplies with, for kernels of whole layers. Only
+        methods that multiply with the inputs as they are have the latter.
+        """
 
 
 class EmbeddingMethod(LinearMethod, Protocol):

@@ -39,6 +39,8 @@ class Linear(FilledLayer):
             bias=self.has_bias,
         )
         self.method = plan.linear(self.path, shape)
+        if callable(ask := getattr(self.method, "ask", None)):
+            ask(plan, shape)
         self.make_params(plan, self.method.params(shape, plan.dtype), inputs, outputs)
         self.apply_linear = self.method.apply
 

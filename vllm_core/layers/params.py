@@ -50,8 +50,15 @@ class FilledLayer(Layer):
 
 
 def methods_of(*layers: FilledLayer) -> str:
-    """By what a fused layer's matrices are multiplied: one name if all of them are by the same, else all, with +."""
-    return "+".join(dict.fromkeys(type(layer.method).__name__ for layer in layers))
+    """By what a fused layer's matrices are multiplied: one name if all of them are by the same, else all, with +.
+
+    A method whose matrices are int8 numbers with a scale for each output (`LinearMethod`) is "ScaledLinear".
+    """
+    return "+".join(dict.fromkeys(_name(layer.method) for layer in layers))
+
+
+def _name(method: object) -> str:
+    return "ScaledLinear" if hasattr(method, "scaled") else type(method).__name__
 
 
 def slot_ranges(spec: ParamSpec, inputs: Shard, outputs: Mapping[str, Shard]) -> dict[str, SlotRange]:

@@ -12,7 +12,7 @@ Shared by all contracts below unless one says otherwise:
 from vllm_core.ops.activation import gelu, gelu_and_mul, gelu_tanh, gelu_tanh_and_mul, relu, silu_and_mul
 from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
-from vllm_core.ops.linear import argmax, embedding, linear
+from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
 from vllm_core.ops.norm import add_rms_norm, layer_norm, rms_norm
 from vllm_core.ops.rotary import rotary
 from vllm_core.ops.table import LAYER_OPS, OPS, Op, op, reference_kernel
@@ -37,6 +37,7 @@ __all__ = [
     "relu",
     "rms_norm",
     "rotary",
+    "scaled_linear",
     "silu_and_mul",
     "write_kv",
 ]

@@ -22,6 +22,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @op
+def scaled_linear(x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(x N^T) * scales + b, rounded once to x's dtype.
+
+    x         [T, in_size].
+    numbers   N, int8 [out_size, in_size].
+    scales    float32 [out_size], contiguous.
+    bias      [out_size], dtype of x, or None.
+    Query     in_size, out_size, bias (bool).
+    """
+    y = F.linear(x.float(), numbers.float()).mul_(scales)
+    return (y if bias is None else y.add_(bias)).to(x.dtype)
+
+
+@op
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     """Rows of ``weight`` [V, N] at ``ids`` (integers [T] below V) -> [T, N]. Query: size=N, vocab=V."""
     return F.embedding(ids, weight)

@@ -15,8 +15,9 @@ static void linear(const T* x, long m, const Linear& l, T* y) {
   Team::get().run([&](int rank, int size) { gemm_shared(x, l.in, m, l.matrix<T>(), y, l.out, rank, size); });
 }
 
-EXPORT void native_linear(int is_float, const void* x, long m, const void* w, const void* b, long n, long k, void* y) {
-  const Linear l{w, b, n, k};
+EXPORT void native_linear(int is_float, const void* x, long m, const void* w, const void* scales, const void* b, long n,
+                          long k, void* y) {
+  const Linear l{w, scales, b, n, k};
   if (is_float) linear(static_cast<const float*>(x), m, l, static_cast<float*>(y));
   else linear(static_cast<const bf16*>(x), m, l, static_cast<bf16*>(y));
 }

@@ -85,11 +85,11 @@ void dot_keys(const T* const* rows, long n_rows, const T* const* keys, long n_ke
   for (; r + 4 <= n_rows; r += 4)
     for (long j = 0; j < n_keys; j += 4) {
       alignas(64) float s[16];
-      _mm512_store_ps(s, tile<T, 4, 4>(rows + r, k + j, dim));
+      _mm512_store_ps(s, tile<T, T, 4, 4>(rows + r, k + j, dim));
       for (int i = 0; i < 4; ++i) __builtin_memcpy(scores[r + i] + j, s + 4 * i, 16);
     }
   for (; r < n_rows; ++r)
-    for (long j = 0; j < n_keys; j += 16) _mm512_storeu_ps(scores[r] + j, tile<T, 1, 16>(rows + r, k + j, dim));
+    for (long j = 0; j < n_keys; j += 16) _mm512_storeu_ps(scores[r] + j, tile<T, T, 1, 16>(rows + r, k + j, dim));
 }
 
 // acc[r] = acc[r] * keep[r] + sum_j p[r][j] values[j], R rows and V vectors of 16 from `at` on.

@@ -5,10 +5,11 @@
 
 struct Linear {
   const void* weight;
+  const void* scales;  // of a weight of whole numbers, else null
   const void* bias;
   long out, in;
   template <class T>
-  Matrix<T> matrix() const { return {static_cast<const T*>(weight), static_cast<const T*>(bias), out, in}; }
+  Matrix<T> matrix() const { return {weight, static_cast<const float*>(scales), static_cast<const T*>(bias), out, in}; }
 };
 
 struct AttentionLayer {

@@ -11,6 +11,7 @@ using bf16 = uint16_t;
 inline __mmask16 first(long n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
 inline __m512 widen(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+inline __m512 widen8(__m128i v) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v)); }
 inline __m256i narrow(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
 
 inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }
@@ -32,6 +33,9 @@ struct Dot<float> {
   using Vector = __m512;
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static Vector load_first(const float* p, long n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static Vector load(const int8_t* p) { return widen8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static Vector load_first(const int8_t* p, long n) { return widen8(_mm_maskz_loadu_epi8(first(n), p)); }
+  static void store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
   static __m512 add(__m512 sum, Vector a, Vector b) { return _mm512_fmadd_ps(a, b, sum); }
 };
 
@@ -44,6 +48,15 @@ struct Dot<bf16> {
     const __mmask32 m = n >= 32 ? 0xffffffffu : (1u << n) - 1;
     return (__m512bh)_mm512_maskz_loadu_epi16(m, p);
   }
+  // Whole numbers of 8 bits have no more digits than bfloat16.
+  static Vector load(const int8_t* p) { return narrow8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vector load_first(const int8_t* p, long n) {
+    return narrow8(_mm256_maskz_loadu_epi8(n >= 32 ? 0xffffffffu : (1u << n) - 1, p));
+  }
+  static Vector narrow8(__m256i v) {
+    return _mm512_cvtne2ps_pbh(widen8(_mm256_extracti128_si256(v, 1)), widen8(_mm256_castsi256_si128(v)));
+  }
+  static void store(bf16* p, Vector v) { _mm512_storeu_si512(p, (__m512i)v); }
   static __m512 add(__m512 sum, Vector a, Vector b) { return _mm512_dpbf16_ps(sum, a, b); }
 };
 

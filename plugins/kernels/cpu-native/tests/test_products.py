@@ -7,7 +7,7 @@ import pytest
 import torch
 import vllm_plugin_cpu_native
 from vllm_plugin_cpu_native.limits import machine_limits
-from vllm_plugin_cpu_native.linear import NativeLinear
+from vllm_plugin_cpu_native.linear import NativeLinear, NativeScaledLinear
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import OpQuery
@@ -59,6 +59,21 @@ def test_a_row_has_the_same_product_bit_for_bit_in_any_batch_and_with_any_number
     finally:
         torch.set_num_threads(before)
         NativeLinear(QUERY)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), DTYPES)
+@pytest.mark.parametrize("tokens", [0, 1, 2, 3, 5, 33, 130])
+@pytest.mark.parametrize(("inputs", "outputs"), [(48, 32), (1, 5), (577, 131)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_whole_numbers_are_multiplied_and_scaled_as_in_float64(dtype, bound, tokens, inputs, outputs, biased):
+    torch.manual_seed(tokens)
+    kind = getattr(torch, dtype)
+    x, numbers = torch.randn(tokens, inputs).to(kind), torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
+    scales, bias = torch.rand(outputs) / 50, torch.randn(outputs).to(kind) if biased else None
+    got = NativeScaledLinear(attrs.evolve(QUERY, op="scaled_linear", dtype=dtype))(x, numbers, scales, bias)
+    want = (x.double() @ numbers.double().T) * scales.double() + (0 if bias is None else bias.double())
+    assert got.dtype == kind
+    assert (got.double() - want).norm() <= bound * max(want.norm(), 1)
 
 
 @needs("float32")

@@ -10,6 +10,7 @@ HOOK_API = 1
 
 _TARGETS = {
     "linear": "vllm_plugin_cpu_native.linear:NativeLinear",
+    "scaled_linear": "vllm_plugin_cpu_native.linear:NativeScaledLinear",
     "rms_norm": "vllm_plugin_cpu_native.norm:native_rms_norm",
     "add_rms_norm": "vllm_plugin_cpu_native.norm:native_add_rms_norm",
     "decoder_attention": "vllm_plugin_cpu_native.decoder_attention:native_decoder_attention",

@@ -13,14 +13,14 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.queries import OpQuery
 from vllm_plugin_cpu_native import library
 from vllm_plugin_cpu_native.attention import NativeAttention
-from vllm_plugin_cpu_native.records import linear_record, norm_record, whole_and_plain
+from vllm_plugin_cpu_native.records import linear_record, norm_record, readable
 
 Half = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Tensor]]
 
 
 def native_decoder_attention(query: OpQuery, layer: Any) -> Half | None:
     """``FusedLayer`` for ``DecoderAttention``."""
-    if not whole_and_plain(layer.qkv, layer.out):
+    if not readable(layer.qkv, layer.out):
         return None
     return NativeDecoderAttention(layer, query.dtype == "float32")
 

@@ -12,14 +12,14 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.queries import OpQuery
 from vllm_plugin_cpu_native import library
 from vllm_plugin_cpu_native.decoder_attention import Half
-from vllm_plugin_cpu_native.records import linear_record, norm_record, whole_and_plain
+from vllm_plugin_cpu_native.records import linear_record, norm_record, readable
 
 ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1, "gelu": 2}  # as in csrc/rows.h
 
 
 def native_gated_mlp(query: OpQuery, layer: Any) -> Half | None:
     """``FusedLayer`` for ``GatedMLP``."""
-    if layer.act not in ACTIVATIONS or not whole_and_plain(layer.gate_up, layer.down):
+    if layer.act not in ACTIVATIONS or not readable(layer.gate_up, layer.down):
         return None
     return NativeGatedMLP(layer, query.dtype == "float32")
 

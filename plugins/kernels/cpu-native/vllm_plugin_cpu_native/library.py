@@ -15,7 +15,9 @@ class Norm(ctypes.Structure):
 
 
 class Linear(ctypes.Structure):
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("out", c_long), ("in_", c_long))
+    """``scales`` of a weight of whole numbers, else null."""
+
+    _fields_ = (("weight", c_void_p), ("scales", c_void_p), ("bias", c_void_p), ("out", c_long), ("in_", c_long))
 
 
 class Shape(ctypes.Structure):
@@ -78,7 +80,7 @@ class Sampling(ctypes.Structure):
 _SIGNATURES = {
     "native_threads": [c_int],
     "native_items": [POINTER(Step), POINTER(Shape), c_void_p, c_long],
-    "native_linear": [c_int, c_void_p, c_long, c_void_p, c_void_p, c_long, c_long, c_void_p],
+    "native_linear": [c_int, c_void_p, c_long, c_void_p, c_void_p, c_void_p, c_long, c_long, c_void_p],
     "native_write": [c_int, c_void_p, c_void_p, c_long, c_long, POINTER(Step), POINTER(Shape), POINTER(Pages)],
     "native_attend": [
         *(c_int, c_void_p, c_long, POINTER(Step), POINTER(Shape), POINTER(Pages)),

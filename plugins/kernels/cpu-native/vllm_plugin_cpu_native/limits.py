@@ -39,6 +39,6 @@ def layer_limits(query: OpQuery) -> str:
     for name in ("norm", "qk_norm", "post_norm"):
         if shape.get(name) not in (None, "RMSNorm", "OffsetRMSNorm"):
             return f"{name} is a {shape[name]}, and only RMSNorm is computed within a layer"
-    if shape["linear"] != "DenseLinear":
-        return f"its matrices are multiplied by {shape['linear']}, not as they are stored"
+    if others := sorted(set(str(shape["linear"]).split("+")) - {"DenseLinear", "ScaledLinear"}):
+        return f"its matrices are multiplied by {', '.join(others)}, not as they are stored"
     return ""

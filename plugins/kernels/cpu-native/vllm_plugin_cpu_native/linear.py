@@ -1,4 +1,4 @@
-"""The op ``linear`` on weights as they are stored."""
+"""The ops ``linear`` and ``scaled_linear`` on weights as they are stored."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ class NativeLinear:
         self._is_float = query.dtype == "float32"
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._run(x, weight, None, bias)
+
+    def _run(self, x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None) -> Tensor:
         x = x.contiguous()
         tokens, inner = x.shape
         out = torch.empty(tokens, weight.shape[0], dtype=x.dtype)
         if tokens:
+            more = (None if tensor is None else tensor.data_ptr() for tensor in (scales, bias))
             self._multiply(
-                *(
-                    self._is_float,
-                    x.data_ptr(),
-                    tokens,
-                    weight.data_ptr(),
-                    bias.data_ptr() if bias is not None else None,
-                ),
+                *(self._is_float, x.data_ptr(), tokens, weight.data_ptr(), *more),
                 *(weight.shape[0], inner, out.data_ptr()),
             )
         return out
+
+
+class NativeScaledLinear(NativeLinear):
+    """The same for weights of whole numbers, int8, and a float32 scale for each output."""
+
+    def __call__(self, x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._run(x, numbers, scales, bias)

@@ -21,18 +21,24 @@ def norm_record(norm: Any) -> library.Norm:
 
 
 def linear_record(linear: Any) -> library.Linear:
-    weight, bias = linear.weight, getattr(linear, "bias", None)
+    """A matrix that `readable` accepts."""
+    scaled = getattr(linear.method, "scaled", None)
+    weight, scales = scaled(linear) if scaled is not None else (linear.weight, None)
     out, inner = weight.shape
-    return library.Linear(weight.data_ptr(), None if bias is None else bias.data_ptr(), out, inner)
+    addresses = (None if tensor is None else tensor.data_ptr() for tensor in (scales, getattr(linear, "bias", None)))
+    return library.Linear(weight.data_ptr(), *addresses, out, inner)
 
 
-def whole_and_plain(*linears: Any) -> bool:
-    """Whether these matrices are whole on this rank and lie as they were stored: neither packed nor quantized."""
-    return all(
-        getattr(linear.method, "pack", "not dense") is None and getattr(linear, "group", _ALONE).size == 1
-        for linear in linears
-    )
+def readable(*linears: Any) -> bool:
+    """Whether these matrices are whole on this rank and lie as they were stored or scaled, not packed by a kernel."""
+    return all(_lies_open(linear.method) and getattr(linear, "group", _Alone).size == 1 for linear in linears)
 
 
-class _ALONE:
+def _lies_open(method: Any) -> bool:
+    return hasattr(method, "scaled") or getattr(method, "pack", "neither dense nor scaled") is None
+
+
+class _Alone:
+    """The group of a matrix whose outputs, if anything, are split: nothing is added up over ranks."""
+
     size = 1

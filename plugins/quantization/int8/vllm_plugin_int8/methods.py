@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vllm_core.interfaces.plan import Plan
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
+from vllm_core.ops import OPS
 from vllm_plugin_int8.products import Product, integers, product_of
 from vllm_plugin_int8.rounding import round_rows
 
@@ -26,13 +29,12 @@ class Source(enum.Enum):
     PACKED = "four numbers an int32 in `weight_packed`, scales in `weight_scale`"
 
 
-class Int8Weights:
+class Int8Numbers:
     """Weights are whole numbers from -128 to 127 and a float32 scale for each output: y = (x N^T) * scales + b."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.numbers = "weight" if source is Source.INT8 else "weight_int8"
-        self.product: Product | None = None
 
     def params(self, shape: LinearShape, dtype: torch.dtype) -> list[ParamSpec]:
         out, inputs, source = sum(shape.out_sizes), shape.in_size, self.source
@@ -70,15 +72,35 @@ class Int8Weights:
     def loaded(self, layer: nn.Module) -> None:
         """Everything was done in ``filled``."""
 
+
+class Int8Weights(Int8Numbers):
+    """The inputs are multiplied as they are."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self.product: Product | None = None
+        self.whole: Callable[..., Tensor] | None = None  # numbers, scales and bias in one, where a kernel is offered
+
+    def ask(self, plan: Plan, shape: LinearShape) -> None:
+        name = "scaled_linear"
+        found = plan.op(name, in_size=shape.in_size, out_size=sum(shape.out_sizes), bias=shape.bias)
+        self.whole = found if found is not OPS[name].reference else None
+
+    def scaled(self, layer: nn.Module) -> tuple[Tensor, Tensor]:
+        made: Any = layer._parameters
+        return made[self.numbers], made["weight_scale"].view(-1)
+
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         made: Any = layer._parameters  # a plain dict: nn.Module's own attribute lookup is several times slower
         numbers = made[self.numbers]
+        if self.whole is not None:
+            return self.whole(x, numbers, made["weight_scale"].view(-1), made.get("bias"))
         if self.product is None:
             self.product = product_of(x.device, x.dtype, x.shape[-1])
         return finish(self.product(x, numbers, made["weight_scale"]), made.get("bias"), x.dtype)
 
 
-class Int8WeightsAndInputs(Int8Weights):
+class Int8WeightsAndInputs(Int8Numbers):
     """Inputs are rounded, too, a scale for each token: y = (M N^T) * scales_x * scales + b, with x ~ M * scales_x."""
 
     def params(self, shape: LinearShape, dtype: torch.dtype) -> list[ParamSpec]:
