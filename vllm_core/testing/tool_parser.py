@@ -38,7 +38,7 @@ class ToolParserConformance(ParserConformance):
 
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         """The text by which the model calls: (name, arguments in JSON) each."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must say how a model calls: write(calls) returns its text")
 
     # ---- what is read
 

@@ -75,7 +75,7 @@ class StreamedToolParser:
 
     def read(self, text: Pieces) -> Reading[None]:
         """Read all of the text and say what it is through the methods below."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how calls are read: write read(text)")
 
     def content(self, text: str) -> None:
         """This is for the user."""

@@ -38,6 +38,7 @@ constexpr long kMostRows = 768;
 
 inline long tile_queries(const Shape& s) { return std::max<long>(1, kTileRows / (s.heads / s.kv_heads)); }
 
+// The number of items; as many as there is room for are written.
 inline long list_items(const Step& step, const Shape& s, int32_t* items, long room) {
   long n = 0;
   for (long i = 0; i < step.sequences; ++i) {

@@ -43,8 +43,8 @@ constexpr long pitch(long n) {
   return ((n + line - 1) / line | 1) * line;
 }
 
-// x [T, hidden] is read and becomes the output; residual [T, hidden] becomes x + residual. If `first`, residual holds
-// the layer's input and x only takes the output.
+// x [T, hidden] is read and becomes the output; residual [T, hidden] becomes x + residual. If `is_first`, residual
+// holds the layer's input and x only takes the output.
 template <class T>
 void decoder_attention(const AttentionLayer& a, Step& step, const Pages& pages, T* x, T* residual, bool is_first,
                        const float* cos, const float* sin) {

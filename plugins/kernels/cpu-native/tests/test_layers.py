@@ -233,6 +233,18 @@ def test_a_token_has_the_same_logits_bit_for_bit_however_its_prompt_is_cut(dtype
 
 
 @needs("float32")
+@pytest.mark.parametrize("options", ["plain", "outputs normalised"])
+def test_a_prompt_of_several_blocks_of_rows_is_one_of_single_tokens(options):
+    """The second half takes 512 rows at a time."""
+    native, plain = models(**OPTIONS[options])
+    ids = (IDS * 3)[:900]
+    whole = native.step([(native.row(), ids)])[0]
+    assert difference(whole, plain.step([(plain.row(), ids)])[0]) < 2e-5
+    row = native.row()
+    assert torch.equal(torch.cat([native.step([(row, part)])[0] for part in (ids[:500], ids[500:])]), whole)
+
+
+@needs("float32")
 def test_with_another_backend_the_first_half_is_composed():
     class OnlyLayers:
         __name__ = "only layers"

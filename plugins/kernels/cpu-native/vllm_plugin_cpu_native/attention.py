@@ -9,8 +9,6 @@ from torch import Tensor
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
 from vllm_plugin_cpu_native import library
 
-TILE_ROWS = 48  # as kTileRows in csrc/attention.h
-
 
 @attrs.frozen
 class Metadata:
@@ -38,28 +36,21 @@ class NativeAttention:
             config.window or 0,
             config.causal,
         )
-        self._tile_queries = max(1, TILE_ROWS // (config.num_heads // config.num_kv_heads))
 
     def begin_step(self, step: AttentionStep) -> Metadata:
-        tile = self._tile_queries
-        items = torch.empty(
-            sum(-(-queries // tile) for queries in step.query_lens) * self.shape.kv_heads, 3, dtype=torch.int32
-        )
         made = library.Step(
-            step.query_starts.data_ptr(),
-            step.kv_lens.data_ptr(),
-            step.block_table.data_ptr(),
-            step.slots.data_ptr(),
-            items.data_ptr(),
-            len(step.query_lens),
-            step.num_tokens,
-            step.block_table.stride(0),
-            len(items),
-            0,
+            query_starts=step.query_starts.data_ptr(),
+            kv_lens=step.kv_lens.data_ptr(),
+            block_table=step.block_table.data_ptr(),
+            slots=step.slots.data_ptr(),
+            sequences=len(step.query_lens),
+            tokens=step.num_tokens,
+            table_stride=step.block_table.stride(0),
         )
-        found = self._native.native_items(made, self.shape, items.data_ptr(), len(items))
-        if found != len(items):
-            raise RuntimeError(f"native attention: {found} items of work where the step's lists say {len(items)}")
+        made.num_items = self._native.native_items(made, self.shape, None, 0)
+        items = torch.empty(made.num_items, 3, dtype=torch.int32)
+        made.items = items.data_ptr()
+        self._native.native_items(made, self.shape, made.items, made.num_items)
         return Metadata(made, items)
 
     def pages(self, pages: tuple[Tensor, ...]) -> library.Pages:
