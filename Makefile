@@ -4,7 +4,7 @@ PYTHON  ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 
 PROMPT  ?= What is the capital of France?
 JOBS    ?= 2
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check -q
-PLUGINS := $(wildcard plugins/*/*/pyproject.toml)
+PLUGINS := $(wildcard plugins/*/*/pyproject.toml kernels/pyproject.toml)
 FILES   := constraints.txt pyproject.toml $(PLUGINS) $(wildcard plugins/*/*/hatch_build.py plugins/*/*/csrc/*)
 # One thread a test process: the processes already share the cores.
 PYTEST  := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS)

@@ -39,6 +39,11 @@ class AttentionStep:
 
     Tensors are on the device; the host lists are exact for query lengths and upper bounds for
     cache lengths (drafts may have been rejected), so a kernel must take lengths from ``kv_lens``.
+
+    ``static``: the step is captured into a graph that runs again with other lengths in the same
+    tensors. Then the host lists are empty, sequences may have no query at all, and only T, S, the
+    two largest lengths and what the device knows may be used; asked only of backends with the
+    capabilities "graph" and "device_metadata".
     """
 
     num_tokens: int  # T
@@ -48,6 +53,17 @@ class AttentionStep:
     kv_lens: Tensor  # int32 [S], this step's tokens included
     block_table: Tensor  # int32 [S, blocks], page of each block; NULL_PAGE where freed
     slots: Tensor  # int64 [T], page * block_size + offset that token t is written to; 0 in recurrent and cross groups
+    longest_query: int = attrs.field()  # tokens; bound of query lengths; 1: nobody has more (or, if static, fewer)
+    longest_kv: int = attrs.field()  # tokens; bound of kv_lens
+    static: bool = False
+
+    @longest_query.default
+    def _of_queries(self) -> int:
+        return max(self.query_lens, default=0)
+
+    @longest_kv.default
+    def _of_bounds(self) -> int:
+        return max(self.kv_bounds, default=0)
 
 
 class AttentionBackend(Protocol):

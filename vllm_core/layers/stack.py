@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
+from vllm_core.layers.decoder_layer import DecoderLayer
 
 
 def stage_range(layers: int, stage: int, stages: int) -> range:
@@ -41,7 +43,19 @@ class LayerStack(Layer):
                 del self._modules[str(i)]
 
     def bound(self, plan: Plan) -> None:
-        self.steps = [(i, self._modules[str(i)].forward) for i in self.owned]  # type: ignore[union-attr]
+        layers = [self._modules[str(i)] for i in self.owned]
+        self.steps = [(i, layer.forward) for i, layer in zip(self.owned, layers, strict=True)]  # type: ignore[union-attr]
+        self.equal = _equal_shapes(layers)
+        self.run = (plan.fused("decoder_stack", self) if self.equal else None) or self.compose
+
+    def fused_shape(self) -> dict[str, int | float | str | bool | None]:
+        """What a kernel that is all layers is chosen by: how many, and their halves' shapes. Only if all are equal."""
+        attention, mlp = self.equal[0]
+        return {
+            "layers": len(self.owned),
+            **{f"attention.{name}": value for name, value in attention.items()},
+            **{f"mlp.{name}": value for name, value in mlp.items()},
+        }
 
     def tap(self, layers: Iterable[int]) -> None:
         """From now on keep the hidden states before these layers (n: after the last) in ``batch.taps``."""
@@ -58,9 +72,7 @@ class LayerStack(Layer):
         ``extra[i]`` goes to layer i as a fourth argument (per-layer embeddings, DeepStack features).
         """
         if not self.taps and extra is None:
-            for _, step in self.steps:
-                x, residual = step(x, residual, batch)
-            return x, residual
+            return self.run(x, residual, batch)
         for i, step in self.steps:
             self._tap(i, x, residual, batch)
             x, residual = step(x, residual, batch) if extra is None else step(x, residual, batch, extra[i])
@@ -68,7 +80,24 @@ class LayerStack(Layer):
             self._tap(self.n, x, residual, batch)
         return x, residual
 
+    def compose(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The layers one after the other: what ``forward`` means, and does unless a kernel is offered."""
+        for _, step in self.steps:
+            x, residual = step(x, residual, batch)
+        return x, residual
+
     def _tap(self, i: int, x: Tensor, residual: Tensor | None, batch: Batch) -> None:
         if i in self.taps:
             # A tensor of its own: layers may overwrite x and residual.
             batch.taps[i] = x.clone() if residual is None else x + residual
+
+
+def _equal_shapes(layers: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The fused shapes of (attention, mlp), one entry, if all layers are `DecoderLayer`s of the same two; else none."""
+    if not layers or not all(isinstance(layer, DecoderLayer) for layer in layers):
+        return []
+    halves = [(layer.attention, layer.mlp) for layer in layers]
+    if not all(hasattr(half, "fused_shape") for pair in halves for half in pair):
+        return []
+    shapes = [(attention.fused_shape(), mlp.fused_shape()) for attention, mlp in halves]
+    return shapes[:1] if all(shape == shapes[0] for shape in shapes) else []

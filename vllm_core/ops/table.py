@@ -26,6 +26,7 @@ OPS: dict[str, Op] = {}
 LAYER_OPS: dict[str, str] = {
     "decoder_attention": "vllm_core.layers.decoder_attention:DecoderAttention.compose",
     "gated_mlp": "vllm_core.layers.gated_mlp:GatedMLP.compose",
+    "decoder_stack": "vllm_core.layers.stack:LayerStack.compose",
 }
 """Ops that are whole layers, and where their reference is: the layer's own composition of small ops.
 
