@@ -6,13 +6,16 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cuda"
 _INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.MULTILINE)
 _OPTIONS = ("-std=c++17", "--use_fast_math=false", "--device-as-default-execution-space")
+_DIGEST = hashlib.sha256().digest_size
 
 
 class CompileError(RuntimeError):
@@ -23,18 +26,26 @@ def machine_code(file: str, arch: str, defines: Mapping[str, str | int] | None =
     """The cubin of ``cuda/<file>`` for ``arch`` ("90a"), from the cache or made now.
 
     Kept under a digest of the source with all that it includes, the defines, the architecture and
-    the compiler's version, in $VLLM_KERNELS_CACHE or ~/.cache/vllm_kernels.
+    the compiler's version, in $VLLM_KERNELS_CACHE or ~/.cache/vllm_kernels. A kept file begins with
+    the digest of its content: one that was cut short or changed is made anew.
     """
-    options = [*_OPTIONS, *(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))]
-    digest = hashlib.sha256(repr((file, arch, options, _compiler_version())).encode())
-    for part in sorted(_sources(file)):
-        digest.update((SOURCES / part).read_bytes())
-    kept = cache_folder() / f"{Path(file).stem}-{arch}-{digest.hexdigest()[:24]}.cubin"
-    if kept.is_file():
-        return kept.read_bytes()
+    options = options_of(defines)
+    kept = cache_folder() / f"{Path(file).stem}-{arch}-{source_digest(file, arch, options)[:24]}.cubin"
+    if (code := _read(kept)) is not None:
+        return code
     code = compile_source(file, arch, options)
     _keep(kept, code)
     return code
+
+
+def make_all(wanted: Iterable[tuple[str, Mapping[str, str | int]]], arch: str, threads: int = 8) -> None:
+    """Fill the cache with several (file, defines) at a time: NVRTC leaves the interpreter free meanwhile."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda one: machine_code(one[0], arch, one[1]), wanted))
+
+
+def options_of(defines: Mapping[str, str | int] | None) -> list[str]:
+    return [*_OPTIONS, *(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))]
 
 
 def compile_source(file: str, arch: str, options: list[str]) -> bytes:
@@ -60,6 +71,13 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "vllm_kernels"
 
 
+def source_digest(file: str, arch: str, options: list[str]) -> str:
+    digest = hashlib.sha256(repr((file, arch, options, _compiler_version())).encode())
+    for part in sorted(_sources(file)):
+        digest.update((SOURCES / part).read_bytes())
+    return digest.hexdigest()
+
+
 def _sources(file: str) -> set[str]:
     """The file and what it includes, and so on; names relative to the folder of sources."""
     found, new = set(), {file}
@@ -77,12 +95,26 @@ def _compiler_version() -> str:
     return ".".join(map(str, nvrtc.getVersion()))
 
 
+def _read(path: Path) -> bytes | None:
+    """What `_keep` wrote, if it is whole."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:_DIGEST], content[_DIGEST:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
 def _keep(path: Path, code: bytes) -> None:
     """Whole or not at all, whoever else writes it; a cache that cannot be written is no error."""
+    made = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            f.write(code)
-        os.replace(f.name, path)
+            made = f.name
+            f.write(hashlib.sha256(code).digest() + code)
+        os.replace(made, path)
     except OSError:
-        return
+        if made is not None:
+            with suppress(OSError):
+                os.unlink(made)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import torch
 
+from vllm_kernels.arguments import Arguments
 from vllm_kernels.compiler import machine_code
+from vllm_kernels.driver import (
+    COOPERATIVE,
+    PROGRAMMATIC,
+    Attribute,
+    Config,
+    allow_shared,
+    check,
+    find_function,
+    library,
+    load_module,
+)
 
-_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int32, "l": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}
-_SMEM_LIMIT = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-_COOPERATIVE, _PROGRAMMATIC = 2, 6  # CUlaunchAttributeID
-
-
-class LaunchError(RuntimeError):
-    """The driver refused to load or to launch a kernel."""
+PLAIN_SHARED = 48 * 1024  # bytes a block may have without asking
+_HEAD = struct.Struct("@7IP")  # the first fields of Config: grid, block, shared, stream
 
 
 class Kernel:
@@ -25,12 +33,13 @@ class Kernel:
 
     file, name     ``cuda/<file>`` and the ``extern "C"`` function in it
     signature      a letter an argument: P pointer (a tensor or None), i int32, l int64, f float32, d float64
-    defines        of this variant: ``{"T": "bf16", "N": 1024}``
+    defines        of this variant: ``{"T": "bf16", "N": 1024}``; listed by the module's ``variants()``, too
     shared         bytes of dynamic shared memory, unless a launch says another number (not more than ``shared``)
     dependent      may start while the kernel before it in the stream still runs, which it waits for by
                    ``wait_for_previous()``; so every kernel whose results it reads must be older than that one or be it.
                    Has an effect from sm_90 on.
     cooperative    all blocks run at the same time or the launch fails
+    device         must be the current one when it is called; default: the current one
     Not for use by several threads at a time.
     """
 
@@ -46,62 +55,52 @@ class Kernel:
         cooperative: bool = False,
         device: torch.device | int | None = None,
     ) -> None:
-        index = torch.device("cuda", torch.cuda.current_device() if device is None else device).index
-        with torch.cuda.device(index):
+        self.name, self.signature, self._shared = name, signature, shared
+        self._device = _index(device)
+        with torch.cuda.device(self._device):
             torch.cuda.current_stream()  # makes the context
-            self._function = _function(file, name, arch(index), tuple(sorted((defines or {}).items())), index)
-        self.name, self.signature = name, signature
-        if shared > 48 * 1024:
-            _check(_driver().cuFuncSetAttribute(self._function, _SMEM_LIMIT, shared), f"{name}: {shared} bytes shared")
-        self._values = [_TYPES[kind]() for kind in signature]
-        self._params = (ctypes.c_void_p * len(signature))(*(ctypes.addressof(v) for v in self._values))
-        attributes = []
-        if dependent and capability(index) >= (9, 0):
-            attributes.append((_PROGRAMMATIC, 1))
-        if cooperative:
-            attributes.append((_COOPERATIVE, 1))
-        self._attributes = (_Attribute * max(1, len(attributes)))()
-        for slot, (kind, value) in zip(self._attributes, attributes, strict=False):
-            slot.id, slot.value = kind, value
-        self._config = _Config(shared=shared, attributes=self._attributes, count=len(attributes))
-        self._launch = _driver().cuLaunchKernelEx
+            variant = tuple(sorted((defines or {}).items()))
+            self._function = _function(file, name, arch(self._device), variant, self._device)
+            _raise_shared(self._function, shared, name)
+        kinds = [PROGRAMMATIC] * (dependent and capability(self._device) >= (9, 0)) + [COOPERATIVE] * cooperative
+        self._attributes = (Attribute * max(1, len(kinds)))()
+        for slot, kind in zip(self._attributes, kinds, strict=False):
+            slot.id, slot.value = kind, 1
+        self._config = Config(attributes=self._attributes, count=len(kinds))
         self._config_ref = ctypes.byref(self._config)
+        self._arguments = Arguments(signature)
+        self._launch, self._stream = library().cuLaunchKernelEx, _current_stream()
 
     def __call__(
         self, grid: int | tuple[int, ...], block: int | tuple[int, ...], *args: Any, shared: int | None = None
     ) -> None:
-        config = self._config
-        config.grid[0], config.grid[1], config.grid[2] = (grid, 1, 1) if isinstance(grid, int) else _three(grid)
-        config.block[0], config.block[1], config.block[2] = (block, 1, 1) if isinstance(block, int) else _three(block)
-        if shared is not None:
-            config.shared = shared
-        config.stream = torch.cuda.current_stream().cuda_stream
-        for slot, value in zip(self._values, args, strict=True):
-            slot.value = value.data_ptr() if isinstance(value, torch.Tensor) else value
-        error = self._launch(self._config_ref, self._function, self._params, None)
+        """A grid without blocks launches nothing."""
+        gx, gy, gz = (grid, 1, 1) if type(grid) is int else _three(grid)
+        bx, by, bz = (block, 1, 1) if type(block) is int else _three(block)
+        if not gx * gy * gz:
+            return
+        if shared is None:
+            shared = self._shared
+        _HEAD.pack_into(self._config, 0, gx, gy, gz, bx, by, bz, shared, self._stream(self._device))
+        self._arguments.pack(args)
+        error = self._launch(self._config_ref, self._function, self._arguments.pointers, None)
         if error:
-            _check(error, f"{self.name}: grid {grid}, block {block}, {config.shared} bytes shared")
+            check(error, f"{self.name}: grid {grid}, block {block}, {shared} bytes shared")
 
 
-class _Attribute(ctypes.Structure):
-    # CUlaunchAttribute: an id, padding to 8 bytes, a union of 64 bytes whose first int is what we set.
-    _fields_ = [("id", ctypes.c_int), ("_pad", ctypes.c_int), ("value", ctypes.c_int), ("_rest", ctypes.c_byte * 60)]
-
-
-class _Config(ctypes.Structure):
-    # CUlaunchConfig
-    _fields_ = [
-        ("grid", ctypes.c_uint * 3),
-        ("block", ctypes.c_uint * 3),
-        ("shared", ctypes.c_uint),
-        ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(_Attribute)),
-        ("count", ctypes.c_uint),
-    ]
-
-
-def _three(size: tuple[int, ...]) -> tuple[int, ...]:
+def _three(size: Any) -> tuple[int, ...]:
     return (*size, 1, 1)[:3]
+
+
+def _index(device: torch.device | int | None) -> int:
+    index = device.index if isinstance(device, torch.device) else device
+    return torch.cuda.current_device() if index is None else index
+
+
+def _current_stream() -> Any:
+    """``stream(device) -> int``: torch's own short cut where it is there, at a tenth of the time."""
+    fast = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    return fast or (lambda device: torch.cuda.current_stream(device).cuda_stream)
 
 
 @cache
@@ -118,27 +117,20 @@ def arch(device: int) -> str:
 
 @cache
 def _function(file: str, name: str, arch: str, defines: tuple[tuple[str, Any], ...], device: int) -> ctypes.c_void_p:
-    module = _module(file, arch, defines, device)
-    function = ctypes.c_void_p()
-    _check(_driver().cuModuleGetFunction(ctypes.byref(function), module, name.encode()), f"{name} in {file}")
-    return function
+    return find_function(_module(file, arch, defines, device), name, file)
 
 
 @cache
 def _module(file: str, arch: str, defines: tuple[tuple[str, Any], ...], device: int) -> ctypes.c_void_p:
-    code = machine_code(file, arch, dict(defines))
-    module = ctypes.c_void_p()
-    _check(_driver().cuModuleLoadData(ctypes.byref(module), code), f"loading {file}")
-    return module
+    return load_module(machine_code(file, arch, dict(defines)), file)
 
 
-@cache
-def _driver() -> Any:
-    return ctypes.CDLL("libcuda.so.1")
+_most_shared: dict[int, int] = {}  # function -> bytes allowed
 
 
-def _check(error: int, what: str) -> None:
-    if error:
-        text = ctypes.c_char_p()
-        _driver().cuGetErrorString(error, ctypes.byref(text))
-        raise LaunchError(f"{what}: {(text.value or b'unknown error').decode()} (CUDA driver error {error})")
+def _raise_shared(function: ctypes.c_void_p, shared: int, name: str) -> None:
+    """Never lowered: another `Kernel` may launch the same function with more."""
+    known = _most_shared.get(function.value or 0, PLAIN_SHARED)
+    if shared > known:
+        allow_shared(function, shared, name)
+        _most_shared[function.value or 0] = shared
