@@ -15,6 +15,7 @@ from vllm_core.ops.cache import copy_pages, write_kv
 from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
 from vllm_core.ops.norm import add_rms_norm, layer_norm, rms_norm
 from vllm_core.ops.rotary import rotary
+from vllm_core.ops.steps import commit_tokens, page_slots, sampling_rows, step_inputs
 from vllm_core.ops.table import LAYER_OPS, OPS, Op, op, reference_kernel
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Op",
     "add_rms_norm",
     "argmax",
+    "commit_tokens",
     "copy_pages",
     "embedding",
     "gelu",
@@ -32,12 +34,15 @@ __all__ = [
     "layer_norm",
     "linear",
     "op",
+    "page_slots",
     "paged_attention",
     "reference_kernel",
     "relu",
     "rms_norm",
     "rotary",
+    "sampling_rows",
     "scaled_linear",
     "silu_and_mul",
+    "step_inputs",
     "write_kv",
 ]
