@@ -109,6 +109,7 @@ class BoundAttention(Protocol):
 
     backend: Any  # AttentionBackend
     pages: tuple[Tensor, ...]  # another tuple when the caches were made anew
+    layout: str  # of the pages: in "NHD" and "HND" a layer may write them itself, as ``backend.write`` does
 
     def of(self, batch: Any) -> tuple[AttentionStep, Any]:
         """This layer's view of the step, and its backend's metadata."""

@@ -53,8 +53,9 @@ class Attention(Layer):
         if self.has_sinks:
             self.make_parameter("sinks", (mine.size,), plan.dtype, plan.torch_device)
             self.loads["sinks"] = {"": SlotRange((self.heads,), ((mine.start, mine.stop),), ((0, mine.size),))}
-        dtype = str(plan.kv_dtype).removeprefix("torch.")
-        sizes: dict[str, Any] = {"num_kv_heads": kv_heads, "k_dim": self.k_dim, "v_dim": self.v_dim, "dtype": dtype}
+        self.kv_dtype = str(plan.kv_dtype).removeprefix("torch.")
+        sizes: dict[str, Any] = {"num_kv_heads": kv_heads, "k_dim": self.k_dim, "v_dim": self.v_dim}
+        sizes["dtype"] = self.kv_dtype
         spec = FullAttentionCache(**sizes) if self.window is None else SlidingWindowCache(**sizes, window=self.window)
         plan.cache(self.path, spec, shared_with=self.cache_of)
         self.attend = plan.attention(

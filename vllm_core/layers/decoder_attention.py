@@ -99,6 +99,7 @@ class DecoderAttention(Layer):
             "window": attend.window,
             "soft_cap": attend.soft_cap,
             "sinks": attend.has_sinks,
+            "kv_dtype": attend.kv_dtype,
             "linear": methods_of(self.qkv, self.out),
         }
 

@@ -26,6 +26,7 @@ class PagedAttention:
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
         self.group = -1
+        self.layout = ""  # of its pages
         self.part: int | None = None  # which of the group's backends, if it has several
         self.backend: AttentionBackend | None = None
         self.pages: tuple[Tensor, ...] = ()
@@ -141,7 +142,7 @@ class AttentionGroups:
         parts = []
         for path in members:
             layer = self.layers[path]
-            layer.group = group.index
+            layer.group, layer.layout = group.index, layout
             if self.torch_device.type == "meta":
                 layer.run_dry()
                 continue
