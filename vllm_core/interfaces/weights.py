@@ -24,11 +24,21 @@ class TensorInfo:
     nbytes: int  # on disk
 
 
+@attrs.frozen
+class Stored:
+    """Where a tensor lies in a file as it is: row after row, in the dtype and with the bytes of its `TensorInfo`."""
+
+    path: str
+    offset: int  # of the first number, bytes from the file's beginning
+
+
 class WeightSource(Protocol):
     """Tensors by name. ``read`` touches only the bytes it needs; it is called from several threads.
 
     A source that unpacks may also have ``read_into(name, slices, out)``, which fills a contiguous
-    tensor on the CPU, of any float dtype, without a tensor in between.
+    tensor on the CPU, of any float dtype, without a tensor in between. One whose tensors lie in files
+    as they are may have ``locate(name) -> Stored | None``: then they go to a device without passing
+    through tensors on the CPU.
     """
 
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -14,13 +14,14 @@ import torch
 
 from vllm_core.interfaces.weights import Slices
 from vllm_core.weights.load import call, finish, loading_layers, place, single_threaded
-from vllm_core.weights.transforms import extent, full
+from vllm_core.weights.transforms import extent, full, run_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # A prime, so that rows of usual lengths do not repeat: values are read from this block round and round.
 _BLOCK = 1_048_573
+_SLAB = 16 * _BLOCK  # elements filled at once where only a part of them is wanted
 
 
 @torch.inference_mode()
@@ -36,10 +37,7 @@ def fill_dummy(model: nn.Module, seed: int = 0) -> None:
 
 
 def _fill_layers(model: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(_BLOCK, generator=generator).clamp_(-4, 4)
-    noise = torch.cat([noise, noise])  # any _BLOCK neighbours are a slice
-    made: dict[Any, Tensor] = {}
+    noise = _Noise(seed)
     done: set[int] = set()
     for path, layer in loading_layers(model).items():
         if id(layer) in done:
@@ -48,52 +46,71 @@ def _fill_layers(model: nn.Module, seed: int) -> None:
         call(layer, "filling")
         for name, slots in layer.loads.items():
             parameter = getattr(layer, name)
-            key = (parameter.device, parameter.dtype)
-            if key not in made:
-                made[key] = _values(noise, parameter)
             for slot, range_ in slots.items():
                 offset = zlib.crc32(f"{path}.{name}.{slot}".encode()) % _BLOCK
-                target = place(parameter, range_)
-                wanted = extent(range_.source, range_.shape)
-                _fill(target.view(wanted), range_.shape, full(range_.source, range_.shape), made[key], offset)
-                if target.is_floating_point():
-                    _scale(target, name, range_.shape)
+                target = place(parameter, range_).view(extent(range_.source, range_.shape))
+                values = noise.like(parameter, *_scale(parameter, name, range_.shape))
+                _fill(target, range_.shape, full(range_.source, range_.shape), values, offset)
         call(layer, "filled")
 
 
-def _values(noise: Tensor, like: Tensor) -> Tensor:
-    """The block in the parameter's dtype, on its device: filling is then a plain copy."""
-    if like.is_floating_point():
-        return noise.to(like.device).to(like.dtype)
-    return (noise.abs() * 1000).long().remainder(16).to(like.device).to(like.dtype)
+def _scale(parameter: Tensor, name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """What a tensor's noise is multiplied by, and what is added then."""
+    if not parameter.is_floating_point() or parameter.element_size() < 2:
+        return 1.0, 0.0  # 8-bit floats: their scales make them small
+    if len(shape) > 1:
+        return shape[-1] ** -0.5, 0.0
+    return 0.02, 1.0 if "weight" in name or "scale" in name else 0.0
+
+
+class _Noise:
+    """A block of random numbers, twice in a row so that any _BLOCK neighbours are a slice; made once for each use."""
+
+    def __init__(self, seed: int) -> None:
+        block = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(seed)).clamp_(-4, 4)
+        self._block = torch.cat([block, block])
+        self._made: dict[Any, Tensor] = {}
+
+    def like(self, parameter: Tensor, factor: float, summand: float) -> Tensor:
+        """[2 * _BLOCK] in the parameter's dtype, on its device: filling is then a plain copy."""
+        key = (parameter.device, parameter.dtype, factor, summand)
+        if key not in self._made:
+            block = self._block.to(parameter.device)
+            if parameter.is_floating_point():
+                made = block.to(parameter.dtype)
+                if factor != 1:
+                    made = made.mul(factor)
+                self._made[key] = made.add(summand) if summand else made
+            else:
+                self._made[key] = (block.abs() * 1000).long().remainder(16).to(parameter.dtype)
+        return self._made[key]
 
 
 def _fill(target: Tensor, shape: tuple[int, ...], source: Slices, noise: Tensor, offset: int) -> None:
-    """``target`` becomes the ``source`` part of a tensor of this shape whose values run through the noise."""
+    """``target`` becomes the ``source`` part of a tensor of this shape whose element i is noise[(offset + i) % _BLOCK].
+
+    A few copies, however large it is: starting a thousand would take a device longer than the numbers do.
+    """
+    first = run_of(source, shape)
+    if first is not None and target.is_contiguous():
+        _fill_run(target.view(-1), noise, (offset + first) % _BLOCK)
+        return
     row = prod(shape[1:])
-    if not shape:
-        target.copy_(noise[offset])
-        return
-    start, stop = source[0]
-    rest = source[1:]
-    if row > _BLOCK:
-        for n in range(start, stop):
-            _fill(target[n - start], shape[1:], rest, noise, (offset + n * row) % _BLOCK)
-        return
-    step = max(1, _BLOCK // max(1, row))
-    for first in range(start, stop, step):
-        count = min(step, stop - first)
-        at = (offset + first * row) % _BLOCK
-        values = noise[at : at + count * row].view(count, *shape[1:])
-        target[first - start : first - start + count] = values[(slice(None), *(slice(a, b) for a, b in rest))]
+    step = max(1, _SLAB // max(1, row))
+    for at in range(0, len(target), step):  # whole rows beside it, then the part of them
+        count, begin = min(step, len(target) - at), source[0][0] + at
+        if count == 1 and row > _SLAB:
+            _fill(target[at], shape[1:], source[1:], noise, (offset + begin * row) % _BLOCK)
+            continue
+        rows = target.new_empty(count, *shape[1:])
+        _fill_run(rows.view(-1), noise, (offset + begin * row) % _BLOCK)
+        target[at : at + count] = rows[(slice(None), *(slice(a, b) for a, b in source[1:]))]
 
 
-def _scale(target: Tensor, name: str, shape: tuple[int, ...]) -> None:
-    if target.element_size() < 2:
-        return  # 8-bit floats: their scales make them small
-    if len(shape) > 1:
-        target.mul_(shape[-1] ** -0.5)
-    else:
-        target.mul_(0.02)
-        if "weight" in name or "scale" in name:
-            target.add_(1.0)
+def _fill_run(target: Tensor, noise: Tensor, offset: int) -> None:
+    """``target`` [N] becomes what follows ``offset`` in the noise, round and round."""
+    values, whole = noise[offset : offset + _BLOCK], len(target) // _BLOCK
+    if whole:
+        target[: whole * _BLOCK].view(whole, _BLOCK).copy_(values.expand(whole, _BLOCK))
+    rest = target[whole * _BLOCK :]
+    rest.copy_(values[: len(rest)])

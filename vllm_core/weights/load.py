@@ -8,27 +8,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 
-from vllm_core.interfaces.parameter import SlotRange
-from vllm_core.interfaces.weights import Progress, Slices, TensorInfo, WeightSource
-from vllm_core.weights.errors import WeightsError
-from vllm_core.weights.mismatch import Mismatch
-from vllm_core.weights.rules import Ignored, Match, Table
-from vllm_core.weights.transforms import Part, Plain, extent, full, size
+from vllm_core.interfaces.weights import Progress, WeightSource
+from vllm_core.weights.copies import Copy, loading_layers, place, plan_copies
+from vllm_core.weights.pieces import Piece, pieces
+from vllm_core.weights.stream import Lanes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-_PLAIN = Plain()
+__all__ = ["LoadReport", "call", "finish", "load_weights", "loading_layers", "place", "plan_copies", "single_threaded"]
+
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -43,41 +40,44 @@ class LoadReport:
 
 
 @attrs.frozen
-class _Copy:
-    """A part of a checkpoint tensor and the place it goes to."""
+class _Job:
+    """What one thread does at a time: a piece of a copy, or a whole one that has no pieces."""
 
-    name: str
-    part: Part
-    range: SlotRange
-    layer: Any
-    parameter: Tensor
-    slices: Slices  # what is read; () for the whole tensor
-    nbytes: int  # of that, on disk
+    copy: Copy
+    piece: Piece | None
+    nbytes: int
 
 
 class _Filling:
-    """The tensors of one layer, which hears when the first is about to be read and when the last has been."""
+    """The jobs of one layer, which hears when the first is about to be read and when the last has been."""
 
-    def __init__(self) -> None:
-        self.copies: list[_Copy] = []
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.copies: list[Copy] = []
+        self.left = 0  # jobs
         self.nbytes = 0
-        self._begun, self._done, self._lock = False, 0, threading.Lock()
+        self._begun, self._lock = False, threading.Lock()
 
-    def add(self, copy: _Copy) -> None:
+    def add(self, copy: Copy) -> None:
         self.copies.append(copy)
         self.nbytes += copy.nbytes
 
-    def run(self, copy: _Copy, source: WeightSource) -> None:
+    def run(self, job: _Job, source: WeightSource, lanes: Lanes) -> None:
         with self._lock:  # whoever comes second waits until there is room
             if not self._begun:
-                call(copy.layer, "filling")
+                call(self.layer, "filling")
+                lanes.made_room(self)
             self._begun = True
-        _run(copy, source)
+        if job.piece is None:
+            job.copy.run(source)
+        else:
+            lanes.fill(job.piece, self)
         with self._lock:
-            self._done += 1
-            last = self._done == len(self.copies)
+            self.left -= 1
+            last = self.left == 0
         if last:
-            call(copy.layer, "filled")
+            lanes.wait_for(self)
+            call(self.layer, "filled")
 
 
 def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress | None = None) -> LoadReport:
@@ -88,32 +88,70 @@ def load_weights(model: nn.Module, source: WeightSource, *, progress: Progress |
     """
     start = time.perf_counter()
     copies, ignored = plan_copies(model, source.tensors())
-    fillings: dict[int, _Filling] = defaultdict(_Filling)
+    fillings: dict[int, _Filling] = {}
     for copy in sorted(copies, key=lambda c: -c.nbytes):
-        fillings[id(copy.layer)].add(copy)
+        fillings.setdefault(id(copy.layer), _Filling(copy.layer)).add(copy)
+    jobs = _jobs(fillings.values(), source)
     total, done, lock = sum(c.nbytes for c in copies), 0, threading.Lock()
+    device = next((job.copy.parameter.device for job in jobs if job.piece is not None), None)
 
-    def run(copy: _Copy) -> None:
+    def run(job: _Job, lanes: Lanes) -> None:
         nonlocal done
-        fillings[id(copy.layer)].run(copy, source)
+        fillings[id(job.copy.layer)].run(job, source, lanes)
         with lock:
-            done += copy.nbytes
+            done += job.nbytes
             if progress is not None:
-                progress(done, total, copy.name)
+                progress(done, total, job.copy.name)
 
-    with single_threaded(), ThreadPoolExecutor(_THREADS, "weights") as pool:
-        # Layer by layer, so that few of them are begun at a time; the largest first, so that the threads end together.
-        order = sorted(fillings.values(), key=lambda filling: -filling.nbytes)
-        futures = [pool.submit(run, copy) for filling in order for copy in filling.copies]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with single_threaded(), Lanes(device) as lanes:
+        _in_threads(jobs, lanes.threads if device is not None else _THREADS, lambda job: run(job, lanes))
     finish(model)
     return LoadReport(
         bytes=total, seconds=time.perf_counter() - start, tensors=len({c.name for c in copies}), ignored=ignored
     )
+
+
+def _jobs(fillings: Iterable[_Filling], source: WeightSource) -> list[_Job]:
+    """In the order in which they are begun.
+
+    Layer by layer, so that few of them are begun at a time; the largest first, so that the threads end together.
+    What goes straight from files to a device is read in the order in which it lies there.
+    """
+    jobs, straight = list[_Job](), list[_Job]()
+    for filling in sorted(fillings, key=lambda filling: -filling.nbytes):
+        for copy in filling.copies:
+            if (found := pieces(copy, source)) is None:
+                jobs.append(_Job(copy, None, copy.nbytes))
+                filling.left += 1
+            else:
+                straight += [_Job(copy, piece, piece.nbytes) for piece in found]
+                filling.left += len(found)
+    return jobs + sorted(straight, key=lambda job: (job.piece.path, job.piece.start))  # type: ignore[union-attr]
+
+
+def _in_threads(jobs: Sequence[_Job], threads: int, run: Any) -> None:
+    """All jobs, in order, each in the next thread that is free; the first error ends the rest."""
+    at, lock, failed = iter(jobs), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not failed.is_set():
+            with lock:
+                job = next(at, None)
+            if job is None:
+                return
+            try:
+                run(job)
+            except BaseException:
+                failed.set()
+                raise
+
+    with ThreadPoolExecutor(threads, "weights") as pool:
+        futures = [pool.submit(work) for _ in range(min(threads, len(jobs)))]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            failed.set()  # also if this thread was interrupted: nobody begins another job
 
 
 @contextmanager
@@ -131,11 +169,6 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def loading_layers(model: nn.Module) -> dict[str, Any]:
-    """The bound layers that take weights, by dotted path (a shared layer under each of its paths)."""
-    return {path: m for path, m in model.named_modules(remove_duplicate=False) if getattr(m, "loads", None)}
-
-
 def call(layer: Any, hook: str) -> None:
     """``filling`` or ``filled`` of a layer that has it."""
     if callable(found := getattr(layer, hook, None)):
@@ -149,84 +182,3 @@ def finish(module: nn.Module) -> None:
         return
     for child in module.children():
         finish(child)
-
-
-def plan_copies(model: Any, tensors: Mapping[str, TensorInfo]) -> tuple[list[_Copy], dict[str, str]]:
-    """What is to be copied where, and the tensors that rules or layers leave unread (name -> reason)."""
-    table, layers, modules = Table(model.weights), loading_layers(model), dict(model.named_modules())
-    wrong = Mismatch(table, tensors)
-    copies: list[_Copy] = []
-    ignored: dict[str, str] = {}
-    filled: dict[tuple[int, str, str], str] = {}
-    for name, info in tensors.items():
-        match = table.match(name)
-        if match is None:
-            wrong.unknown.append(name)
-        elif isinstance(match, Ignored):
-            ignored[name] = match.reason
-        elif reason := getattr(modules.get(match.path), "unread", {}).get(match.parameter):
-            ignored[name] = reason
-        else:
-            for copy in _copies(info, match, layers, wrong):
-                key = (id(layers[match.path]), match.parameter, copy.part.slot)
-                if key in filled:
-                    wrong.double(match, copy.part.slot, filled[key], name)
-                filled[key] = name
-                copies.append(copy)
-    seen: set[int] = set()
-    for path, layer in layers.items():
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            for parameter, slots in layer.loads.items():
-                wrong.missing += [(path, parameter, s) for s in slots if (id(layer), parameter, s) not in filled]
-    wrong.check()
-    return copies, ignored
-
-
-def _copies(info: TensorInfo, match: Match, layers: Mapping[str, Any], wrong: Mismatch) -> list[_Copy]:
-    layer = layers.get(match.path)
-    slots = layer.loads.get(match.parameter) if layer is not None else None
-    if slots is None:
-        wrong.homeless(info.name, match, layers)
-        return []
-    try:
-        parts = (match.rule.transform or _PLAIN).parts(info.shape, match.slot, slots)
-    except (ValueError, IndexError) as e:
-        wrong.shape(info, str(e))
-        return []
-    copies = []
-    for part in parts:
-        if part.slot not in slots:
-            wrong.no_slot(info.name, match, part.slot, slots)
-        elif part.shape != slots[part.slot].shape:
-            wrong.shape(info, f"{match.path}.{match.parameter} takes {list(slots[part.slot].shape)}")
-        else:
-            nbytes = info.nbytes * size(part.read, info.shape) // max(1, size((), info.shape))
-            slices = () if part.read == full((), info.shape) else part.read
-            parameter = getattr(layer, match.parameter)
-            copies.append(_Copy(info.name, part, slots[part.slot], layer, parameter, slices, nbytes))
-    return copies
-
-
-@torch.inference_mode()
-def _run(copy: _Copy, source: WeightSource) -> None:
-    target = place(copy.parameter, copy.range)
-    wanted = extent(copy.range.source, copy.range.shape)
-    if target.numel() != prod(wanted):
-        raise WeightsError(f"{copy.name}: {list(wanted)} were to fill {list(target.shape)}: a bug of the layer's loads")
-    target = target.view(wanted)
-    read_into = getattr(source, "read_into", None)
-    if read_into is not None and copy.part.arrange is None and target.is_contiguous() and target.device.type == "cpu":
-        read_into(copy.name, copy.slices, target)
-        return
-    data = source.read(copy.name, copy.slices)
-    if copy.part.arrange is not None:
-        data = copy.part.arrange(data)
-    if tuple(data.shape) != wanted:
-        raise WeightsError(f"{copy.name}: its rule's transform gave {list(data.shape)} instead of {list(wanted)}")
-    target.copy_(data)
-
-
-def place(parameter: Tensor, range_: SlotRange) -> Tensor:
-    """The view of the parameter that a slot fills."""
-    return parameter[tuple(slice(start, stop) for start, stop in range_.target)] if range_.target else parameter

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vllm_core.interfaces.weights import Slices, TensorInfo
+from vllm_core.interfaces.weights import Slices, Stored, TensorInfo
 from vllm_core.weights.errors import CheckpointError, listing
 
 INDEX = "model.safetensors.index.json"
@@ -35,6 +35,7 @@ class SafetensorsSource:
         path = Path(path)
         self._where: dict[str, Path] = {}  # the file of each tensor
         self._tensors: dict[str, TensorInfo] = {}
+        self._offsets: dict[Path, dict[str, int]] = {}  # of the files that were asked about
         self._open: dict[Path, Any] = {}
         self._lock = threading.Lock()
         index = find_index(path) if path.is_dir() else None
@@ -52,6 +53,14 @@ class SafetensorsSource:
         if not slices:
             return file.get_tensor(name)
         return file.get_slice(name)[tuple(slice(start, stop) for start, stop in slices)]
+
+    def locate(self, name: str) -> Stored | None:
+        """`interfaces.weights.WeightSource`: the tensor's place in its file."""
+        file = self._where[name]
+        with self._lock:
+            if file not in self._offsets:
+                self._offsets[file] = read_offsets(file)
+        return Stored(str(file), self._offsets[file][name])
 
     def close(self) -> None:
         self._open.clear()  # the maps go with the last tensor that views them
@@ -148,6 +157,14 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         if isinstance(e, CheckpointError):
             raise
         raise CheckpointError(f"{file} is not a safetensors file: bad header ({type(e).__name__}: {e})") from e
+
+
+def read_offsets(file: Path) -> dict[str, int]:
+    """Where each tensor begins, in bytes, of a file whose header has been read and checked."""
+    with file.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(length))
+    return {name: 8 + length + info["data_offsets"][0] for name, info in header.items() if name != "__metadata__"}
 
 
 def read_json(file: Path) -> dict[str, Any]:

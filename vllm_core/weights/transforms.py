@@ -53,6 +53,21 @@ def size(slices: Slices, shape: Shape) -> int:
     return prod(extent(slices, shape))
 
 
+def run_of(slices: Slices, shape: Shape) -> int | None:
+    """The first element of a part that is one run of a row-major tensor; None if it is several."""
+    start, stride, whole = 0, 1, True
+    for (first, last), n in zip(reversed(full(slices, shape)), reversed(shape), strict=True):
+        if not whole and last - first != 1:
+            return None
+        start, stride, whole = start + first * stride, stride * n, whole and last - first == n
+    return start
+
+
+def drop_first(t: Tensor) -> Tensor:
+    """Without the leading dimension of 1: as an ``arrange``, it moves no numbers."""
+    return t.squeeze(0)
+
+
 def _inner(inner: Transform | None, shape: Shape, slot: str, slots: Mapping[str, SlotRange]) -> list[Part]:
     if inner is not None:
         return inner.parts(shape, slot, slots)
@@ -213,5 +228,5 @@ class Stacked:
             own = {name.partition(".")[2]: r for name, r in slots.items() if name.partition(".")[0] == str(n)}
             for p in _inner(self.inner, shape[1:], slot, own):
                 name = f"{n}.{p.slot}" if p.slot else str(n)
-                found.append(Part(name, p.shape, ((n, n + 1), *p.read), _chain(lambda t: t.squeeze(0), p.arrange)))
+                found.append(Part(name, p.shape, ((n, n + 1), *p.read), _chain(drop_first, p.arrange)))
         return found
