@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vllm_core.interfaces.steps import RowInit, RowSampling, StepPlan
-from vllm_core.runner.inputs import prepare
+from vllm_core.runner.inputs import check, prepare
 from vllm_core.runner.rows import Rows
 
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_a_plan_that_contradicts_itself_or_the_rows_is_refused(rows, change, mes
         "samples": [True, True],
         "kv_bounds": [6, 12],
     }
-    prepare(plan(**good), rows)
+    check(plan(**good), rows)
     with pytest.raises(ValueError, match="step 4") as error:
-        prepare(plan(**good | change), rows)
+        check(plan(**good | change), rows)
     assert message in str(error.value)

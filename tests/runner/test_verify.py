@@ -83,9 +83,9 @@ def test_rows_move_on_by_what_was_emitted():
     p = torch.eye(V)[torch.tensor([3, 4, 1])][None].expand(3, -1, -1)
     rows, emitted = step(Drafts(ids=ids), p, temperature=0.0)
     assert emitted.token_ids.tolist() == [[3, 4, 1], [3, 4, -1], [3, -1, -1]]
-    assert rows.num_computed.tolist() == [4, 3, 2]
-    assert rows.num_tokens.tolist() == [5, 4, 3]
-    assert rows.token_ids[:, :5].tolist() == [[1, 2, 3, 4, 1], [1, 2, 3, 4, -1], [1, 2, 3, -1, -1]]
+    assert rows.num_computed.tolist() == [4, 3, 2, 0]
+    assert rows.num_tokens.tolist() == [5, 4, 3, 0]
+    assert rows.token_ids[:3, :5].tolist() == [[1, 2, 3, 4, 1], [1, 2, 3, 4, -1], [1, 2, 3, -1, -1]]
 
 
 def test_probabilities_that_do_not_belong_to_the_drafts_cannot_leave_a_row_without_a_token():

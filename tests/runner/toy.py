@@ -29,7 +29,14 @@ def cache_plan(layers: int = 2, block_sizes=(BLOCK, 2)) -> CachePlan:
 
 class ToyBackend:
     def begin_step(self, step):
-        return [n for n in step.query_lens for _ in range(n)]
+        return [n for n in host_lists(step)[0] for _ in range(n)]
+
+
+def host_lists(step):
+    """Query lengths and bounds of cache lengths; in a static step only the device knows them."""
+    if not step.static:
+        return step.query_lens, step.kv_bounds
+    return step.query_starts.diff().tolist(), step.kv_lens.tolist()
 
 
 class ToyPlan:
@@ -90,9 +97,8 @@ class ToyModel:
             assert len(batch.metadata[group]) == len(x)  # made once, for this step
             q, k, v = (x @ weight.T).view(len(x), 3, 2, 8).unbind(1)
             write_kv(k, v, k_pages, v_pages, step.slots)
-            seen = paged_attention(
-                q, k_pages, v_pages, step.block_table, step.query_lens, step.kv_lens, step.kv_bounds, scale=0.5
-            )
+            lengths, bounds = host_lists(step)
+            seen = paged_attention(q, k_pages, v_pages, step.block_table, lengths, step.kv_lens, bounds, scale=0.5)
             x = x + seen.reshape(len(x), HIDDEN)
         return x
 

@@ -101,7 +101,9 @@ class EngineSettings:
     enforce_eager: bool = setting(
         False,
         group="device",
-        help="Run every step as it is, without CUDA graphs. There are none yet, so that on and off do the same.",
+        help="Run every step op by op. Default: on CUDA, steps of usual sizes are recorded as CUDA graphs when they are"
+        " first needed, which costs some ten milliseconds each, and then launched as one.",
+        trade="On: easier to debug, less memory. Off: faster, above all with few requests.",
     )
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
     tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
@@ -110,14 +112,14 @@ class EngineSettings:
         None, group="device", help="Executor that runs the model's processes. Default: this process for one device."
     )
 
-    max_num_seqs: int = setting(
-        64,
+    max_num_seqs: int | None = setting(
+        None,
         group="scheduler",
         low=1,
         high=65_536,
         unit="requests",
         help="Most requests that run at the same time. Each takes a token of every step, so no more run than"
-        " max_num_batched_tokens.",
+        " max_num_batched_tokens. Default: the platform's choice, 64 on CPUs and 256 on CUDA.",
         trade="Higher: better throughput. Lower: less memory for rows, faster answers under load.",
     )
     max_num_batched_tokens: int | None = setting(
@@ -206,3 +208,10 @@ class EngineSettings:
         group="plugins",
         help="Settings of plugins by name, as in the tables [plugin.NAME] of vllm.toml: {NAME: {KEY: VALUE}}.",
     )
+
+    @property
+    def max_rows(self) -> int:
+        """``max_num_seqs``, which `engine.find` has filled in with the platform's choice if it was not given."""
+        if self.max_num_seqs is None:
+            raise ValueError("max_num_seqs has no value before the platform is known")
+        return self.max_num_seqs

@@ -59,7 +59,7 @@ def choose_step_tokens(settings: EngineSettings, of_platform: int, num_drafts: i
     """
     asked, least = settings.max_num_batched_tokens, 1 + num_drafts
     if asked is None:
-        return max(of_platform, settings.max_num_seqs * least)
+        return max(of_platform, settings.max_rows * least)
     if asked < least:
         raise ValueError(
             f"max_num_batched_tokens is {asked}: no step has room for a token and its {num_drafts} drafts.\n"

@@ -18,7 +18,7 @@ __all__ = ["choose_processors", "choose_sampler"]
 def choose_sampler(selector: Selector, vocab_size: int, device: Any) -> Chosen:
     query = SamplerQuery(vocab_size=vocab_size, device=device)
     offer = selector.choose("sampler", query).offer
-    return Chosen(offer.name, offer.target, attrs.evolve(query, options=offer.options))
+    return Chosen(offer.name, offer.target, attrs.evolve(query, options=offer.options), frozenset(offer.capabilities))
 
 
 def choose_processors(selector: Selector, settings: EngineSettings, vocab_size: int, device: Any) -> list[Chosen]:
@@ -29,7 +29,7 @@ def choose_processors(selector: Selector, settings: EngineSettings, vocab_size: 
         raise SettingError(f"logits_processors names {twice[0]!r} twice: a processor applies once")
     chosen = []
     for name in names:
-        query = LogitsProcessorQuery(name=name, vocab_size=vocab_size, max_rows=settings.max_num_seqs, device=device)
+        query = LogitsProcessorQuery(name=name, vocab_size=vocab_size, max_rows=settings.max_rows, device=device)
         decision = selector.choose("logits_processor", query, name, asked_by="--logits-processors")
         decision.load()  # what cannot be imported is known before a weight is read
         chosen.append(Chosen(name, decision.offer.target, attrs.evolve(query, options=decision.offer.options)))

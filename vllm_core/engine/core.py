@@ -53,7 +53,7 @@ class EngineCore:
         self.scheduler = Scheduler(
             self.cache,
             max_rows=capacity.max_rows,
-            max_num_seqs=settings.max_num_seqs,
+            max_num_seqs=settings.max_rows,
             max_num_batched_tokens=max_step_tokens,
             max_model_len=max_model_len,
             num_drafts=capacity.num_drafts,

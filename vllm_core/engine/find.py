@@ -59,6 +59,8 @@ def find(settings: EngineSettings, timings: dict[str, float]) -> Found:
             "platform", PlatformQuery(name=wanted), None if wanted == "auto" else wanted, asked_by="--device"
         ).load()()
         device = selector.device = platform.facts()
+        if settings.max_num_seqs is None:
+            settings = attrs.evolve(settings, max_num_seqs=platform.max_rows())
     with timed(timings, "checkpoint"):
         checkpoint = open_checkpoint(
             settings.model,

@@ -74,7 +74,7 @@ def fit(found: Found) -> Fitted:
     half = next((name for name in platform.dtypes() if BYTES[name] == 2), "")
     need = Need(
         max_model_len=max_model_len,
-        max_rows=settings.max_num_seqs,
+        max_rows=settings.max_rows,
         max_step_tokens=max_step_tokens,
         num_drafts=num_drafts,
         lookahead=lookahead_of(made),

@@ -69,13 +69,14 @@ def resolve(settings: EngineSettings) -> Resolved:
         choose=LockedChooser(lock),
         torch_device=found.platform.torch_device(0),
         num_pages=fitted.memory.num_pages,
-        max_rows=settings.max_num_seqs,
+        max_rows=settings.max_rows,
         plan_caches=plan_caches,
         proposer=fitted.proposer,
         second=fitted.second,
         sampler=fitted.sampler,
         processors=fitted.processors,
         progress=loading_line(),
+        graphs=not settings.enforce_eager,
     )
     return Resolved(
         settings=settings,

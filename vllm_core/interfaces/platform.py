@@ -28,6 +28,9 @@ class Platform(Protocol):
     def token_budget(self, parameters: int) -> int:
         """Default tokens a step, so that it lasts at most about 0.2 s for so many parameters."""
 
+    def max_rows(self) -> int:
+        """Default number of requests that run at the same time."""
+
     def cache_memory(self, weights: int) -> int:
         """Default bytes for the KV cache of one device, beside so many bytes of weights."""
 

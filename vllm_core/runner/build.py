@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,14 @@ from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
 from vllm_core.plugins.lock import LockedChooser
+from vllm_core.runner.cuda_graph import CudaRecorder
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.runner.runner import Runner
 from vllm_core.runner.second import SecondModel, SecondModels
+from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights import Table, fill_dummy, load_weights
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +45,7 @@ class Chosen:
     name: str
     target: str
     query: Any
+    capabilities: frozenset[str] = frozenset()
 
     def load(self) -> Any:
         return load_target(self.target)
@@ -81,6 +87,7 @@ class ModelBuild:
             second=second,
         )
         model.bind(plan)
+        plan.step_ops = StepOps.ask(plan)
         if callable(bound := getattr(self.quantization, "bound", None)):
             bound()
         return model, plan
@@ -103,6 +110,7 @@ class Build:
     sampler: Chosen | None = None
     processors: Sequence[Chosen] = ()
     progress: Progress | None = None
+    graphs: bool = False  # record steps, if the device and all that was chosen allow it
 
     def make_runner(self) -> tuple[Runner, Capacity]:
         """Bind on the device, read the weights, make pages and rows.
@@ -138,8 +146,15 @@ class Build:
             num_drafts=self.model.num_drafts,
             sampler=self.sampler.make() if self.sampler else None,
             processors={processor.name: processor.make() for processor in self.processors},
+            ops=plan.step_ops,
+            record=self._recorder(plan),
+            any_sampling=self.sampler is not None and "graph" in self.sampler.capabilities,
+            max_tokens=self.model.max_step_tokens,
         )
         clock.lap("pages and rows")
+        if runner.graphs is not None:
+            runner.graphs.warm_up()
+            clock.lap("graphs")
         capacity = Capacity(
             caches=caches,
             num_pages=self.num_pages,
@@ -151,6 +166,18 @@ class Build:
             timings=timings,
         )
         return runner, capacity
+
+    def _recorder(self, plan: EnginePlan) -> CudaRecorder | None:
+        if not self.graphs or self.torch_device.type != "cuda":
+            return None
+        if obstacles := plan.no_graph():
+            log.warning(
+                "steps run without CUDA graphs, which is slower: %s cannot stand in one; --enforce-eager says that this"
+                " is meant",
+                ", ".join(obstacles),
+            )
+            return None
+        return CudaRecorder(self.torch_device)
 
 
 def parameter_bytes(*models: torch.nn.Module) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from vllm_core.interfaces.logits_processor import LogitsProcessor
@@ -29,6 +30,10 @@ class Changes:
         self.edits.take(inits)
         if self.processors is not None:
             self.processors.take(inits)
+
+    def asked(self, rows: np.ndarray) -> bool:
+        """Whether any of these rows (int64 [S]) asks for a change, or a processor may want to."""
+        return self.processors is not None or bool(self.edits.any[rows].any())
 
     def apply(self, logits: Tensor, inputs: Inputs) -> Tensor:
         """Changed logits [M, V]; ``logits`` itself, never written to, if nobody asks for anything."""

@@ -9,65 +9,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from vllm_core.interfaces.attention import AttentionBackend, AttentionConfig, AttentionStep
-from vllm_core.interfaces.batch import Batch
+from vllm_core.interfaces.attention import AttentionBackend, AttentionConfig
 from vllm_core.interfaces.cache import CacheGroup, CachePlan, CacheSpec, DeclaredCache
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery
 from vllm_core.layers.page_layouts import LAYOUTS, HeadLayout
 from vllm_core.plugins.errors import NoOffer, PluginError
+from vllm_core.runner.bound_attention import BackendSet, PagedAttention
 
 PlanCaches = Callable[..., CachePlan]
 
-
-class PagedAttention:
-    """`interfaces.attention.BoundAttention` of one layer. Callable once pages are attached."""
-
-    def __init__(self, path: str, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self.group = -1
-        self.layout = ""  # of its pages
-        self.part: int | None = None  # which of the group's backends, if it has several
-        self.backend: AttentionBackend | None = None
-        self.pages: tuple[Tensor, ...] = ()
-        self.write: Callable[..., Any] = self._unattached
-        self.attend: Callable[..., Tensor] = self._unattached
-
-    def __call__(
-        self, q: Tensor, k: Tensor | None, v: Tensor | None, batch: Batch, sinks: Tensor | None = None
-    ) -> Tensor:
-        step, metadata = self.of(batch)
-        if k is not None:
-            self.write(k, v, self.pages, step)
-        return self.attend(q, self.pages, step, metadata, sinks)
-
-    def of(self, batch: Batch) -> tuple[AttentionStep, Any]:
-        metadata = batch.metadata[self.group]
-        return batch.attention[self.group], metadata if self.part is None else metadata[self.part]
-
-    def attach(self, pages: tuple[Tensor, ...]) -> None:
-        self.pages = pages
-        if self.backend is not None:
-            self.write, self.attend = self.backend.write, self.backend.attend
-
-    def _unattached(self, *args: Any) -> Any:
-        raise RuntimeError(f"{self.path}: attention was called before EnginePlan.bind_caches gave it pages")
-
-    def run_dry(self) -> None:
-        """On the meta device: results of the right shape, nothing cached."""
-        v_dim = self.settings["v_dim"]
-        self.write = lambda *args: None
-        self.attend = lambda q, *args: q.new_empty(*q.shape[:-1], v_dim)
-
-
-class BackendSet:
-    """Backends of layers that share a block table and differ in settings; their metadata is a list."""
-
-    def __init__(self, backends: list[AttentionBackend]) -> None:
-        self.backends = backends
-
-    def begin_step(self, step: AttentionStep) -> list[Any]:
-        return [backend.begin_step(step) for backend in self.backends]
+IN_GRAPHS = {"graph", "device_metadata"}
+"""Capabilities of an attention backend that static steps may be given to."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +32,8 @@ class _Chosen:
     layouts: tuple[str, ...]  # best first
     block_sizes: tuple[int, ...] | None  # best first; None: any
     options: Mapping[str, Any]  # all of the offer's
+    capabilities: frozenset[str]
+    distribution: str
 
 
 class AttentionGroups:
@@ -92,6 +47,7 @@ class AttentionGroups:
         self.layers: dict[str, PagedAttention] = {}
         self.backends: list[Any] = []  # one a cache group
         self._views: dict[int, Any] = {}  # group -> CacheLayout
+        self._no_graph: set[str] = set()
 
     def declare(self, path: str, settings: dict[str, Any]) -> PagedAttention:
         if path in self.layers:
@@ -106,9 +62,18 @@ class AttentionGroups:
             if path not in known:
                 raise ValueError(f"{path}: attention was declared without a cache of that name")
         chosen = self._choose(known)
+        self._no_graph = {
+            f"attention by {winner.name} ({winner.distribution})"
+            for winner in chosen.values()
+            if not winner.capabilities >= IN_GRAPHS
+        }
         caches = plan_caches(declared, block_size, _block_sizes(chosen, known))
         self.backends = [self._make(group, known, chosen) for group in caches.groups]
         return caches
+
+    def no_graph(self) -> set[str]:
+        """Backends that cannot stand in a captured graph."""
+        return self._no_graph
 
     def _choose(self, known: dict[str, DeclaredCache]) -> dict[str, _Chosen]:
         """A compatible set of backends, one a distinct query -> the winner of each layer."""
@@ -227,6 +192,8 @@ def _winner(decision: Any) -> _Chosen:
         layouts=tuple(offer.takes.get("kv.page_layout", ("NHD",))),
         block_sizes=tuple(sizes) if sizes is not None else None,
         options=offer.options,
+        capabilities=frozenset(offer.capabilities),
+        distribution=decision.provided.distribution,
     )
 
 

@@ -21,6 +21,7 @@ from vllm_core.layers.dense import DenseLinear
 from vllm_core.ops.table import LAYER_OPS, OPS
 from vllm_core.plugins.errors import NoOffer, did_you_mean
 from vllm_core.runner.paged import AttentionGroups, PagedAttention, PlanCaches
+from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights.rules import Table
 
 SINGLE = SingleGroup()
@@ -64,6 +65,8 @@ class EnginePlan:
         self.dry = self.torch_device.type == "meta"
         self.declared: list[DeclaredCache] = []
         self._attention = AttentionGroups(choose, device, self.torch_device, dtype, self.kv_dtype)
+        self._no_graph: set[str] = set()
+        self.step_ops = StepOps()
         self._ops: dict[Any, Callable[..., Any]] = {}
         self._fused: dict[Any, Any] = {}
         self._rotary: dict[Any, RotaryTable] = {}
@@ -132,9 +135,12 @@ class EnginePlan:
     def _kernel(self, query: OpQuery) -> Callable[..., Any] | None:
         """The target of the best offer; None when there is none: then the core's own version runs."""
         try:
-            return self.choose.choose("op_kernel", query).load()
+            decision = self.choose.choose("op_kernel", query)
         except NoOffer:
             return None
+        if "graph" not in decision.offer.capabilities:
+            self._no_graph.add(f"{query.op} by {decision.offer.name} ({decision.provided.distribution})")
+        return decision.load()
 
     def rotary(self, head_dim: int, params: dict[str, Any]) -> RotaryTable:
         kind = params.get("rope_type", params.get("type", "default"))
@@ -181,6 +187,10 @@ class EnginePlan:
             for path, layer in self._attention.layers.items()
             if (path.startswith(f"{model}.") if model else not path.startswith(seconds))
         )
+
+    def no_graph(self) -> list[str]:
+        """What was chosen and cannot stand in a captured graph; [] if all can. After ``finish``."""
+        return sorted(self._no_graph | self._attention.no_graph())
 
     def finish(self, plan_caches: PlanCaches, block_size: int | None) -> CachePlan:
         """All layers are bound: choose attention backends, page layouts and one block size, and make the backends.

@@ -39,6 +39,9 @@ class CpuPlatform:
         tokens = STEP_SECONDS * per_core * host.usable_cores() / (2 * max(parameters, 1))
         return min(8192, max(64, 64 * round(tokens / 64)))
 
+    def max_rows(self) -> int:
+        return 64
+
     def cache_memory(self, weights: int) -> int:
         """A quarter of what is free, at most 4 GiB: pages that nobody writes cost no memory."""
         return min(4 * GiB, self.free_memory(0) // 4)
@@ -93,12 +96,20 @@ class CudaPlatform:
         return ("bfloat16", "float16", "float32") if "bf16" in self.facts().features else ("float16", "float32")
 
     def token_budget(self, parameters: int) -> int:
-        tokens = STEP_SECONDS * 300e12 / (2 * max(parameters, 1))
+        tokens = STEP_SECONDS * self._flops() / (2 * max(parameters, 1))
         return min(8192, max(512, 512 * round(tokens / 512)))
+
+    def max_rows(self) -> int:
+        return 256
 
     def cache_memory(self, weights: int) -> int:
         """What the share leaves beside the weights, less a tenth for activations."""
         return max(0, int(self.facts().memory * self.memory_share * 0.9) - weights)
+
+    def _flops(self) -> float:
+        """FLOP/s of large products in 16 bits, a cautious guess by generation."""
+        major = (self.facts().capability or (0, 0))[0]
+        return 650e12 if major >= 9 else 250e12 if major == 8 else 50e12
 
     def world_limit(self) -> int:
         return self.facts().count

@@ -39,6 +39,10 @@ class Reports:
     def _width(self, k: int | None) -> int:
         return NONE if k is None else self._vocab if k < 0 else min(k, self._vocab)
 
+    def asked(self, rows: np.ndarray) -> bool:
+        """Whether any of these rows (int64 [S]) wants a report, or a prompt is being reported."""
+        return bool(self._prompt) or bool((self._sampled[rows] != NONE).any())
+
     def sampled(self, logits: Tensor, inputs: Inputs, emitted: Emitted) -> list[Lines]:
         """Of the tokens that the step emitted. ``logits`` [M, V] are the model's own."""
         widths = self._sampled[inputs.sampling_rows_host]

@@ -25,6 +25,8 @@ class Rows:
                    its row's pages spoils nobody's cache.
     temperature, top_p, min_p   float32 [R];   top_k, seed   int64 [R]
     draft_probs    float32 [R, K, V] that the drafts were drawn from, or None for a proposer without
+    Behind the R rows lies one more that no request gets, ``nobody``: it has no pages, is greedy and
+    never moves on, and fills up steps of fixed size.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Rows:
         [i * block_size, (i + 1) * block_size). Without the two, that is so in every group.
         """
         self.num_rows, self.num_drafts, self.device = num_rows, num_drafts, device
+        self.nobody = num_rows
         # A row's last step may overshoot max_model_len by K drafts; its token and K new drafts follow.
         self.max_kv = max_model_len + num_drafts
         self.room = self.max_kv + 1 + num_drafts
@@ -53,11 +56,12 @@ class Rows:
         def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
 
-        self.token_ids = zeros(num_rows, self.room)
-        self.num_tokens, self.num_computed = zeros(num_rows), zeros(num_rows)
-        self.block_tables = [zeros(num_rows, blocks + 1).fill_(NULL_PAGE) for blocks in self.blocks]
-        self.temperature, self.top_p, self.min_p = (zeros(num_rows, dtype=torch.float32) for _ in range(3))
-        self.top_k, self.seed = zeros(num_rows, dtype=torch.int64), zeros(num_rows, dtype=torch.int64)
+        all_rows = num_rows + 1
+        self.token_ids = zeros(all_rows, self.room)
+        self.num_tokens, self.num_computed = zeros(all_rows), zeros(all_rows)
+        self.block_tables = [zeros(all_rows, blocks + 1).fill_(NULL_PAGE) for blocks in self.blocks]
+        self.temperature, self.top_p, self.min_p = (zeros(all_rows, dtype=torch.float32) for _ in range(3))
+        self.top_k, self.seed = zeros(all_rows, dtype=torch.int64), zeros(all_rows, dtype=torch.int64)
         self.draft_probs: Tensor | None = None
         # What the host must know about sampling to skip work, without asking the device.
         self.host_greedy = np.ones(num_rows, dtype=bool)

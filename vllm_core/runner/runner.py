@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +19,15 @@ from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.changes import Changes
 from vllm_core.runner.follow import RunStep
-from vllm_core.runner.inputs import Inputs, prepare
+from vllm_core.runner.graphs import StepGraphs, ending_of
+from vllm_core.runner.inputs import Inputs, check, prepare
 from vllm_core.runner.output import StepOutput
 from vllm_core.runner.pages import copy_pages, make_pages
 from vllm_core.runner.reports import Reports
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.sampler import ReferenceSampler
+from vllm_core.runner.static_step import FORWARD, Machinery, StaticStep
+from vllm_core.runner.step_ops import StepOps
 from vllm_core.runner.verify import advance, verify, write_drafts
 
 
@@ -48,6 +52,11 @@ class Runner:
     num_drafts      K, drafts a row and step that ``proposer`` makes
     sampler         None: the core's
     processors      logits processors by name, in the order in which they apply
+    ops             kernels of a step around the model; None: the core's
+    record          makes a step of fixed size that can be run again (``cuda_graph.CudaRecorder``); None: every step
+                    runs op by op
+    any_sampling    the sampler needs no host facts, so that one recorded step draws by any parameters
+    max_tokens      most tokens of a step
     """
 
     def __init__(
@@ -62,6 +71,10 @@ class Runner:
         num_drafts: int = 0,
         sampler: Sampler | None = None,
         processors: Mapping[str, LogitsProcessor] | None = None,
+        ops: StepOps | None = None,
+        record: Callable[[StaticStep], Callable[[], Any]] | None = None,
+        any_sampling: bool = False,
+        max_tokens: int = 0,
     ) -> None:
         if (proposer is None) != (num_drafts == 0):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
@@ -79,6 +92,13 @@ class Runner:
             self._backends_of = {name: self._of(plan.groups_of(name)) for name in ("", *plan.second.models)}
         if proposer is not None and proposer.taps:
             _stack(model).tap(proposer.taps)
+        self._any_sampling = any_sampling
+        self.graphs: StepGraphs | None = None
+        if record is not None:
+            machinery = Machinery(
+                model, self.rows, self._backends_of[""], self.sampler, any_sampling, ops or StepOps(), num_drafts
+            )
+            self.graphs = StepGraphs(machinery, record, max_rows, max_tokens)
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepOutput:
@@ -87,8 +107,16 @@ class Runner:
         result = torch.full((len(plan.rows), 1 + self.num_drafts), -1, dtype=torch.int32, device=self.device)
         if not plan.rows:
             return StepOutput(result)
+        check(plan, self.rows)
+        ending = self._ending(plan)
+        if self.graphs is not None and ending != FORWARD:
+            step = self.graphs.run(plan, ending)
+            if step is not None:
+                return StepOutput(step.result[: len(plan.rows)])
         inputs = prepare(plan, self.rows)
-        hidden = self._forward(inputs)
+        hidden = self._recorded_forward(plan, inputs) if ending == FORWARD else None
+        if hidden is None:
+            hidden = self._forward(inputs)
         prompts = self.reports.prompts(plan, self.model, hidden)
         if not len(inputs.sampling_rows_host):
             advance(self.rows, inputs, None)
@@ -121,6 +149,7 @@ class Runner:
         if any(plan.num_drafts):
             raise ValueError(f"step {plan.step}: forward_logits verifies no drafts, and the plan has {plan.num_drafts}")
         self._admit(plan)
+        check(plan, self.rows)
         inputs = prepare(plan, self.rows)
         hidden = self._forward(inputs)
         advance(self.rows, inputs, None)
@@ -142,6 +171,26 @@ class Runner:
             for backend, step in zip(self._backends_of[""], batch.attention, strict=True)
         ]
         return self.model.forward(self.model.embed(inputs.ids, batch), batch)
+
+    def _recorded_forward(self, plan: StepPlan, inputs: Inputs) -> Tensor | None:
+        """As `_forward`, by a recorded step, if there is one of this size."""
+        step = self.graphs.run(plan, FORWARD) if self.graphs is not None else None
+        if step is None or step.hidden is None:
+            return None
+        tokens = inputs.batch.num_tokens
+        inputs.batch.taps = {i: tap[:tokens] for i, tap in step.taps.items()}
+        return step.hidden[:tokens]
+
+    def _ending(self, plan: StepPlan) -> str:
+        """What follows the model in this step: FORWARD if the host has a say in it."""
+        if self.proposer is not None:
+            return FORWARD
+        rows = np.array(plan.rows, dtype=np.int64)
+        if self.changes.asked(rows) or self.reports.asked(rows):
+            return FORWARD
+        r = self.rows
+        truncated = r.host_top_p[rows] | r.host_min_p[rows]
+        return ending_of(r.host_greedy[rows], r.host_top_k[rows], truncated, self._any_sampling)
 
     def _of(self, groups: frozenset[int]) -> list[AttentionBackend | None]:
         return [backend if group in groups else None for group, backend in enumerate(self.backends)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -39,3 +40,34 @@ def to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
     event.record()
     return host, event
+
+
+class HostBuffers:
+    """Memory for numbers on their way to a device. None is written to before the copy that reads it has run.
+
+    size     numbers (int64) that a buffer holds
+    """
+
+    SPARE = 4  # more than steps in flight, so that nobody waits
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._device = device
+        pinned = device.type != "cpu"
+        self._buffers = [torch.zeros(size, dtype=torch.int64, pin_memory=pinned) for _ in range(self.SPARE)]
+        self._arrays = [buffer.numpy() for buffer in self._buffers]
+        self._copied = [torch.cuda.Event() if pinned else None for _ in self._buffers]
+        self._next = 0
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[tuple[np.ndarray, Callable[[Tensor], None]]]:
+        """int64 [count] to be filled, and what copies it to a tensor of that length without waiting."""
+        i, self._next = self._next, (self._next + 1) % self.SPARE
+        if (event := self._copied[i]) is not None and not event.query():
+            event.synchronize()
+
+        def move(target: Tensor) -> None:
+            target.copy_(self._buffers[i][:count], non_blocking=True)
+            if event is not None:
+                event.record()
+
+        yield self._arrays[i][:count], move

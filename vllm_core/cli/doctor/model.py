@@ -124,7 +124,7 @@ def _fit(found: Found) -> Iterator[Finding]:
     }  # fmt: skip
     yield Finding("model", "engine", "ok", says, facts=facts)
     budget = memory.budget
-    rows = found.settings.max_num_seqs
+    rows = found.settings.max_rows
     full = min(memory.sequences, rows)
     says = (
         f"weights {size(budget.weights)}, cache {size(memory.cache_bytes)} ({budget.source}): room for {full:,.1f}"
