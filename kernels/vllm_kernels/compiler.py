@@ -14,7 +14,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cuda"
 _INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.MULTILINE)
-_OPTIONS = ("-std=c++17", "--use_fast_math=false", "--device-as-default-execution-space")
+_OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 _DIGEST = hashlib.sha256().digest_size
 
 

@@ -33,7 +33,8 @@ class Kernel:
 
     file, name     ``cuda/<file>`` and the ``extern "C"`` function in it
     signature      a letter an argument: P pointer (a tensor or None), i int32, l int64, f float32, d float64
-    defines        of this variant: ``{"T": "bf16", "N": 1024}``; listed by the module's ``variants()``, too
+    defines        of this variant: ``{"TYPE": "bf16", "WIDTH": 8}``, no names that templates use (T, N); listed by
+                   the module's ``variants()``, too
     shared         bytes of dynamic shared memory, unless a launch says another number (not more than ``shared``)
     dependent      may start while the kernel before it in the stream still runs, which it waits for by
                    ``wait_for_previous()``; so every kernel whose results it reads must be older than that one or be it.

@@ -14,7 +14,6 @@ from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.qk import QKWrite
 
 Half = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Tensor]]
-LAYOUTS = ("NHD", "HND")  # of pages that are written here
 
 
 class SmallAttention(Protocol):
@@ -64,10 +63,13 @@ class FusedAttention:
         self._bound = layer.attend.attend
         self._sinks = layer.attend._parameters.get("sinks")
         self._rotary = layer.rotary
+        self._pages: tuple[Any, bool] = (None, False)  # those of the last call, and whether they are written here
 
     def __call__(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
         bound, layer = self._bound, self._layer
-        if bound.layout not in LAYOUTS:
+        if bound.pages is not self._pages[0]:
+            self._pages = bound.pages, self._write.fits(bound.pages, bound.layout)
+        if not self._pages[1]:
             return layer.compose(x, residual, batch)
         few = x.shape[0] <= self._most
         if few:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 import attrs
 
 from vllm_core.interfaces.queries import OpQuery
+from vllm_kernels.dtypes import CUDA_NAMES
+from vllm_kernels.heads import head_limits
 
 GRAPH = frozenset({"graph"})
 INVARIANT = frozenset({"graph", "batch_invariant"})
@@ -38,6 +40,47 @@ class Entry:
     capabilities: frozenset[str] = GRAPH
 
 
-OPS: dict[str, Entry] = {}
+def dtype_limits(query: OpQuery) -> str:
+    if query.dtype not in CUDA_NAMES:
+        return f"dtype {query.dtype} is none of {', '.join(CUDA_NAMES)}"
+    return ""
+
+
+def rotary_limits(query: OpQuery) -> str:
+    turned = int(query.shape["rotary_dim"] or 0)  # type: ignore[arg-type]
+    return dtype_limits(query) or head_limits(turned, turned, bool(query.shape["interleaved"]))
+
+
+def cache_limits(query: OpQuery) -> str:
+    kv_dtype = query.shape.get("kv_dtype") or query.dtype
+    if kv_dtype not in (query.dtype, "float8_e4m3fn"):
+        return f"a cache of {kv_dtype} is neither of the model's dtype nor float8_e4m3fn"
+    return dtype_limits(query)
+
+
+def attention_limits(query: OpQuery) -> str:
+    """Of a whole ``DecoderAttention``."""
+    shape = query.shape
+    if shape["qk_norm"] not in (None, "RMSNorm", "OffsetRMSNorm"):
+        return f"qk_norm is a {shape['qk_norm']}, and only RMSNorm is computed together with rotary"
+    turned = int(shape["rotary_dim"] or 0)  # type: ignore[arg-type]
+    dim = int(shape["head_dim"])  # type: ignore[arg-type]
+    return cache_limits(query) or head_limits(dim, turned, bool(shape["interleaved"]))
+
+
+_NORMS = ("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")
+_GATES = ("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul")
+
+OPS: dict[str, Entry] = {
+    **{name: Entry(f"vllm_kernels.norm:{name}", dtype_limits, INVARIANT) for name in _NORMS},
+    **{name: Entry("vllm_kernels.activation:gated", dtype_limits, INVARIANT) for name in _GATES},
+    **{name: Entry("vllm_kernels.activation:alone", dtype_limits, INVARIANT) for name in ("gelu", "gelu_tanh", "relu")},
+    "rotary": Entry("vllm_kernels.rotary:rotary", rotary_limits, INVARIANT),
+    "write_kv": Entry("vllm_kernels.cache:write_kv", cache_limits, INVARIANT),
+    "embedding": Entry("vllm_kernels.rows:embedding", dtype_limits, INVARIANT),
+    "copy_pages": Entry("vllm_kernels.rows:copy_pages", capabilities=INVARIANT),
+    "decoder_attention": Entry("vllm_kernels.layers:decoder_attention", attention_limits, INVARIANT),
+    "gated_mlp": Entry("vllm_kernels.layers:gated_mlp", dtype_limits, INVARIANT),
+}
 
 SAMPLER: str | None = None

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vllm_core.interfaces.queries import OpQuery
+from vllm_kernels.cache import lies_well
 from vllm_kernels.dtypes import CUDA_NAMES, KV_NAMES
+from vllm_kernels.heads import head_width
 from vllm_kernels.kernel import Kernel
 from vllm_kernels.variant import Variant
 
 FILE, NAME = "qk.cu", "qk_norm_rope_write"
 SIGNATURE = "PPPPPPPPPPiiiiiiiiffllllll"
 THREADS = 256
-MOST_DIM = 256
-
-
-def width(head_dim: int, rotary_dim: int, interleaved: bool) -> int:
-    """Elements a thread has of a head: 8, 4 or 2, so that the partner of each lies in one other thread; 0: none fits."""
-    half = 0 if interleaved else rotary_dim // 2
-    sizes = (n for n in (8, 4, 2) if head_dim % n == 0 and half % n == 0 and head_dim // n <= 32)
-    return next(sizes, 0)
-
-
-def shape_limits(head_dim: int, rotary_dim: int, interleaved: bool) -> str:
-    """Why heads of this shape cannot be turned here, or ""."""
-    if not width(head_dim, rotary_dim, interleaved):
-        return f"heads of {head_dim} elements, {rotary_dim} of them rotated, do not fit the threads of a warp"
-    return ""
+LAYOUTS = ("NHD", "HND")  # of pages
 
 
 class QKWrite:
@@ -57,10 +44,10 @@ class QKWrite:
         self._q_weight, self._k_weight = q_weight, k_weight
         self._eps = eps, eps if k_eps is None else k_eps
         norm = "" if q_weight is None else str(q_weight.dtype).removeprefix("torch.")
-        variant = variant_of(dtype, kv_dtype, norm, width(head_dim, rotary_dim, interleaved), bool(interleaved))
+        variant = variant_of(dtype, kv_dtype, norm, head_width(head_dim, rotary_dim, interleaved), bool(interleaved))
         self._kernel = Kernel(FILE, NAME, SIGNATURE, variant.defines, dependent=True)
         self._half = rotary_dim // 2
-        self._elements = int(variant.defines["E"])
+        self._elements = int(variant.defines["WIDTH"])
         self._shift = (head_dim // self._elements - 1).bit_length()  # threads a head: 1 << shift
         self._blocks = -(-((heads + 2 * kv_heads) << self._shift) // THREADS)
 
@@ -81,6 +68,10 @@ class QKWrite:
             eps=layer.q_norm.eps if layer.q_norm is not None else 0.0,
             k_eps=layer.k_norm.eps if layer.k_norm is not None else 0.0,
         )
+
+    def fits(self, pages: tuple[Tensor, ...], layout: str) -> bool:
+        """Whether it can write these pages: call once, when they are new."""
+        return layout in LAYOUTS and len(pages) == 2 and all(lies_well(one, self._elements) for one in pages)
 
     def __call__(
         self,
@@ -106,7 +97,7 @@ class QKWrite:
         self._kernel(
             (tokens, self._blocks), THREADS,
             qkv, q, self._q_weight, self._k_weight, cos, sin, positions, k_pages, v_pages, slots,
-            tokens, heads, self._kv_heads, self._head_dim, self._half, k_pages.shape[token], self._shift, 0,
+            tokens, heads, self._kv_heads, self._head_dim, self._half, k_pages.shape[token], self._shift,
             *self._eps, k[page], k[token], k[head], v[page], v[token], v[head],
         )  # fmt: skip
         return q
@@ -121,9 +112,14 @@ def norm_weight(norm: Any) -> Tensor | None:
 
 
 def variant_of(dtype: str, kv_dtype: str, norm: str, elements: int, interleaved: bool) -> Variant:
-    defines = {"T": CUDA_NAMES[dtype], "KV": KV_NAMES[kv_dtype], "E": elements, "INTERLEAVED": int(interleaved)}
+    defines = {
+        "TYPE": CUDA_NAMES[dtype],
+        "KV_TYPE": KV_NAMES[kv_dtype],
+        "WIDTH": elements,
+        "INTERLEAVED": int(interleaved),
+    }
     if norm:
-        defines["W"] = CUDA_NAMES[norm]
+        defines["W_TYPE"] = CUDA_NAMES[norm]
     return Variant(file=FILE, defines=defines, names=(NAME,))
 
 

@@ -43,14 +43,16 @@ class LayerNorm(Layer):
         if self.has_bias:
             self.own_parameter(plan, "bias", (self.size,))
         self.norm = plan.op("layer_norm", size=self.size)
+        self.add_norm = plan.op("add_layer_norm", size=self.size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x, self._parameters["weight"], self._parameters.get("bias"), self.eps)
 
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `RMSNorm.add`."""
-        total = x if residual is None else x + residual
-        return self.forward(total), total
+        if residual is None:
+            return self.forward(x), x
+        return self.add_norm(x, residual, self._parameters["weight"], self._parameters.get("bias"), self.eps)
 
 
 class OffsetRMSNorm(RMSNorm):
@@ -62,22 +64,20 @@ class OffsetRMSNorm(RMSNorm):
         self.own_parameter(plan, "weight", (self.size,))
         if getattr(self, "scale", None) is None or self.scale.device != plan.torch_device:
             self.scale = torch.empty(self.size, dtype=torch.float32, device=plan.torch_device)
-        self.norm = plan.op("rms_norm", size=self.size)
-        self.add_norm = plan.op("add_rms_norm", size=self.size)
+        weight = {} if plan.dtype == torch.float32 else {"weight": "float32"}
+        self.norm = plan.op("rms_norm", size=self.size, **weight)
+        self.add_norm = plan.op("add_rms_norm", size=self.size, **weight)
 
     def loaded(self) -> None:
         torch.add(self._parameters["weight"].float(), 1.0, out=self.scale)  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.float(), self.scale, self.eps).to(x.dtype)
+        return self.norm(x, self.scale, self.eps)
 
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         if residual is None:
             return self.forward(x), x
-        if x.dtype == torch.float32:
-            return self.add_norm(x, residual, self.scale, self.eps)
-        total = x + residual
-        return self.forward(total), total
+        return self.add_norm(x, residual, self.scale, self.eps)
 
 
 class NoNorm(Layer):

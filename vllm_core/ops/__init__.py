@@ -13,7 +13,7 @@ from vllm_core.ops.activation import gelu, gelu_and_mul, gelu_tanh, gelu_tanh_an
 from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
 from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
-from vllm_core.ops.norm import add_rms_norm, layer_norm, rms_norm
+from vllm_core.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from vllm_core.ops.rotary import rotary
 from vllm_core.ops.steps import commit_tokens, page_slots, sampling_rows, step_inputs
 from vllm_core.ops.table import LAYER_OPS, OPS, Op, op, reference_kernel
@@ -22,6 +22,7 @@ __all__ = [
     "LAYER_OPS",
     "OPS",
     "Op",
+    "add_layer_norm",
     "add_rms_norm",
     "argmax",
     "commit_tokens",
