@@ -133,9 +133,9 @@ class Intake:
         if not ids:
             raise RequestError("the prompt is empty; give it at least one token", request_id)
         ids = list(ids)
-        for i, token in enumerate(ids):
-            if type(token) is not int:
-                raise RequestError(f"token id {i} of the prompt must be a whole number, not {token!r:.80}", request_id)
+        if set(map(type, ids)) != {int}:
+            i, token = next((i, token) for i, token in enumerate(ids) if type(token) is not int)
+            raise RequestError(f"token id {i} of the prompt must be a whole number, not {token!r:.80}", request_id)
         low, high = min(ids), max(ids)
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high

@@ -45,9 +45,16 @@ class PrefixChain:
     def at(self, length: int) -> bytes:
         """The digest of the first ``length`` tokens, a positive multiple of ``unit``."""
         count = length // self.unit
-        while len(self._digests) < count:
-            self._append()
+        if len(self._digests) < count:
+            self._extend(count)
         return self._digests[count - 1]
+
+    def every(self, step: int, length: int) -> list[bytes]:
+        """The digests of ``step``, 2 * ``step``, ... tokens up to ``length``; ``step`` is a multiple of ``unit``."""
+        count, each = length // self.unit, step // self.unit
+        if len(self._digests) < count:
+            self._extend(count)
+        return self._digests[each - 1 : count : each]
 
     def truncate(self, length: int) -> None:
         """Forget what depends on tokens from position ``length`` on."""
@@ -61,16 +68,28 @@ class PrefixChain:
         if count > len(self._digests):
             self._digests[:] = other._digests[:count]
 
-    def _append(self) -> None:
-        start = len(self._digests) * self.unit
-        stop = start + self.unit
-        ids = array("i", self.tokens[start:stop])
-        if len(ids) < self.unit:
-            raise ValueError(f"tokens {start} to {stop} are to be hashed, but only {len(self.tokens)} are known")
-        parts = [self._digests[-1] if self._digests else self._root, ids.tobytes()]
+    def _extend(self, count: int) -> None:
+        """Make digests until there are ``count``. A long prompt has hundreds, so the loop does little."""
+        digests, unit = self._digests, self.unit
+        begin, end = len(digests) * unit, count * unit
+        if end > len(self.tokens):
+            raise ValueError(f"tokens {begin} to {end} are to be hashed, but only {len(self.tokens)} are known")
+        ids = array("i", self.tokens[begin:end])
+        data, size = ids.tobytes(), unit * ids.itemsize
+        last = digests[-1] if digests else self._root
+        for at in range(0, len(data), size):
+            last += data[at : at + size]
+            if self._extras:
+                last += self._beside(begin + at // ids.itemsize)
+            last = sha256(last).digest()
+            digests.append(last)
+
+    def _beside(self, start: int) -> bytes:
+        """What the extra keys add to the block that begins at token ``start``."""
+        stop, parts = start + self.unit, []
         for extra in self._extras:
             if extra.start < stop and (extra.stop is None or extra.stop > start):
                 # Relative to the block: the same image one token later is another content.
                 last = -1 if extra.stop is None else extra.stop - start
                 parts.append(pack("<qqQ", extra.start - start, last, len(extra.key)) + extra.key)
-        self._digests.append(sha256(b"".join(parts)).digest())
+        return b"".join(parts)

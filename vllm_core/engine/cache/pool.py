@@ -77,6 +77,16 @@ class PagePool:
         """The page of ``group`` whose content has this name."""
         return self._found[group].get(digest)
 
+    def find_run(self, group: int, digests: Iterable[bytes]) -> list[int]:
+        """The pages of these names, up to the first that nobody has."""
+        found, pages = self._found[group], []
+        for digest in digests:
+            page = found.get(digest)
+            if page is None:
+                break
+            pages.append(page)
+        return pages
+
     def publish(self, group: int, digest: bytes, page: int) -> None:
         """Name the content of an owned page. If another page has the name already, that one keeps it."""
         if self._found[group].setdefault(digest, page) == page:

@@ -43,10 +43,7 @@ class TokenPages:
         """The largest length up to ``limit`` at which all blocks still needed can be found."""
         size = self.block_size
         if self.window is None:
-            length = size
-            while length <= limit and self._find(chain, length) is not None:
-                length += size
-            return length - size
+            return size * len(self._pool.find_run(self.index, chain.every(size, limit)))
         end = limit // size  # blocks; the first end - 1 of a run that reaches back far enough
         while end > 0:
             block = end - 1
@@ -62,12 +59,13 @@ class TokenPages:
         """A table whose blocks before ``length``, a hit, are found pages."""
         end, first = length // self.block_size, self.first_needed(length)
         table = Table([NULL_PAGE] * min(first, end), seen=end, first=min(first, end))
-        for block in range(first, end):
+        if first < end:
             assert seq.chain is not None
-            page = self._find(seq.chain, (block + 1) * self.block_size)
-            assert page is not None
-            self._pool.share(page)
-            table.pages.append(page)
+            pages = self._pool.find_run(self.index, seq.chain.every(self.block_size, length)[first:])
+            assert len(pages) == end - first
+            for page in pages:
+                self._pool.share(page)
+            table.pages += pages
         return table
 
     def inherit(self, table: Table, computed: int, length: int, in_flight: bool) -> Table | None:
