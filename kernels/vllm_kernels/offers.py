@@ -21,6 +21,7 @@ import attrs
 from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.dtypes import CUDA_NAMES
 from vllm_kernels.heads import head_limits
+from vllm_kernels.small_tiling import shape_limits
 
 GRAPH = frozenset({"graph"})
 INVARIANT = frozenset({"graph", "batch_invariant"})
@@ -68,6 +69,10 @@ def attention_limits(query: OpQuery) -> str:
     return cache_limits(query) or head_limits(dim, turned, bool(shape["interleaved"]))
 
 
+def product_limits(query: OpQuery) -> str:
+    return shape_limits(int(query.shape["in_size"] or 0), int(query.shape["out_size"] or 0), query.dtype)  # type: ignore[arg-type]
+
+
 _NORMS = ("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")
 _GATES = ("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul")
 
@@ -79,8 +84,9 @@ OPS: dict[str, Entry] = {
     "write_kv": Entry("vllm_kernels.cache:write_kv", cache_limits, INVARIANT),
     "embedding": Entry("vllm_kernels.rows:embedding", dtype_limits, INVARIANT),
     "copy_pages": Entry("vllm_kernels.rows:copy_pages", capabilities=INVARIANT),
-    "decoder_attention": Entry("vllm_kernels.layers:decoder_attention", attention_limits, INVARIANT),
-    "gated_mlp": Entry("vllm_kernels.layers:gated_mlp", dtype_limits, INVARIANT),
+    "linear": Entry("vllm_kernels.small_linear:linear", product_limits),
+    "decoder_attention": Entry("vllm_kernels.layers:decoder_attention", attention_limits),
+    "gated_mlp": Entry("vllm_kernels.layers:gated_mlp", dtype_limits),
 }
 
 SAMPLER: str | None = None

@@ -1,0 +1,131 @@
+"""y = act(norm(x + residual) W^T + b) for 1 to 16 tokens, in one launch: cuda/small.cu."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from vllm_kernels.dtypes import CUDA_NAMES, SIZES
+from vllm_kernels.kernel import Kernel
+from vllm_kernels.small_tiling import Problem, Tiling, choose
+from vllm_kernels.variant import Variant
+
+FILE, NAME = "small.cu", "small_product"
+SIGNATURE = "PPPfPPPPPlii"
+GATES = {"": 0, "silu": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
+SIZES_OF_BATCH = (8, 16)  # tokens: a variant each
+AHEAD = 16 * 2**20  # bytes of a later kernel's weights that are drawn into L2 at most: a third of an H200's
+
+
+class Product:
+    """Compiles in the background when made; the first call waits for that. Get one by `product`.
+
+    most   tokens a call may have; 0: the shape does not fit this GPU
+    """
+
+    def __init__(self, in_size: int, out_size: int, dtype: str, norm: str, act: str, device: int) -> None:
+        about = torch.cuda.get_device_properties(device)
+        self.in_size, self.out_size = in_size, out_size
+        self._made: dict[int, tuple[Tiling, Future[Kernel]]] = {}
+        for tokens in SIZES_OF_BATCH:
+            scale_bytes = SIZES[norm] if norm else 0
+            problem = Problem(
+                in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
+            )
+            tiling = choose(problem, about.multi_processor_count, about.shared_memory_per_block_optin)
+            if tiling is None:
+                break
+            self._made[tokens] = tiling, _pool().submit(_kernel, variant_of(tiling, dtype, norm, act), tiling, device)
+        self.most = max(self._made, default=0)
+        self._kernels: dict[int, tuple[Tiling, Kernel]] = {}
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether ``x`` can be passed to ``__call__``."""
+        return 0 < x.shape[0] <= self.most and x.is_contiguous() and not x.data_ptr() % 16
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        residual: Tensor | None = None,
+        scale: Tensor | None = None,
+        eps: float = 0.0,
+        total: Tensor | None = None,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
+        """x [T, in_size] -> [T, out_size]. Nothing but the result and ``total`` is written.
+
+        weight     [out_size, in_size]; with an activation [2 out_size, in_size], gates before ups
+        residual   like x, added to it before the norm, or None; the sum is stored in ``total``, which is neither
+        scale      the norm's weight, if there is a norm
+        ahead      the weight of a kernel that follows, to be drawn into the cache
+        """
+        tokens = x.shape[0]
+        tiling, kernel = self._kernel(SIZES_OF_BATCH[tokens > SIZES_OF_BATCH[0]])
+        y = x.new_empty(tokens, self.out_size)
+        soon = 0 if ahead is None else min(ahead.numel() * ahead.element_size(), AHEAD) // 16 * 16
+        kernel(
+            tiling.grid, tiling.warps * 32,
+            x, residual, scale, eps, weight, bias, y, total, ahead, soon, tokens, self.out_size,
+            shared=tiling.shared(tokens),
+        )  # fmt: skip
+        return y
+
+    def _kernel(self, size: int) -> tuple[Tiling, Kernel]:
+        made = self._kernels.get(size)
+        if made is None:
+            tiling, future = self._made[size]
+            made = self._kernels[size] = tiling, future.result()
+        return made
+
+
+@cache
+def product(in_size: int, out_size: int, dtype: str, norm: str = "", act: str = "", device: int = 0) -> Product:
+    """``norm``: the dtype of its weight, "" if there is none; ``act``: a key of `GATES`. Equal ones are shared."""
+    return Product(in_size, out_size, dtype, norm, act, device)
+
+
+def variant_of(tiling: Tiling, dtype: str, norm: str, act: str) -> Variant:
+    defines: dict[str, str | int] = {
+        "ELEMENT": CUDA_NAMES[dtype], "INPUTS": tiling.problem.in_size, "TOKENS": tiling.problem.tokens,
+        "WARPS": tiling.warps, "TILES": tiling.tiles, "STEPS": tiling.steps, "DEPTH": tiling.depth,
+        "SPAN": tiling.span, "ONCE": int(tiling.once), "STREAM": int(tiling.stream),
+        "NORM": int(bool(norm)), "SCALE": CUDA_NAMES[norm or dtype], "GATE": GATES[act],
+    }  # fmt: skip
+    return Variant(file=FILE, defines=defines, names=(NAME,))
+
+
+def variants() -> list[Variant]:
+    """Of the shapes that figures are kept for, and odd ones, on two sizes of GPU."""
+    big, little = (132, 232448), (82, 101376)  # multiprocessors, bytes of shared memory a block
+    shapes = [
+        (1024, 4096, "bfloat16", "", big), (2048, 1024, "", "", big), (1024, 3072, "bfloat16", "silu", big),
+        (3072, 1024, "", "", big), (1024, 151936, "", "", big), (4096, 14336, "bfloat16", "silu", big),
+        (14336, 4096, "", "", big), (1000, 1300, "float32", "gelu", little), (72, 24, "", "", little),
+        (2304, 9216, "float32", "gelu_pytorch_tanh", little),
+    ]  # fmt: skip
+    found = []
+    for in_size, out_size, norm, act, gpu in shapes:
+        for tokens in SIZES_OF_BATCH:
+            scale_bytes = SIZES[norm] if norm else 0
+            problem = Problem(
+                in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
+            )
+            if (tiling := choose(problem, *gpu)) is not None:
+                found.append(variant_of(tiling, "float16" if in_size % 32 else "bfloat16", norm, act))
+    return list({str(variant): variant for variant in found}.values())
+
+
+def _kernel(variant: Variant, tiling: Tiling, device: int) -> Kernel:
+    shared = tiling.shared(tiling.problem.tokens)
+    return Kernel(FILE, NAME, SIGNATURE, variant.defines, shared=shared, dependent=True, device=device)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(8, thread_name_prefix="small-products")
