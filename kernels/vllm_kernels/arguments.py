@@ -6,6 +6,7 @@ import ctypes
 import struct
 from typing import Any
 
+PackError = struct.error  # a number of arguments or a value that the signature has no place for
 KINDS = {"P": "P", "i": "i", "l": "q", "f": "f", "d": "d"}
 
 

@@ -14,7 +14,7 @@ from vllm_kernels.kernel import Kernel
 from vllm_kernels.variant import Variant
 
 FILE, NAME = "qk.cu", "qk_norm_rope_write"
-SIGNATURE = "PPPPPPPPPPiiiiiiiiffllllll"
+SIGNATURE = "PPPPPPPPPPiiiiiiiffllllll"
 THREADS = 256
 LAYOUTS = ("NHD", "HND")  # of pages
 

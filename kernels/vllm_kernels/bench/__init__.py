@@ -1,0 +1,1 @@
+"""Figures of kernels: ``python -m vllm_kernels.bench``. Cases are in modules ``cases_<topic>``."""
