@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from typing import Any
 
 import torch
@@ -136,12 +137,17 @@ class CudaPlatform:
 
 def _visible_gpus() -> list[tuple[str, str, str]]:
     """(name, memory in MiB, compute capability) of each; ``RuntimeError`` if there is none."""
+    return _listed_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@cache
+def _listed_gpus(visible: str | None) -> list[tuple[str, str, str]]:
+    """Asked once a process: the driver's tool takes a good part of a second."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
         raise RuntimeError(f"no CUDA device: nvidia-smi failed ({error}); --device cpu runs without one") from error
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         lines = [lines[int(i)] for i in visible.split(",") if i.strip().isdigit() and int(i) < len(lines)]
     if not lines:
