@@ -26,7 +26,7 @@ test: $(VENV)/.dev
 SHARDS ?= core models features isolation
 SHARD_core      := tests --ignore=tests/isolation/test_alone.py
 SHARD_models    := $(wildcard plugins/models/*/tests)
-SHARD_features  := $(filter-out $(SHARD_models),$(wildcard plugins/*/*/tests))
+SHARD_features  := kernels/tests $(filter-out $(SHARD_models),$(wildcard plugins/*/*/tests))
 SHARD_isolation := tests/isolation/test_alone.py
 test-all: $(VENV)/.dev
 	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done

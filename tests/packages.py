@@ -1,4 +1,4 @@
-"""The packages of this repository: the core, and every folder plugins/<kind>/<name>/ that has a pyproject.toml."""
+"""The packages of this repository: the core, kernels/, and every folder plugins/<kind>/<name>/ with a pyproject.toml."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ ROOT = Path(__file__).parents[1]
 
 @attrs.frozen(slots=False)
 class Package:
-    """One distribution; ``label`` is its place, as in "models/owl"."""
+    """One distribution; ``label`` is its place without ``plugins/``, as in "models/owl"."""
 
     label: str
     folder: Path
 
     def __str__(self) -> str:
         return self.label
+
+    @property
+    def place(self) -> str:
+        """Its folder, relative to the repository."""
+        return f"plugins/{self.label}" if "/" in self.label else self.label
 
     @cached_property
     def pyproject(self) -> dict[str, Any]:
@@ -60,7 +65,8 @@ def core(root: Path = ROOT) -> Package:
 
 def plugin_packages(root: Path = ROOT) -> list[Package]:
     files = sorted(root.glob("plugins/*/*/pyproject.toml"))
-    return [Package("/".join(file.parent.parts[-2:]), file.parent) for file in files]
+    plugins = [Package("/".join(file.parent.parts[-2:]), file.parent) for file in files]
+    return plugins + [Package(file.parent.name, file.parent) for file in root.glob("kernels/pyproject.toml")]
 
 
 def needed(requirements: Iterable[Requirement], known: Iterable[Package]) -> list[Package]:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "vllm_core").rglob("*.py"))
-PLUGINS = sorted(p for p in (ROOT / "plugins").rglob("*.py") if "tests" not in p.parts)
+PLUGINS = sorted(p for part in ("plugins", "kernels") for p in (ROOT / part).rglob("*.py") if "tests" not in p.parts)
 LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "builtin", "text")  # import no torch
 PUBLIC = re.compile(
     r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm)?"
@@ -81,7 +81,7 @@ def test_plugins_import_only_public_modules_of_the_core():
 
 
 def test_the_core_imports_no_plugin():
-    assert not {name_of(p) for p in CORE for m in imports(p) if m.startswith("vllm_plugin")}
+    assert not {name_of(p) for p in CORE for m in imports(p) if m.startswith(("vllm_plugin", "vllm_kernels"))}
 
 
 def test_the_engine_does_not_import_the_command_line():

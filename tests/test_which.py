@@ -50,6 +50,19 @@ def test_a_change_touches_its_package_and_those_that_require_it(repository):
     assert isolated == {"models/owl]", "rope/bent]"}
 
 
+def test_kernels_are_a_package_like_those_in_plugins(repository):
+    folder = repository.root / "kernels"
+    folder.joinpath("tests").mkdir(parents=True)
+    folder.joinpath("pyproject.toml").write_text('[project]\nname = "vllm-kernels"\ndependencies = ["vllm-plugin-owl"]\n')
+    packages = plugin_packages(repository.root)
+    assert labels(packages) == [*sorted(KINDS), "kernels"]
+    for file in ("kernels/vllm_kernels/kernel.py", "plugins/models/owl/README.md"):
+        choice = choose(packages, {file}, 0, at_once=1)
+        assert "kernels" in labels(choice.touched)
+        assert "kernels/tests" in choice.arguments
+        assert any(argument.endswith("[kernels]") for argument in choice.alone)
+
+
 def test_whatever_is_not_touched_comes_by_in_turn(repository):
     packages = plugin_packages(repository.root)
     seen = [choose(packages, {"README.md"}, number, at_once=2) for number in (7, 8)]

@@ -34,8 +34,7 @@ class Choice:
     @property
     def arguments(self) -> list[str]:
         packages = [*(self.touched or ()), *self.sample]
-        folders = [package.folder / "tests" for package in packages]
-        tests = [str(folder.relative_to(folder.parents[3])) for folder in folders if folder.is_dir()]
+        tests = [f"{package.place}/tests" for package in packages if package.folder.joinpath("tests").is_dir()]
         return [*core_tests(), *tests, *self.alone]
 
     @property
@@ -61,7 +60,7 @@ def choose(packages: Sequence[Package], files: set[str] | None, commits: int, at
     part = commits % parts
     if files is None:
         return Choice(touched=None, sample=list(packages), left_out=[], part=0, parts=1)
-    changed = [p for p in packages if any(file.startswith(f"plugins/{p.label}/") for file in files)]
+    changed = [p for p in packages if any(file.startswith(f"{p.place}/") for file in files)]
     touched = [p for p in packages if p in changed or _requires(p, changed)]
     sample = [p for i, p in enumerate(packages) if i % parts == part and p not in touched]
     left_out = [p for p in packages if p not in touched and p not in sample]

@@ -22,7 +22,8 @@ STRANGER = ROOT / "tests" / "third_party" / "packages" / "owl"
 
 def dev_requirements() -> list[Requirement]:
     lines = (line.partition("#")[0].strip() for line in ROOT.joinpath("dev-requirements.txt").read_text().splitlines())
-    return [Requirement(line) for line in lines if line]
+    found = [Requirement(line) for line in lines if line]
+    return [one for one in found if one.marker is None or one.marker.evaluate()]
 
 
 @attrs.frozen(kw_only=True)
