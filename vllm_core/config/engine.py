@@ -105,6 +105,13 @@ class EngineSettings:
         " first needed, which costs some ten milliseconds each, and then launched as one.",
         trade="On: easier to debug, less memory. Off: faster, above all with few requests.",
     )
+    batch_invariant: bool = setting(
+        False,
+        group="device",
+        help="Give a request the same tokens, bit for bit, whatever runs beside it: only kernels, attention backends"
+        " and samplers that say so of themselves are used, and what has none is an error at the start.",
+        trade="On: reproducible results. Off: faster kernels, and more models.",
+    )
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
     tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
     pipeline_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split the stack of layers.")

@@ -15,8 +15,8 @@ from vllm_core.runner.build import Chosen
 __all__ = ["choose_processors", "choose_sampler"]
 
 
-def choose_sampler(selector: Selector, vocab_size: int, device: Any) -> Chosen:
-    query = SamplerQuery(vocab_size=vocab_size, device=device)
+def choose_sampler(selector: Selector, vocab_size: int, device: Any, batch_invariant: bool = False) -> Chosen:
+    query = SamplerQuery(vocab_size=vocab_size, device=device, batch_invariant=batch_invariant)
     offer = selector.choose("sampler", query).offer
     return Chosen(offer.name, offer.target, attrs.evolve(query, options=offer.options), frozenset(offer.capabilities))
 

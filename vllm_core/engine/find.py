@@ -20,6 +20,7 @@ from vllm_core.interfaces.platform import Platform
 from vllm_core.interfaces.queries import PlatformQuery
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Selector, load_catalog, read_policy
+from vllm_core.plugins.needs import INVARIANT
 from vllm_core.weights.checkpoint import open_checkpoint
 
 __all__ = ["Found", "find"]
@@ -53,7 +54,8 @@ def find(settings: EngineSettings, timings: dict[str, float]) -> Found:
         catalog = load_catalog(rules)
         warnings = [*catalog.notices, *check_prefer({**rules.prefer, **settings.prefer}, catalog)]
         catalog.settings = plugin_settings(catalog, settings.plugin)
-        selector = Selector(catalog, prefer=settings.prefer)
+        needs = (INVARIANT,) if settings.batch_invariant else ()
+        selector = Selector(catalog, prefer=settings.prefer, needs=needs)
         wanted = settings.device
         platform = selector.choose(
             "platform", PlatformQuery(name=wanted), None if wanted == "auto" else wanted, asked_by="--device"

@@ -57,6 +57,7 @@ def fit(found: Found) -> Fitted:
         block_size=settings.block_size,
         quantization=quantization,
         num_drafts=num_drafts,
+        batch_invariant=settings.batch_invariant,
     )
     named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
     asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
@@ -67,7 +68,7 @@ def fit(found: Found) -> Fitted:
     if made is not None:
         made.bind(model, plan)
     caches = plan.finish(plan_caches, settings.block_size)
-    sampler = choose_sampler(selector, model.vocab_size, device)
+    sampler = choose_sampler(selector, model.vocab_size, device, settings.batch_invariant)
     processors = choose_processors(selector, settings, model.vocab_size, device)
     parameters = sum(p.numel() for p in model.parameters())
     max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)

@@ -45,6 +45,8 @@ def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
              ``options`` as well.
     Returns  ``Offer`` whose target has the contract ``interfaces.sampler.Sampler``: a function
              of logits, parameters and noise, without state, without synchronisation.
+             ``capabilities``: ``"batch_invariant"`` if a line's token is the same bit for bit
+             whatever other lines there are.
     Choice   The highest rank wins; within a rank ``prefer.sampler``, recorded figures, then an
              error. The core offers its own with rank REFERENCE.
     Errors   An exception counts as ``Refusal``.

@@ -65,6 +65,9 @@ class LinearMethod(Protocol):
         (`interfaces.plan.Plan.op`), and ``scaled(layer)``: the int8 numbers [out, in] and the float32
         scales [out] that op ``scaled_linear`` multiplies with, for kernels of whole layers. Only
         methods that multiply with the inputs as they are have the latter.
+
+        ``batch_invariant = True`` says that a row's product is the same bit for bit in any batch, of a
+        method whose products are not ops of the table: others are refused under --batch-invariant.
         """
 
 

@@ -66,6 +66,7 @@ class AttentionQuery:
     dtype: str
     kv_dtype: str
     device: Device
+    batch_invariant: bool = False  # only offers with the capability of this name will be taken
 
 
 @attrs.frozen(kw_only=True)
@@ -93,6 +94,7 @@ class OpQuery:
     dtype: str
     device: Device
     shape: Mapping[str, int | float | str | bool | None]
+    batch_invariant: bool = False  # only offers with the capability of this name will be taken
 
 
 @attrs.frozen(kw_only=True)
@@ -138,6 +140,7 @@ class SamplerQuery:
     vocab_size: int
     device: Device
     options: Mapping[str, Any] = attrs.field(factory=dict)  # of the offer that was chosen; empty while it is asked for
+    batch_invariant: bool = False  # only offers with the capability of this name will be taken
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["advice", "lookup", "scan"]
+__all__ = ["advice", "known_as", "lookup", "scan"]
 
 _FILE = Path(__file__).with_name("index.json")
 
@@ -23,6 +23,12 @@ def lookup(kind: str, name: str) -> list[str]:
 def advice(kind: str, name: str, installed: Collection[str] = ()) -> str:
     """``"pip install x"`` for each distribution that offers it and is not installed, or ""."""
     return ", or ".join(f"pip install {found}" for found in lookup(kind, name) if found not in installed)
+
+
+def known_as(kind: str, word: str) -> list[str]:
+    """The distributions with an offer of this kind that has the word in its name."""
+    found = json.loads(_FILE.read_text())
+    return sorted({d for key, owners in found.items() if key.startswith(f"{kind}:") and word in key for d in owners})
 
 
 def scan(plugins: Path) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from vllm_core.plugins import complain, native
 from vllm_core.plugins.ask import ask
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.decision import Answer, Decision, Question
+from vllm_core.plugins.needs import Needs
 from vllm_core.plugins.order import Candidate, order
 from vllm_core.plugins.records import Provided, kind_of
 from vllm_core.plugins.sets import best_sets
@@ -24,9 +25,14 @@ class Selector:
     """Makes the choices of one engine and remembers them in ``decisions``."""
 
     def __init__(
-        self, catalog: Catalog, device: Device | None = None, prefer: Mapping[str, Sequence[str]] | None = None
+        self,
+        catalog: Catalog,
+        device: Device | None = None,
+        prefer: Mapping[str, Sequence[str]] | None = None,
+        needs: Sequence[Needs] = (),
     ) -> None:
         self.catalog = catalog
+        self.needs = tuple(needs)  # capabilities that settings ask for
         self.device = device  # whose recorded figures count; None: none do
         self.decisions: list[Decision] = []
         self._prefer = dict(prefer or {})  # goes before the policy's
@@ -47,7 +53,7 @@ class Selector:
         The set with the highest sum of ranks wins; among equal sums an earlier question's better
         offer counts before a later one's. Sets that nothing tells apart are an error.
         """
-        answers = [ask(self.catalog, question) for question in questions]
+        answers = [self._ask(question) for question in questions]
         candidates = [self._candidates(q, a) for q, a in zip(questions, answers, strict=True)]
         chosen = self._solve(questions, candidates)
         for i, question in enumerate(questions):
@@ -78,7 +84,7 @@ class Selector:
     def choose_all(self, hook: str, query: Any) -> list[Decision]:
         """Every offer, best first, for hooks where more than one is used; [] if nobody offers."""
         question = Question(hook, query)
-        answers = ask(self.catalog, question)
+        answers = self._ask(question)
         decisions = [
             Decision(
                 hook=hook, query=query, provided=_provided(c.answer), answers=tuple(answers), why="every offer counts"
@@ -106,6 +112,12 @@ class Selector:
             self.decisions.append(decision)
             return decision
         return self.choose("model", query, named)
+
+    def _ask(self, question: Question) -> list[Answer]:
+        answers = ask(self.catalog, question)
+        for need in self.needs:
+            answers = need.only(question.hook, answers)
+        return answers
 
     def _candidates(self, question: Question, answers: list[Answer]) -> list[Candidate]:
         found = order(question, answers, self.prefer(question.hook), self.device)

@@ -67,6 +67,7 @@ class ModelBuild:
     block_size: int | None
     quantization: Any = None  # interfaces.quantization.Quantization
     num_drafts: int = 0
+    batch_invariant: bool = False
 
     def construct(
         self, choose: Any, device: torch.device, second: SecondModels | None = None
@@ -85,9 +86,11 @@ class ModelBuild:
             weight_table=Table(model.weights),
             max_model_len=self.max_model_len,
             second=second,
+            batch_invariant=self.batch_invariant,
         )
         model.bind(plan)
         plan.step_ops = StepOps.ask(plan)
+        plan.check_invariance(model)
         if callable(bound := getattr(self.quantization, "bound", None)):
             bound()
         return model, plan

@@ -40,9 +40,16 @@ class AttentionGroups:
     """All attention layers of a plan."""
 
     def __init__(
-        self, choose: Any, device: Device, torch_device: torch.device, dtype: torch.dtype, kv_dtype: torch.dtype
+        self,
+        choose: Any,
+        device: Device,
+        torch_device: torch.device,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        batch_invariant: bool = False,
     ) -> None:
         self.choose, self.device, self.torch_device = choose, device, torch_device
+        self.batch_invariant = batch_invariant
         self.dtype, self.kv_dtype = dtype, kv_dtype
         self.layers: dict[str, PagedAttention] = {}
         self.backends: list[Any] = []  # one a cache group
@@ -94,6 +101,7 @@ class AttentionGroups:
             dtype=str(self.dtype).removeprefix("torch."),
             kv_dtype=str(self.kv_dtype).removeprefix("torch."),
             device=self.device,
+            batch_invariant=self.batch_invariant,
             **asked,
         )
 

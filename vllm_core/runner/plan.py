@@ -20,6 +20,7 @@ from vllm_core.interfaces.rope import RotaryTable
 from vllm_core.layers.dense import DenseLinear
 from vllm_core.ops.table import LAYER_OPS, OPS
 from vllm_core.plugins.errors import NoOffer, did_you_mean
+from vllm_core.runner import invariance
 from vllm_core.runner.paged import AttentionGroups, PagedAttention, PlanCaches
 from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights.rules import Table
@@ -35,6 +36,7 @@ class EnginePlan:
     quantization   of the checkpoint; None if it is dense
     weight_table   from layers' paths back to the checkpoint names that quantization goes by
     max_model_len  tokens of the longest sequence; positions up to max_position have room for drafts
+    batch_invariant  whether a row's result may not depend on the rows beside it; then `check_invariance` follows
     second         ``second.SecondModels``, which makes models beside the one that is served; None: there are none
     On the meta device choices are made and recorded and nothing is compiled or allocated.
     """
@@ -53,6 +55,7 @@ class EnginePlan:
         kv_dtype: torch.dtype | None = None,
         max_model_len: int | None = None,
         second: Any = None,
+        batch_invariant: bool = False,
     ) -> None:
         self.choose = choose
         self.second = second
@@ -64,7 +67,9 @@ class EnginePlan:
         self.quantization, self.weight_table = quantization, weight_table
         self.dry = self.torch_device.type == "meta"
         self.declared: list[DeclaredCache] = []
-        self._attention = AttentionGroups(choose, device, self.torch_device, dtype, self.kv_dtype)
+        self.batch_invariant = batch_invariant
+        self._attention = AttentionGroups(choose, device, self.torch_device, dtype, self.kv_dtype, batch_invariant)
+        self._covered: list[Any] = []  # layers that a fused kernel computes
         self._no_graph: set[str] = set()
         self.step_ops = StepOps()
         self._ops: dict[Any, Callable[..., Any]] = {}
@@ -115,8 +120,11 @@ class EnginePlan:
         key = (name, *sorted(shape.items()))
         if key not in self._ops:
             query = self._query(name, shape)
-            kernel = self._kernel(query)
-            self._ops[key] = OPS[name].reference if kernel is None or self.dry else kernel(query)
+            kernel, why = self._kernel(query)
+            if kernel is None and self.batch_invariant and not invariance.is_invariant(query):
+                self._ops[key] = invariance.Dependent(query, why)
+            else:
+                self._ops[key] = OPS[name].reference if kernel is None or self.dry else kernel(query)
         return self._ops[key]
 
     def fused(self, name: str, layer: Any) -> Callable[..., Any] | None:
@@ -125,22 +133,36 @@ class EnginePlan:
         query = self._query(name, layer.fused_shape())
         key = (name, *sorted(query.shape.items()))
         if key not in self._fused:
-            self._fused[key] = self._kernel(query)
+            self._fused[key], _ = self._kernel(query)
         kernel = self._fused[key]
-        return None if kernel is None or self.dry else kernel(query, layer)
+        fused = None if kernel is None or self.dry else kernel(query, layer)
+        if fused is not None or (self.dry and kernel is not None):
+            self._covered.append(layer)
+        return fused
+
+    def check_invariance(self, model: Any) -> None:
+        """All its layers are bound: with ``batch_invariant``, `NoOffer` names what depends on the batch."""
+        if self.batch_invariant:
+            invariance.check(model, self._covered)
 
     def _query(self, name: str, shape: Mapping[str, int | float | str | bool | None]) -> OpQuery:
-        return OpQuery(op=name, dtype=str(self.dtype).removeprefix("torch."), device=self.device, shape=dict(shape))
+        return OpQuery(
+            op=name,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=self.device,
+            shape=dict(shape),
+            batch_invariant=self.batch_invariant,
+        )
 
-    def _kernel(self, query: OpQuery) -> Callable[..., Any] | None:
-        """The target of the best offer; None when there is none: then the core's own version runs."""
+    def _kernel(self, query: OpQuery) -> tuple[Callable[..., Any] | None, tuple[str, ...]]:
+        """The target of the best offer; None when there is none, and why: then the core's own version runs."""
         try:
             decision = self.choose.choose("op_kernel", query)
-        except NoOffer:
-            return None
+        except NoOffer as error:
+            return None, error.facts.get("why", ())
         if "graph" not in decision.offer.capabilities:
             self._no_graph.add(f"{query.op} by {decision.offer.name} ({decision.provided.distribution})")
-        return decision.load()
+        return decision.load(), ()
 
     def rotary(self, head_dim: int, params: dict[str, Any]) -> RotaryTable:
         kind = params.get("rope_type", params.get("type", "default"))

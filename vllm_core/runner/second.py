@@ -51,7 +51,9 @@ class SecondModels:
             made = load_target(found.target).from_config(dict(found.config))
         except ValueError as error:
             raise ValueError(f"the second model {name!r} ({found.owner}): {error}") from error
-        made.bind(SecondPlan(plan, name, found.quantization, Table(made.weights)))
+        own = SecondPlan(plan, name, found.quantization, Table(made.weights))
+        made.bind(own)
+        own.check_invariance(made)
         self.models[name] = made
         return made
 
@@ -80,6 +82,7 @@ class SecondPlan(EnginePlan):
             weight_table,
             first.kv_dtype,
             first.max_model_len,
+            batch_invariant=first.batch_invariant,
         )
         self._first, self._name = first, name
         self._ops, self._fused, self._rotary = first._ops, first._fused, first._rotary

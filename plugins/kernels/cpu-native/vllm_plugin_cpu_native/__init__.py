@@ -57,4 +57,9 @@ def sampler(query: SamplerQuery) -> Offer | Refusal | None:
         return None
     if reason := machine_limits("float32"):
         return Refusal(reason, name="native", remedy="the core's own sampler draws")
-    return Offer(name="native", target="vllm_plugin_cpu_native.sampling:NativeSampler", rank=Rank.TUNED)
+    return Offer(
+        name="native",
+        target="vllm_plugin_cpu_native.sampling:NativeSampler",
+        rank=Rank.TUNED,
+        capabilities=frozenset({"batch_invariant"}),
+    )
