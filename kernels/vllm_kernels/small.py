@@ -19,9 +19,7 @@ def small_attention(query: OpQuery, layer: Any) -> SmallAttention | None:
     norm = _norm_dtype(layer.norm)
     if norm is None or not (_dense(layer.qkv) and _dense(layer.out)):
         return None
-    qkv = _product(query, layer.qkv, norm)
-    out = _product(query, layer.out)
-    if qkv is None or out is None:
+    if (qkv := _product(query, layer.qkv, norm)) is None or (out := _product(query, layer.out)) is None:
         return None
     return SmallAttention(layer, qkv, out)
 
@@ -32,8 +30,7 @@ def small_mlp(query: OpQuery, layer: Any) -> SmallMLP | None:
     if norm is None or not (_dense(layer.gate_up) and _dense(layer.down)):
         return None
     gate_up = _product(query, layer.gate_up, norm, layer.act)
-    down = _product(query, layer.down)
-    if gate_up is None or down is None:
+    if gate_up is None or (down := _product(query, layer.down)) is None:
         return None
     return SmallMLP(layer, gate_up, down)
 
