@@ -1,4 +1,4 @@
-"""The packages of this repository: the core, kernels/, and every folder plugins/<kind>/<name>/ with a pyproject.toml."""
+"""The packages of this repository: the core, kernels/, and every plugins/<kind>/<name>/ with a pyproject.toml."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def test_a_change_touches_its_package_and_those_that_require_it(repository):
 def test_kernels_are_a_package_like_those_in_plugins(repository):
     folder = repository.root / "kernels"
     folder.joinpath("tests").mkdir(parents=True)
-    folder.joinpath("pyproject.toml").write_text('[project]\nname = "vllm-kernels"\ndependencies = ["vllm-plugin-owl"]\n')
+    folder.joinpath("pyproject.toml").write_text(
+        '[project]\nname = "vllm-kernels"\ndependencies = ["vllm-plugin-owl"]\n'
+    )
     packages = plugin_packages(repository.root)
     assert labels(packages) == [*sorted(KINDS), "kernels"]
     for file in ("kernels/vllm_kernels/kernel.py", "plugins/models/owl/README.md"):

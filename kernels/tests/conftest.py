@@ -47,6 +47,15 @@ class PretendKernel:
 
 
 @pytest.fixture
+def gpu():
+    """Only where kernels run; then tensors are made there."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("needs a CUDA device of compute capability 8.0 or newer")
+    with torch.device("cuda"):
+        yield
+
+
+@pytest.fixture
 def pretend(monkeypatch):
     for module in (activation, cache, norm, qk, rotary, rows):
         monkeypatch.setattr(module, "Kernel", PretendKernel)

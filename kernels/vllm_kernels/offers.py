@@ -22,6 +22,7 @@ from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.dtypes import CUDA_NAMES
 from vllm_kernels.heads import head_limits
 from vllm_kernels.small_tiling import shape_limits
+from vllm_kernels.stack_limits import stack_limits
 
 GRAPH = frozenset({"graph"})
 INVARIANT = frozenset({"graph", "batch_invariant"})
@@ -53,10 +54,12 @@ def rotary_limits(query: OpQuery) -> str:
 
 
 def cache_limits(query: OpQuery) -> str:
+    if reason := dtype_limits(query):
+        return reason
     kv_dtype = query.shape.get("kv_dtype") or query.dtype
     if kv_dtype not in (query.dtype, "float8_e4m3fn"):
         return f"a cache of {kv_dtype} is neither of the model's dtype nor float8_e4m3fn"
-    return dtype_limits(query)
+    return ""
 
 
 def attention_limits(query: OpQuery) -> str:
@@ -74,6 +77,7 @@ def product_limits(query: OpQuery) -> str:
 
 
 _NORMS = ("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")
+_STEPS = ("step_inputs", "page_slots", "sampling_rows", "commit_tokens")
 _GATES = ("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul")
 
 OPS: dict[str, Entry] = {
@@ -84,9 +88,12 @@ OPS: dict[str, Entry] = {
     "write_kv": Entry("vllm_kernels.cache:write_kv", cache_limits, INVARIANT),
     "embedding": Entry("vllm_kernels.rows:embedding", dtype_limits, INVARIANT),
     "copy_pages": Entry("vllm_kernels.rows:copy_pages", capabilities=INVARIANT),
+    "argmax": Entry("vllm_kernels.sampling:argmax", dtype_limits, INVARIANT),
+    **{name: Entry(f"vllm_kernels.steps:{name}", capabilities=INVARIANT) for name in _STEPS},
     "linear": Entry("vllm_kernels.small_linear:linear", product_limits),
     "decoder_attention": Entry("vllm_kernels.layers:decoder_attention", attention_limits),
     "gated_mlp": Entry("vllm_kernels.layers:gated_mlp", dtype_limits),
+    "decoder_stack": Entry("vllm_kernels.stack:decoder_stack", stack_limits),
 }
 
-SAMPLER: str | None = None
+SAMPLER: str | None = "vllm_kernels.sampling:Sampler"

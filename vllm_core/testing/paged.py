@@ -56,7 +56,7 @@ class PagedModel:
     ) -> None:
         self.model = model_class.from_config(config)
         self.plan = EnginePlan(
-            chooser or HandChooser(), dtype, torch.device(device), Device(device), groups or {}, 4096, max_position
+            chooser or HandChooser(), dtype, torch.device(device), facts_of(device), groups or {}, 4096, max_position
         )
         self.model.bind(self.plan)
         self.caches = self.plan.finish(plan_caches, block_size)
@@ -130,6 +130,11 @@ class PagedModel:
             block_table=torch.tensor(filled, dtype=torch.int32, device=self.device).view(len(filled), width),
             slots=torch.tensor(slots, dtype=torch.int64, device=self.device),
         )
+
+
+def facts_of(device: str) -> Device:
+    """What plugins are asked with."""
+    return Device(device, capability=torch.cuda.get_device_capability() if device == "cuda" else None)
 
 
 @torch.no_grad()
