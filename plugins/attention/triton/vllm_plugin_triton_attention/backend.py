@@ -1,0 +1,132 @@
+"""The attention backend ``triton``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
+from vllm_plugin_triton_attention.kernels import Kernels, aligned
+from vllm_plugin_triton_attention.scores import LOG2E
+
+
+@attrs.define(slots=True)
+class Metadata:
+    """What a step's layers share."""
+
+    sequences: int
+    queries: int  # that a sequence may have to be decoded
+    short: Any = None  # the decoding kernels for sequences with few queries; None: there are none
+    programs: int = 0  # of a KV head that share their keys
+    tiles: int = 0  # of sequences with many queries, at most
+    short_tiles: Tensor | None = None  # of `schedule`
+    long_tiles: Tensor | None = None
+
+
+class TritonAttention:
+    """``AttentionBackend`` for pages in "HND" or "NHD". Everything is compiled when it is made."""
+
+    def __init__(self, config: AttentionConfig) -> None:
+        self.config, self.kernels = config, Kernels(config)
+        self.group = config.num_heads // config.num_kv_heads
+        self.scale = config.scale * LOG2E.value if config.soft_cap is None else config.scale / config.soft_cap
+        self.q_multiple = aligned(config, config.num_heads * config.k_dim)
+        self.kv_multiple = aligned(config, config.k_dim, config.v_dim)
+        self.invariant = bool(config.options.get("batch_invariant", False))
+
+    def begin_step(self, step: AttentionStep) -> Metadata:
+        sequences = step.kv_lens.shape[0]
+        if not step.num_tokens:
+            return Metadata(sequences, 0)
+        found = self._plan(step, sequences)
+        tiles = torch.empty(2, sequences + 1, dtype=torch.int32, device=self.config.device)
+        found.short_tiles, found.long_tiles = tiles[0], tiles[1]
+        self.kernels.schedule(
+            (1, 1, 1), step.query_starts, step.kv_lens, found.short_tiles, found.long_tiles, sequences, found.queries
+        )
+        return found
+
+    def _plan(self, step: AttentionStep, sequences: int) -> Metadata:
+        """Which kernels run; in a static step, whichever may have work."""
+        kernels = self.kernels
+        if self.invariant:  # one kernel for all, in which a program reads all keys of a sequence in order
+            return Metadata(sequences, 0, tiles=self._tiles(step, 0))
+        for short in kernels.short:
+            if step.longest_query * self.group <= short.rows:
+                return self._decoding(step, Metadata(sequences, short.rows // self.group, short))
+        short = kernels.short[0]
+        found = Metadata(sequences, short.rows // self.group)
+        found.tiles = self._tiles(step, found.queries)
+        if step.static or any(0 < n <= found.queries for n in step.query_lens):
+            found.short = short
+            self._decoding(step, found)
+        return found
+
+    def _tiles(self, step: AttentionStep, queries: int) -> int:
+        """Of sequences with more than so many queries, at most."""
+        size = self.kernels.queries
+        if step.static:
+            return step.num_tokens // size + step.kv_lens.shape[0]
+        return sum(-(-n // size) for n in step.query_lens if n > queries)
+
+    def _decoding(self, step: AttentionStep, found: Metadata) -> Metadata:
+        tiles = found.sequences * -(-step.longest_kv // found.short.keys)
+        found.programs = max(1, min(found.short.programs, tiles))
+        return found
+
+    def write(self, k: Tensor, v: Tensor, pages: tuple[Tensor, ...], step: AttentionStep) -> None:
+        k, v = self._aligned(k), self._aligned(v)
+        self.kernels.write(
+            (len(k), 1, 1), k, v, pages[0], pages[1], step.slots,
+            k.stride(0), v.stride(0), k.stride(1), v.stride(1), pages[0].stride(0),
+        )  # fmt: skip
+
+    def attend(
+        self,
+        q: Tensor,
+        pages: tuple[Tensor, ...],
+        step: AttentionStep,
+        metadata: Metadata,
+        sinks: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> Tensor:
+        c = self.config
+        out = q.new_empty(q.shape[0], c.num_heads, c.v_dim)
+        if not step.num_tokens:
+            return out
+        if q.stride(1) != c.k_dim or q.stride(2) != 1 or q.stride(0) % self.q_multiple or q.data_ptr() % 16:
+            q = q.contiguous()
+        if sinks is not None and sinks.dtype != c.dtype:
+            sinks = sinks.to(c.dtype)
+        m, k, v = metadata, pages[0], pages[1]
+        if k.stride(0) * k.itemsize % 16:
+            raise ValueError(f"pages lie {k.stride(0) * k.itemsize:,} bytes apart, which is not a multiple of 16 bytes")
+        total = out if lse is None else lse  # an address that is not written to
+        logits = out if sinks is None else sinks
+        strides = (self.scale, m.sequences, q.stride(0), step.block_table.stride(0), k.stride(0), int(lse is not None))
+        lists = (step.block_table, step.query_starts, step.kv_lens)
+        if m.short is not None:
+            d = m.short
+            d.decode(
+                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, *lists, m.short_tiles, logits,
+                *strides,
+            )  # fmt: skip
+            if m.programs > 1:
+                longest = min(m.queries, step.longest_query)
+                d.combine(
+                    (c.num_heads, m.sequences, longest), d.parts, d.sums, out, total, step.query_starts, m.short_tiles,
+                    logits, m.sequences, m.programs, int(lse is not None),
+                )  # fmt: skip
+        if m.tiles:
+            self.kernels.prefill(
+                (c.num_kv_heads, m.tiles, 1), q, k, v, out, total, *lists, m.long_tiles, logits, *strides
+            )
+        return out
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        """Keys or values as the kernel reads them: rows in one piece, 16 bytes at a time."""
+        token, head, element = x.stride()
+        return x if element == 1 and not (token | head) % self.kv_multiple and not x.data_ptr() % 16 else x.contiguous()

@@ -1,0 +1,127 @@
+"""A Triton kernel compiled once for types that are fixed: a launch looks nothing up and never compiles.
+
+Triton's own ``kernel[grid](...)`` chooses a variant by each call's values (a size that is 1, an address that is
+not a multiple of 16) and compiles it when it is new. Here a variant is named, compiled when the backend is made,
+and launched through the driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from vllm_plugin_triton_attention import driver
+
+_FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}  # of struct; a pointer is P
+_HEAD = struct.Struct("@7IP")  # the first fields of Config: grid, block, shared memory, stream
+INTERPRETED = triton.knobs.runtime.interpret  # TRITON_INTERPRET=1 when kernels were defined: they run on CPU tensors
+
+
+class Variant:
+    """``fn`` for argument types and constants; ``compile`` is slow and may run in a thread.
+
+    types       name -> "*bf16", "i32", "i64", "fp32", as Triton spells them, in ``fn``'s order
+    multiples   name -> number that the argument is known to be a multiple of; pointers: of 16 bytes
+    """
+
+    def __init__(
+        self,
+        fn: Any,
+        types: Mapping[str, str],
+        constants: Mapping[str, Any],
+        *,
+        multiples: Mapping[str, int] | None = None,
+        warps: int = 4,
+        stages: int = 3,
+    ) -> None:
+        self.fn, self.types, self.constants = fn, dict(types), dict(constants)
+        self.multiples = {name: 16 for name, kind in types.items() if kind[0] == "*"} | dict(multiples or {})
+        self.options = {"num_warps": warps, "num_stages": stages}
+        names = list(fn.arg_names)
+        if names != [*self.types, *self.constants]:
+            raise TypeError(f"{fn.__name__} takes {names}, and is given {[*self.types, *self.constants]}")
+
+    def compile(self, arch: int) -> Any:
+        """Triton's record of the compiled kernel; from its cache on disk if it is there. Needs no GPU."""
+        signature = {**self.types, **dict.fromkeys(self.constants, "constexpr")}
+        attributes = {
+            (self.fn.arg_names.index(name),): [["tt.divisibility", number]] for name, number in self.multiples.items()
+        }
+        source = ASTSource(self.fn, signature, self.constants, attributes)
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=self.options)
+
+    def ready(self, device: torch.device) -> Any:
+        """``launch(grid, *arguments)`` on the current stream: arguments in order, a tensor as its address."""
+        if device.type != "cuda":
+            return self._interpret
+        index = torch.cuda.current_device() if device.index is None else device.index
+        compiled = self.compile(arch_of(index))
+        return Launch(compiled, self.types, index, bool(self.constants.get("DEPENDENT")))
+
+    def _interpret(self, grid: tuple[int, ...], *arguments: Any) -> None:
+        if all(grid):
+            self.fn[grid](*arguments, **self.constants)
+
+
+class Launch:
+    """A compiled kernel on a device. Not for several threads at a time."""
+
+    def __init__(self, compiled: Any, types: Mapping[str, str], index: int, dependent: bool) -> None:
+        self.name, self._index = compiled.metadata.name, index
+        with torch.cuda.device(index):
+            torch.cuda.current_stream()  # makes the context
+            self.shared = compiled.metadata.shared
+            self._function = driver.load(compiled.kernel, self.name, self.shared)
+        self._scratch = compiled.metadata.global_scratch_size  # bytes a program: descriptors for the copy engine
+        self._block = (32 * compiled.metadata.num_warps, 1, 1)
+        self._config = driver.Config()
+        self._config_ref = ctypes.byref(self._config)
+        if dependent:
+            self._attribute = driver.Attribute(id=driver.PROGRAMMATIC, value=1)
+            self._config.attributes, self._config.count = ctypes.pointer(self._attribute), 1
+        self._layout = struct.Struct("@" + "".join(_FORMATS.get(kind, "P") for kind in types.values()) + "PP")
+        self._values = ctypes.create_string_buffer(self._layout.size)
+        self._pointers = _pointers(self._layout.format, self._values)
+        self._launch, self._stream = driver.library().cuLaunchKernelEx, torch._C._cuda_getCurrentRawStream
+
+    def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
+        if not grid[0] * grid[1] * grid[2]:
+            return
+        _HEAD.pack_into(self._config, 0, *grid, *self._block, self.shared, self._stream(self._index))
+        scratch = None
+        if self._scratch:
+            size = grid[0] * grid[1] * grid[2] * self._scratch
+            scratch = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self._index))
+        self._layout.pack_into(self._values, 0, *[_plain(x) for x in arguments], _plain(scratch), 0)
+        if error := self._launch(self._config_ref, self._function, self._pointers, None):
+            driver.check(error, f"{self.name}: grid {grid}")
+
+    def usage(self) -> tuple[int, int]:
+        """Registers a thread, bytes of local memory a thread."""
+        return driver.usage(self._function)
+
+
+def _plain(x: Any) -> int | float:
+    return x.data_ptr() if isinstance(x, torch.Tensor) else 0 if x is None else x
+
+
+def _pointers(layout: str, values: Any) -> Any:
+    """void*[]: where each value lies in the buffer, aligned as C aligns a struct's fields."""
+    start, letters = ctypes.addressof(values), layout.lstrip("@")
+    ends = [struct.calcsize("@" + letters[: i + 1]) for i in range(len(letters))]
+    found = [start + end - struct.calcsize(letter) for end, letter in zip(ends, letters, strict=True)]
+    return (ctypes.c_void_p * len(found))(*found)
+
+
+@cache
+def arch_of(index: int) -> int:
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor
