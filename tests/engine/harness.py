@@ -70,7 +70,7 @@ def check_books(engine: LocalEngine) -> None:
         assert set(family.held) < set(family.members), "all samples wait for each other"
         assert not (family.held and family.computed), "a sample waits for a prompt that is there"
     for flight in scheduler.flights:
-        assert sum(flight.plan.num_tokens) <= scheduler.max_num_batched_tokens
+        assert sum(flight.plan.num_tokens) <= scheduler.budget.most
 
 
 def check_empty(engine: LocalEngine) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vllm_core.engine.request import Request
 from vllm_core.engine.scheduler import Scheduler
-from vllm_core.interfaces.executor import Executor
+from vllm_core.interfaces.executor import Executor, StepOutOfMemory
 from vllm_core.interfaces.steps import Pending
 
 __all__ = ["OverlappedLoop", "PlainLoop", "StepLoop"]
@@ -29,7 +29,12 @@ class PlainLoop:
         flight = self._scheduler.schedule()
         if flight is None:
             return []
-        return self._scheduler.retire(self._executor.launch(flight.plan).result())
+        try:
+            pending = self._executor.launch(flight.plan)
+        except StepOutOfMemory as error:
+            self._scheduler.lose(error)
+            return []
+        return self._scheduler.retire(pending.result())
 
 
 class OverlappedLoop:
@@ -53,7 +58,13 @@ class OverlappedLoop:
             news.update(self._retire())
         flight = self._scheduler.schedule()
         if flight is not None:
-            self._pending.append(self._executor.launch(flight.plan))
+            try:
+                self._pending.append(self._executor.launch(flight.plan))
+            except StepOutOfMemory as error:
+                while self._pending:  # those before it go on
+                    news.update(self._retire())
+                self._scheduler.lose(error)
+                return list(news)
         if len(self._pending) >= self.DEPTH or (flight is None and self._pending and not news):
             news.update(self._retire())
         return list(news)

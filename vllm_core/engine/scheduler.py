@@ -7,10 +7,12 @@ the running request that the policy wants last is preempted and later computed a
 
     schedule() -> Flight | None     plan a step; its plan must be launched next
     retire(result) -> [Request]     the oldest step in flight has ended; requests with news
+    lose(error)                     the step planned last had not enough memory to run
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 from vllm_core.engine.cache.manager import CacheManager
@@ -19,10 +21,14 @@ from vllm_core.engine.flight import Draft, Flight
 from vllm_core.engine.logprobs import book
 from vllm_core.engine.request import FinishReason, Request, State
 from vllm_core.engine.roster import Roster
+from vllm_core.engine.step_budget import StepBudget
+from vllm_core.interfaces.executor import StepOutOfMemory
 from vllm_core.interfaces.scheduling import SchedulerPolicy
 from vllm_core.interfaces.steps import StepResult
 
 __all__ = ["Scheduler"]
+
+log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -42,7 +48,7 @@ class Scheduler:
         max_waiting: int | None = None,
     ) -> None:
         self.cache = cache
-        self.max_num_batched_tokens = max_num_batched_tokens
+        self.budget = StepBudget(max_num_batched_tokens)
         self.num_drafts = num_drafts
         self.lookahead = lookahead  # a proposer writes cache entries so far behind a row's last token
         # Of one request, a step's tokens may be in flight and as many being scheduled.
@@ -70,7 +76,7 @@ class Scheduler:
         """Plan the next step, or None if nothing can run before a step in flight has retired."""
         if self.roster.waiting.preempts:
             self._door.make_way()  # before anything is scheduled that could not be taken back
-        draft = Draft(self.max_num_batched_tokens)
+        draft = Draft(self.budget.now)
         prefilling = []
         pages_ran_out = False
         rest = len(self.roster.running)  # rows not looked at yet: drafts leave a token for each
@@ -153,6 +159,25 @@ class Scheduler:
 
     # ---- a step ends
 
+    def lose(self, error: StepOutOfMemory) -> None:
+        """The newest step was not run, and no other is in flight: its requests are computed again, in smaller steps."""
+        flight = self.flights.pop()
+        step, tokens = flight.plan.step, sum(flight.plan.num_tokens)
+        self.cache.retired(step)
+        for request in flight.requests:
+            request.in_flight -= 1
+            if request.state is not State.RUNNING:
+                self.roster.free_row(request)
+        lost = [request for request in self.roster.running if request.cache.last_step == step]
+        log.warning("%s; %d requests are computed again, in smaller steps", error, len(lost))
+        if len(lost) == 1 and tokens == 1:
+            self.given_up.append(lost[0])
+            self.roster.finish(lost[0], FinishReason.ERROR, error=_too_little(lost[0], error))
+            return
+        self.budget.shrink(tokens)
+        for request in reversed(lost):
+            self.roster.preempt(request)
+
     def retire(self, result: StepResult) -> list[Request]:
         """Take in the result of the oldest step in flight. Requests with new tokens are returned."""
         flight = self.flights.popleft()
@@ -160,6 +185,7 @@ class Scheduler:
         if result.step != plan.step:
             raise RuntimeError(f"step {result.step} ended, but step {plan.step} is the oldest in flight")
         self.cache.retired(plan.step)
+        self.budget.grow()
         if result.logprobs or result.prompt_logprobs:
             book(result, flight.requests)
         news = []
@@ -180,3 +206,10 @@ class Scheduler:
             if request.state is not State.RUNNING:
                 self.roster.free_row(request)
         return news
+
+
+def _too_little(request: Request, error: StepOutOfMemory) -> str:
+    return (
+        f"one token more than its {len(request.token_ids)} needs more memory than the device has free, even alone in a"
+        f" step ({error.reason}); a lower gpu_memory_utilization leaves more beside the cache"
+    )

@@ -24,6 +24,20 @@ class Capacity:
     timings: dict[str, float] = attrs.field(factory=dict)  # seconds by stage of the start
 
 
+class StepOutOfMemory(RuntimeError):
+    """Raised by `Executor.launch`: a device had no memory for what the step computes on its way.
+
+    The step is lost, and its number is used up. Rows that were to run in it, or were taken for it, hold
+    anything now: each of them must be taken anew (``RowInit``) before it runs again. So may pages that
+    only they use. Nothing else was touched, steps launched before go on, and others may be launched:
+    what was kept for reuse has been given back to the device.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step} had not enough memory: {reason}")
+        self.step, self.reason = step, reason
+
+
 class Executor(Protocol):
     """Builds the model from resolved choices and runs steps strictly in the order launched."""
 
@@ -34,7 +48,10 @@ class Executor(Protocol):
         """Load the model and make caches and rows. Returns when steps can be launched."""
 
     def launch(self, plan: StepPlan) -> Pending:
-        """Queue a step and return at once, without waiting for the device."""
+        """Queue a step and return at once, without waiting for the device.
+
+        Raises `StepOutOfMemory`, after which the executor goes on; any other failure ends it.
+        """
 
     def stop(self) -> None:
         """End all that ``start`` began. Safe to call twice and after a failure."""

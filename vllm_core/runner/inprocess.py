@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.executor import Capacity, StepOutOfMemory
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
 from vllm_core.runner.output import StepOutput
 from vllm_core.runner.runner import Runner
@@ -74,6 +74,9 @@ class InProcessExecutor:
             raise StepError(plan.step, f"not run, because of {self._failed}") from self._failed
         try:
             return work()
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise StepOutOfMemory(plan.step, str(error)) from error
         except Exception as error:
             self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
             raise self._failed from error
