@@ -1,0 +1,162 @@
+// Query, key and value heads of a token from the exchange: their norms and rotation, and the write to the pages.
+#pragma once
+#include "stack_attention.cuh"
+
+// Norm (weight nullptr: none) and rotation of one head, whose elements 4 * lane on the lanes of a warp have in x.
+DEVICE void turn_head(Shared& s, float (&x)[4], float* place, const bf16* weight, float eps, int t) {
+    const int at = 4 * (threadIdx.x & 31);
+    const bool here = at < HEAD_DIM;
+    if (QK_NORM) {
+        const float sum = warp_sum(here ? x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3] : 0.f);
+        const float factor = rsqrtf(sum / HEAD_DIM + eps);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (here) x[i] = rounded<bf16>(x[i] * factor * to_float(weight[at + i]));
+    }
+    if (ROTARY == 0) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (here) place[at + i] = x[i];
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int e = at + i;
+        if (e >= ROTARY || !here) continue;
+        const int pair = INTERLEAVED ? e / 2 : e % (ROTARY / 2);
+        const bool second = INTERLEAVED ? e & 1 : e >= ROTARY / 2;
+        const float other = place[INTERLEAVED ? e ^ 1 : second ? e - ROTARY / 2 : e + ROTARY / 2];
+        const float c = s.cos[t][pair], n = s.sin[t][pair];
+        x[i] = rounded<bf16>(second ? x[i] * c + other * n : x[i] * c - other * n);
+    }
+    __syncwarp();
+}
+
+// Query heads of key/value head h into the scratch; with ``whole``, its key and value too, which go to the pages.
+DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, const Pages& pages, int t, int h,
+                       bool whole, u32 tag) {
+    AttentionScratch& a = s.attention;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, at = 4 * lane;
+    for (int item = warp; item < GROUP + 2 * whole; item += WARPS) {
+        const int head = item < GROUP ? h * GROUP + item : HEADS + (item - GROUP) * KV_HEADS + h;
+        uint2 got[1];
+        take_pairs(got, tag, [&](int) {
+            return at < HEAD_DIM ? words + (t * QKV_ROWS + head * HEAD_DIM + at) / 2 : nullptr;
+        });
+        float x[4] = {low(got[0].x), high(got[0].x), low(got[0].y), high(got[0].y)};
+        float* place = item < GROUP ? a.q[item] : item == GROUP ? a.k : a.v;
+        if (item <= GROUP) turn_head(s, x, place, item < GROUP ? layer.q_norm : layer.k_norm, pages.qk_eps, t);
+        if (at >= HEAD_DIM) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) place[at + i] = x[i];
+        if (item < GROUP) continue;
+        const i64 slot = s.slots[t], page = slot >> pages.block_bits, token = slot & ((1 << pages.block_bits) - 1);
+        bf16* to = item == GROUP ? layer.k_pages + page * pages.k_page + token * pages.k_token + h * pages.k_head
+                                 : layer.v_pages + page * pages.v_page + token * pages.v_token + h * pages.v_head;
+        *reinterpret_cast<uint2*>(to + at) = make_uint2(pack(x[0], x[1]), pack(x[2], x[3]));
+    }
+    team_sync();
+}
+
+// This block's parts of the attention of a layer, if it has any.
+DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, int tokens, u32 tag) {
+    AttentionScratch& a = s.attention;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, most = most_splits(tokens);
+    for (int part = blockIdx.x; part < tokens * KV_HEADS * most; part += gridDim.x) {
+        const int h = part % KV_HEADS, t = part / KV_HEADS % tokens, split = part / (KV_HEADS * tokens);
+        const int cached = s.lengths[t] - 1, splits = splits_of(cached, most);
+        if (split >= splits) continue;
+        const int each = ceil_div(cached, splits), begin = split * each;
+        const int end = begin + each < cached ? begin + each : cached;
+        const int* table = pages.table + i64(t) * pages.width;
+        const bf16 *keys = layer.k_pages + h * pages.k_head, *values = layer.v_pages + h * pages.v_head;
+        uint4 k[LOADS], v[LOADS];
+        int base = begin + warp * SPAN;
+        load_span(k, keys, pages.k_page, pages.k_token, table, pages.block_bits, base, end);
+        load_span(v, values, pages.v_page, pages.v_token, table, pages.block_bits, base, end);
+        take_heads(s, ex.qkv, layer, pages, t, h, split == splits - 1, tag);
+        Seen seen;
+        seen.clear();
+        for (; base < end; base += WARPS * SPAN) {
+            const int next = base + WARPS * SPAN, group = lane / LANES;
+            see<LOADS>(
+                seen, a, pages.scale, [&](int i, float(&f)[8]) { unpack(f, k[i]); },
+                [&](int i, float(&f)[8]) { unpack(f, v[i]); },
+                [&](int i) { return base + i * AT_ONCE + group < end; });
+            load_span(k, keys, pages.k_page, pages.k_token, table, pages.block_bits, next, end);
+            load_span(v, values, pages.v_page, pages.v_token, table, pages.block_bits, next, end);
+        }
+        if (split == splits - 1 && warp == WARPS - 1) {
+            const int at = lane % LANES * 8;
+            const auto new_token = [&](const float* from) {
+                return [=](int, float(&f)[8]) {
+#pragma unroll
+                    for (int d = 0; d < 8; ++d) f[d] = from[at + d];
+                };
+            };
+            see<1>(seen, a, pages.scale, new_token(a.k), new_token(a.v), [&](int) { return lane < LANES; });
+        }
+#pragma unroll
+        for (int d = LANES; d < 32; d *= 2) seen.merge(d);
+#pragma unroll
+        for (int j = 0; j < GROUP; ++j) {
+            if (lane >= LANES) break;
+#pragma unroll
+            for (int d = 0; d < 8; ++d) a.sums[warp][j][8 * lane + d] = seen.sums[j][d];
+            if (lane == 0) a.maximum[warp][j] = seen.maximum[j], a.weight[warp][j] = seen.weight[j];
+        }
+        team_sync();
+        for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += TEAM) {
+            const int j = i / HEAD_DIM, d = i % HEAD_DIM, head = h * GROUP + j;
+            float m = NONE, weight = 0.f, sum = 0.f;
+#pragma unroll
+            for (int w = 0; w < WARPS; ++w) m = fmaxf(m, a.maximum[w][j]);
+#pragma unroll
+            for (int w = 0; w < WARPS; ++w) {
+                const float factor = exp2_fast(a.maximum[w][j] - m);
+                weight += a.weight[w][j] * factor;
+                sum += a.sums[w][j][d] * factor;
+            }
+            if (splits == 1) {
+                const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
+                if (d % 2 == 0) put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + d) / 2, pack(mine, next), tag);
+                continue;
+            }
+            u64* to = ex.partial + i64((t * HEADS + head) * MOST_SPLITS + split) * PARTIAL;
+            put(to + d, __float_as_uint(sum), tag);
+            if (d == 0) {
+                put(to + HEAD_DIM, __float_as_uint(m), tag);
+                put(to + HEAD_DIM + 1, __float_as_uint(weight), tag);
+            }
+        }
+        team_sync();
+    }
+}
+
+// The parts of a sequence's attention together: a warp for 32 elements of a head.
+DEVICE void join_splits(Shared& s, const Exchange& ex, int tokens, u32 tag) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, most = most_splits(tokens);
+    constexpr int PARTS = HEAD_DIM / 32;
+    for (int i = warp * gridDim.x + blockIdx.x; i < tokens * HEADS * PARTS; i += WARPS * gridDim.x) {
+        const int part = i % PARTS, head = i / PARTS % HEADS, t = i / (PARTS * HEADS);
+        const int splits = splits_of(s.lengths[t] - 1, most);
+        if (splits == 1) continue;
+        const u64* from = ex.partial + i64((t * HEADS + head) * MOST_SPLITS) * PARTIAL;
+        uint2 its[1];
+        take_pairs(its, tag, [&](int) { return lane < splits ? from + lane * PARTIAL + HEAD_DIM : nullptr; });
+        const float maximum = lane < splits ? __uint_as_float(its[0].x) : NONE, m = warp_max(maximum);
+        const float factor = lane < splits ? exp2_fast(maximum - m) : 0.f;
+        const float weight = warp_sum(factor * __uint_as_float(its[0].y));
+        float sum = 0.f;
+        for (int first = 0; first < splits; first += 8) {
+            u32 got[8];
+            take(got, tag, [&](int n) {
+                return first + n < splits ? from + (first + n) * PARTIAL + part * 32 + lane : nullptr;
+            });
+#pragma unroll
+            for (int n = 0; n < 8; ++n) sum += __uint_as_float(got[n]) * __shfl_sync(~0u, factor, (first + n) & 31);
+        }
+        const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
+        if (lane % 2 == 0)
+            put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + part * 32 + lane) / 2, pack(mine, next), tag);
+    }
+}
