@@ -10,7 +10,7 @@ from packaging.version import Version
 from vllm_core.interfaces.queries import AttentionQuery
 
 CUTE, TORCH = "flash-attn-4", "torch"
-OLDEST = "4.0.0b30"  # of flash-attn-4
+OLDEST = "4.0.0b36"  # of flash-attn-4
 PAGED = ("9.0",)  # compute capabilities on which flash-attn-4 reads pages through a table and was tried
 
 _DTYPES = ("bfloat16", "float16")

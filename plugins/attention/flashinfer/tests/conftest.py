@@ -30,9 +30,9 @@ class Wrapper:
         self.planned = (pages.diff() * block).tolist()
         self._paged_kv_indptr_buf, self._paged_kv_last_page_len_buf = pages, last
 
-    def run(self, q, pages, *, out, lse, return_lse, enable_pdl):
-        assert return_lse == (lse is not None)
+    def run(self, q, pages, *, out, return_lse, enable_pdl):
         out.fill_(torch.nan)
+        lse = torch.full(q.shape[:2], torch.nan)
         keys, values = pages if self.layout == "NHD" else (x.transpose(1, 2) for x in pages)
         first = self._paged_kv_indptr_buf.tolist()
         for row, (start, stop) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
@@ -44,8 +44,8 @@ class Wrapper:
             out[start:stop], total = self._one(
                 q[start:stop], keys[which].flatten(0, 1)[:length], values[which].flatten(0, 1)[:length]
             )
-            if lse is not None:
-                lse[start:stop] = total
+            lse[start:stop] = total
+        return (out, lse) if return_lse else out
 
     def _one(self, q, keys, values):
         """[Q, H, dim] and float32 [Q, H], a logarithm to base 2. What is masked is multiplied with 0."""

@@ -44,15 +44,11 @@ class FlashInferAttention:
         out = torch.empty(*q.shape[:-1], self.config.v_dim, dtype=q.dtype, device=q.device)
         if not step.num_tokens:
             return out
-        totals = None
-        if lse is not None or sinks is not None:
-            totals = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-        self.planner.current(metadata).run(
-            q, (pages[0], pages[1]), out=out, lse=totals, return_lse=totals is not None, enable_pdl=False
-        )
-        if totals is None:
+        wrapper, more = self.planner.current(metadata), lse is not None or sinks is not None
+        found = wrapper.run(q, (pages[0], pages[1]), out=out, return_lse=more, enable_pdl=False)
+        if not more:
             return out
-        totals.mul_(LN_2)  # FlashInfer's are logarithms to base 2
+        totals = found[1] * LN_2  # FlashInfer's are logarithms to base 2
         if sinks is not None:
             # One more exp(sink) under the fraction of the softmax.
             out = (out * torch.sigmoid(totals - sinks.float()).unsqueeze(-1)).to(q.dtype)
