@@ -75,11 +75,13 @@ class InProcessExecutor:
         try:
             return work()
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise StepOutOfMemory(plan.step, str(error)) from error
+            reason = ". ".join(str(error).split(". ")[:2])
         except Exception as error:
             self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
             raise self._failed from error
+        # Behind the handler, because its traceback held all that the step had made so far.
+        torch.cuda.empty_cache()
+        raise StepOutOfMemory(plan.step, reason)
 
     def stop(self) -> None:
         with self._lock:
