@@ -29,8 +29,8 @@ __device__ __forceinline__ float act(float x) {
 // x [rows, 2n] = (gate, up) -> out [rows, n]. blockIdx.x: row; blockIdx.y: part of it.
 extern "C" __global__ void __launch_bounds__(256) act_and_mul(const T* __restrict__ x, T* __restrict__ out, int n) {
     const int first = (blockIdx.y * blockDim.x + threadIdx.x) * E;
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     if (first >= n) return;
     const T* gate = x + i64(blockIdx.x) * 2 * n + first;
     const Vec<T, E> a = load_vec<E>(gate), b = load_vec<E>(gate + n);
@@ -43,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(256) act_and_mul(const T* __restric
 // x, out [count].
 extern "C" __global__ void __launch_bounds__(256) act_alone(const T* __restrict__ x, T* __restrict__ out, i64 count) {
     const i64 first = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * E;
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     if (first >= count) return;
     const Vec<T, E> a = load_vec<E>(x + first);
     Vec<T, E> y;

@@ -25,6 +25,7 @@ __device__ __forceinline__ void norm_row(
     const int parts = n / E;
 
 #if ACCESSES > 0
+    let_next_start();
     Vec<W, E> w[A];
 #pragma unroll
     for (int j = 0; j < A; ++j) {
@@ -32,7 +33,6 @@ __device__ __forceinline__ void norm_row(
         if (weight && part < parts) w[j] = load_vec<E>(weight + part * E);
     }
     wait_for_previous();
-    let_next_start();
     Vec<T, E> mine[A];
     if constexpr (ADD) {
         Vec<T, E> other[A];
@@ -66,8 +66,8 @@ __device__ __forceinline__ void norm_row(
 #define MINE mine[j]
 #define WEIGHT w[j]
 #else
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     if constexpr (ADD) {
         for (int part = threadIdx.x; there && part < parts; part += blockDim.x) {
             Vec<T, E> a = load_vec<E>(x + part * E);

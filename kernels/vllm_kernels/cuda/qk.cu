@@ -31,6 +31,7 @@ extern "C" __global__ void __launch_bounds__(256) qk_norm_rope_write(
     const bool is_q = unit < heads, is_v = unit >= heads + kv_heads;
     const bool live = first < dim && unit < heads + 2 * kv_heads;
     const i64 token = blockIdx.x;
+    let_next_start();
 
 #if NORM
     float w[E];
@@ -44,7 +45,6 @@ extern "C" __global__ void __launch_bounds__(256) qk_norm_rope_write(
     }
 #endif
     wait_for_previous();
-    let_next_start();
 
     float v[E];
 #pragma unroll

@@ -16,8 +16,8 @@ extern "C" __global__ void __launch_bounds__(256) rotary(
     const int first = (threadIdx.x & ((1 << shift) - 1)) * E;
     const bool live = first < 2 * half && head < heads;
     const i64 token = blockIdx.x;
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     float v[E];
     T* p = x + token * token_stride + head * head_stride + first;
     if (live) {

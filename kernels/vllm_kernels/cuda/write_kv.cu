@@ -17,8 +17,8 @@ extern "C" __global__ void __launch_bounds__(256) write_kv(
     const i64 token = blockIdx.x;
     const int k_parts = kv_heads * (k_dim / E), v_parts = kv_heads * (v_dim / E);
     int part = blockIdx.y * blockDim.x + threadIdx.x;
-    wait_for_previous();
     let_next_start();
+    wait_for_previous();
     if (part >= k_parts + v_parts) return;
     const u32 slot = u32(slots[token]);
     const i64 page = slot / u32(block), place = slot % u32(block);
