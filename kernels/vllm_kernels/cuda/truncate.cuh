@@ -1,0 +1,255 @@
+// min-p, top-k and top-p of one line, by one block: each keeps the logits at or above a threshold. No sort.
+//
+// Usually few tokens stay, and the tiles' largest logits bound the threshold from below: the k-th largest of them has at
+// least k logits at or above it, and where their own weights reach top-p's share, so do the weights of all logits from
+// there on. The logits above that bound are gathered from the tiles that have any, and compared each with each.
+// Where they are too many, passes over the line narrow the threshold down, until few logits lie between its bounds.
+#pragma once
+#include "lines.cuh"
+
+namespace {
+
+constexpr int LIST = THREADS;
+constexpr double UNIT = 0x1p40;  // fixed point: sums do not depend on the order of a list that atomics made
+
+struct Shared {
+    double scratch[WARPS];
+    double share, masses[3][WARPS];
+    u64 weight[LIST];
+    float logit[LIST];
+    int id[LIST];
+    int tile, listed, counts[3][WARPS];
+    bool last;
+};
+
+template <typename T> struct Truncation {
+    const Line<T>& line;
+    double* mass;          // [tiles], of the tile's weights; with a threshold, of those that stay
+    const float* largest;  // [tiles]
+    float* sorted;         // [tiles], room
+    int tiles;
+    float top, heat, rate;  // largest logit, temperature, and log2(e) / temperature
+    Shared& shared;
+
+    __device__ __forceinline__ float weight(float x) const { return exp2_of((x - top) * rate); }
+
+    // The token, or -1 where it is yet to be drawn from ``mass``. ``least``: what stays is at or above it;
+    // ``total``: the sum of what stays, or 0 where it is that of ``mass``.
+    __device__ int draw(int k, float p, float min_share, double noise, float& least, double& total) {
+        // -inf never stays.
+        const float floor = fmaxf(min_share > 0 ? top + heat * logf(min_share) : LOWEST, LOWEST);
+        double all, own = 0;
+        for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
+        all = block_reduce<Sum>(own, 0., shared.scratch);
+        const bool share_of_all = !k && !(min_share > 0);
+        float from = floor;
+        sort();
+        if (k && k <= tiles) from = fmaxf(from, sorted[k - 1]);
+        if (share_of_all) from = fmaxf(from, reaching(p * all));
+        if (!k || k <= tiles) {
+            gather(from, INFINITE);
+            if (shared.listed <= LIST) return from_list(k, p, share_of_all ? all : -1, noise, from, least, total);
+        }
+
+        least = floor;
+        if (k) {
+            const float lower = k <= tiles ? from : floor;
+            least = fmaxf(least, search<false>(k, lower));
+        }
+        sum_up(least);
+        if (p < 1) {
+            own = 0;
+            for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
+            all = block_reduce<Sum>(own, 0., shared.scratch);
+            // Tokens of less weight than this cannot hold the share that top-p leaves out, all of them together.
+            const float least_share = float((1 - p) * all / line.size);
+            const float lower = least_share > 0 ? top + heat * (logf(least_share) - 0.01f) : LOWEST;
+            least = search<true>(p * all, fmaxf(least, lower));
+            sum_up(least);
+        }
+        return -1;
+    }
+
+private:
+    // sorted: the tiles' largest logits in falling order.
+    __device__ void sort() {
+        for (int i = threadIdx.x; i < tiles; i += THREADS) {
+            const float mine = largest[i];
+            int rank = 0;
+            for (int j = 0; j < tiles; ++j) rank += largest[j] > mine || (largest[j] == mine && j < i);
+            sorted[rank] = mine;
+        }
+        __syncthreads();
+    }
+
+    // A logit such that the weights from it on sum to ``target`` or more, if the tiles' largest alone show one.
+    __device__ float reaching(double target) {
+        const int chunk = (tiles + THREADS - 1) / THREADS, first = threadIdx.x * chunk, end = min(first + chunk, tiles);
+        double own = 0, ignored;
+        for (int i = first; i < end; ++i) own += weight(sorted[i]);
+        const double sum = block_scan(own, ignored, shared.scratch);
+        const int mine = first < end && sum >= target ? int(threadIdx.x) : NONE;
+        const int thread = block_reduce<Least>(mine, NONE, shared.scratch);
+        return thread == NONE ? LOWEST : sorted[min((thread + 1) * chunk, tiles) - 1];
+    }
+
+    // Logits in [from, below) with their tokens and weights, in any order; shared.listed may exceed what is kept.
+    __device__ void gather(float from, float below) {
+        if (threadIdx.x == 0) shared.listed = 0;
+        __syncthreads();
+        for (int tile = threadIdx.x >> 5; tile < tiles; tile += WARPS) {
+            if (largest[tile] < from) continue;
+            float v[EACH];
+            line.read(tile, v);
+            u32 chosen = 0;
+#pragma unroll
+            for (int e = 0; e < EACH; ++e) chosen |= u32(v[e] >= from && v[e] < below) << e;
+            if (!chosen) continue;
+            int at = atomicAdd(&shared.listed, __popc(chosen));
+            for (; chosen && at < LIST; chosen &= chosen - 1, ++at) {
+                const int id = Line<T>::place(tile, __ffs(chosen) - 1);
+                const float x = line[id];
+                shared.id[at] = id;
+                shared.logit[at] = x;
+                shared.weight[at] = __float2ull_rn(weight(x) * float(UNIT));
+            }
+        }
+        __syncthreads();
+    }
+
+    // Of the listed logits: how many are at or above the thread's own, and their weight.
+    __device__ __forceinline__ void rank(int& count, u64& sum, float& mine) {
+        const int n = shared.listed, i = threadIdx.x;
+        mine = i < n ? shared.logit[i] : -INFINITE;
+        count = 0, sum = 0;
+        if (i >= n) return;
+        for (int j = 0; j < n; ++j) {
+            if (shared.logit[j] >= mine) ++count, sum += shared.weight[j];
+        }
+    }
+
+    // All that may stay is listed. ``all``: the weights that top-p counts shares of, or -1: of what is left by then.
+    __device__ int from_list(int k, float p, double all, double noise, float from, float& least, double& total) {
+        const int n = shared.listed, i = threadIdx.x;
+        int count;
+        u64 sum;
+        float mine;
+        rank(count, sum, mine);
+        least = from;
+        if (k) least = fmaxf(least, block_reduce<Largest>(i < n && count >= k ? mine : -INFINITE, -INFINITE, shared.scratch));
+        u64 stays = block_reduce<Largest>(mine >= least ? sum : 0ull, 0ull, shared.scratch);
+        if (p < 1) {
+            const double target = p * (all < 0 ? double(stays) : all * UNIT);
+            const bool enough = mine >= least && double(sum) >= target;
+            least = fmaxf(least, block_reduce<Largest>(enough ? mine : -INFINITE, -INFINITE, shared.scratch));
+            stays = block_reduce<Largest>(mine >= least ? sum : 0ull, 0ull, shared.scratch);
+        }
+        total = double(stays) / UNIT;
+        int token = NONE;
+        if (mine >= least && i < n) {
+            const int id = shared.id[i];
+            u64 before = 0;
+            for (int j = 0; j < n; ++j) {
+                if (shared.id[j] <= id && shared.logit[j] >= least) before += shared.weight[j];
+            }
+            if (shared.weight[i] > 0 && double(before) > noise * double(stays)) token = id;
+        }
+        return block_reduce<Least>(token, NONE, shared.scratch);
+    }
+
+    // The largest x in [lower, top] such that the logits at or above it count, or weigh (MASS), ``target`` or more;
+    // ``lower`` where there is none.
+    template <bool MASS> __device__ float search(double target, float lower) {
+        u32 low = key_of<T>(lower), high = key_of<T>(top) + 1;
+        if (of_key<T>(low) < lower) ++low;  // the first logit that the type can hold
+        int few = NONE, count_above = 0;    // logits at or above low and high
+        double mass_above = 0;
+        for (int pass = 0; high - low > 1; ++pass) {
+            if (few - count_above <= LIST) {
+                gather(of_key<T>(low), of_key<T>(high));
+                int count;
+                u64 sum;
+                float mine;
+                rank(count, sum, mine);
+                const double reached = MASS ? mass_above + double(sum) / UNIT : double(count_above) + count;
+                const float found =
+                    block_reduce<Largest>(reached >= target ? mine : -INFINITE, -INFINITE, shared.scratch);
+                return fmaxf(found, of_key<T>(low));
+            }
+            u32 tries[3];
+            const float a = of_key<T>(low), b = of_key<T>(high - 1);
+#pragma unroll
+            for (int j = 0; j < 3; ++j) {
+                // Logits lie evenly rather than their bits; but halving the bits comes to an end.
+                const u32 even = pass < 5 && b - a < 1e30f ? key_of<T>(a + (b - a) * (0.25f * (j + 1)))
+                                                           : low + u32(u64(high - low) * (j + 1) / 4);
+                tries[j] = min(max(even, low + 1), high - 1);
+            }
+            int count[3];
+            double weighs[3];
+            measure<MASS>(of_key<T>(tries[0]), of_key<T>(tries[1]), of_key<T>(tries[2]), count, weighs);
+#pragma unroll
+            for (int j = 2; j >= 0; --j) {
+                if (tries[j] >= high) continue;
+                if ((MASS ? weighs[j] : double(count[j])) >= target) {
+                    low = tries[j], few = count[j];
+                    break;
+                }
+                high = tries[j], count_above = count[j], mass_above = weighs[j];
+            }
+        }
+        return of_key<T>(low);
+    }
+
+    // For each threshold t: how many logits are at or above it, and (MASS) their weight.
+    template <bool MASS> __device__ void measure(float t0, float t1, float t2, int (&count)[3], double (&weighs)[3]) {
+        const int warp = threadIdx.x >> 5;
+        int c[3] = {0, 0, 0};
+        double sums[3] = {0, 0, 0};
+        for (int tile = warp; tile < tiles; tile += WARPS) {
+            if (largest[tile] < t0) continue;
+            float v[EACH], w[3] = {0, 0, 0};
+            line.read(tile, v);
+#pragma unroll
+            for (int e = 0; e < EACH; ++e) {
+                const float of = MASS ? weight(v[e]) : 0;
+                if (v[e] >= t0) ++c[0], w[0] += of;
+                if (v[e] >= t1) ++c[1], w[1] += of;
+                if (v[e] >= t2) ++c[2], w[2] += of;
+            }
+#pragma unroll
+            for (int j = 0; MASS && j < 3; ++j) sums[j] += warp_sum(w[j]);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < 3; ++j) {
+            const int all = __reduce_add_sync(~0u, c[j]);
+            if ((threadIdx.x & 31) == 0) shared.counts[j][warp] = all, shared.masses[j][warp] = sums[j];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < 3; ++j) {
+            count[j] = 0, weighs[j] = 0;
+            for (int w = 0; w < WARPS; ++w) count[j] += shared.counts[j][w], weighs[j] += shared.masses[j][w];
+        }
+    }
+
+    // mass: of what is at or above ``least``.
+    __device__ void sum_up(float least) {
+        __syncthreads();
+        for (int tile = threadIdx.x >> 5; tile < tiles; tile += WARPS) {
+            float s = 0;
+            if (largest[tile] >= least) {
+                float v[EACH];
+                line.read(tile, v);
+#pragma unroll
+                for (int e = 0; e < EACH; ++e) s += v[e] >= least ? weight(v[e]) : 0.f;
+                s = warp_sum(s);
+            }
+            if ((threadIdx.x & 31) == 0) mass[tile] = s;
+        }
+        __syncthreads();
+    }
+};
+
+}  // namespace
