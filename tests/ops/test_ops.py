@@ -54,6 +54,31 @@ def test_add_rms_norm_normalises_the_rounded_sum_and_returns_it(tokens, size, dt
 
 
 @some
+@given(tokens=SIZES, size=st.integers(1, 300), dtype=DTYPES, seed=SEEDS)
+def test_a_float32_weight_multiplies_before_the_rounding(tokens, size, dtype, seed):
+    torch.manual_seed(seed)
+    x, r, w = rand(tokens, size, dtype=dtype), rand(tokens, size, dtype=dtype), rand(size)
+    want = x.double() * w.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    assert_close(ops.rms_norm(x, w, 1e-5), want, dtype)
+    exact = torch.nn.functional.rms_norm(x.float(), (size,), w, 1e-5).to(dtype)
+    assert torch.equal(ops.rms_norm(x, w, 1e-5), exact)
+    normed, total = ops.add_rms_norm(x.clone(), r.clone(), w, 1e-5)
+    assert torch.equal(total, x + r)
+    assert torch.equal(normed, ops.rms_norm(total, w, 1e-5))
+
+
+@some
+@given(tokens=SIZES, size=st.integers(2, 300), dtype=DTYPES, affine=st.booleans(), seed=SEEDS)
+def test_add_layer_norm_normalises_the_rounded_sum_and_returns_it(tokens, size, dtype, affine, seed):
+    torch.manual_seed(seed)
+    x, r = rand(tokens, size, dtype=dtype), rand(tokens, size, dtype=dtype)
+    w, b = (rand(size, dtype=dtype), rand(size, dtype=dtype)) if affine else (None, None)
+    normed, total = ops.add_layer_norm(x.clone(), r.clone(), w, b, 1e-3)
+    assert torch.equal(total, x + r)
+    assert torch.equal(normed, ops.layer_norm(x + r, w, b, 1e-3))
+
+
+@some
 @given(tokens=SIZES, size=st.integers(2, 300), dtype=DTYPES, affine=st.booleans(), seed=SEEDS)
 def test_layer_norm_takes_off_the_mean(tokens, size, dtype, affine, seed):
     torch.manual_seed(seed)
