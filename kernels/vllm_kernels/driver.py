@@ -45,6 +45,14 @@ def check(error: int, what: str) -> None:
         raise LaunchError(f"{what}: {(text.value or b'unknown error').decode()} (CUDA driver error {error})")
 
 
+def enter(device: int) -> None:
+    """Make the device's context, which torch uses too, this thread's. A new thread has none, whatever torch says."""
+    context = ctypes.c_void_p()
+    check(library().cuInit(0), "starting the driver")
+    check(library().cuDevicePrimaryCtxRetain(ctypes.byref(context), device), f"the context of device {device}")
+    check(library().cuCtxSetCurrent(context), f"entering the context of device {device}")
+
+
 def load_module(code: bytes, what: str) -> ctypes.c_void_p:
     """A module of the current context; it lives as long as the process."""
     module = ctypes.c_void_p()

@@ -19,6 +19,7 @@ from vllm_kernels.driver import (
     Config,
     allow_shared,
     check,
+    enter,
     find_function,
     library,
     load_module,
@@ -59,7 +60,7 @@ class Kernel:
         self.name, self.signature, self._shared = name, signature, shared
         self._device = _index(device)
         with torch.cuda.device(self._device):
-            torch.cuda.current_stream()  # makes the context
+            enter(self._device)
             variant = tuple(sorted((defines or {}).items()))
             self._function = _function(file, name, arch(self._device), variant, self._device)
             _raise_shared(self._function, shared, name)
