@@ -69,7 +69,8 @@ class TritonAttention:
         """Of sequences with more than so many queries, at most."""
         size = self.kernels.queries
         if step.static:
-            return step.num_tokens // size + step.kv_lens.shape[0]
+            # Sequences without a full tile have more than ``queries`` queries each.
+            return step.num_tokens // size + min(step.kv_lens.shape[0], step.num_tokens // (queries + 1))
         return sum(-(-n // size) for n in step.query_lens if n > queries)
 
     def _decoding(self, step: AttentionStep, found: Metadata) -> Metadata:
@@ -121,9 +122,11 @@ class TritonAttention:
                     logits, m.sequences, m.programs, int(lse is not None),
                 )  # fmt: skip
         if m.tiles:
-            self.kernels.prefill(
-                (c.num_kv_heads, m.tiles, 1), q, k, v, out, total, *lists, m.long_tiles, logits, *strides
-            )
+            programs = m.tiles * c.num_kv_heads
+            run = self.kernels.prefill
+            if step.static:
+                programs, run = min(programs, self.kernels.slots), self.kernels.prefill_static
+            run((programs, 1, 1), q, k, v, out, total, *lists, m.long_tiles, logits, *strides)
         return out
 
     def _aligned(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from functools import cache
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _REGISTERS, _LOCAL = 4, 3  # CU_FUNC_ATTRIBUTE_NUM_REGS, CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 PROGRAMMATIC = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT
 PLAIN_SHARED = 48 * 1024  # bytes that a block may have without asking
 
 
@@ -42,6 +43,17 @@ def check(error: int, what: str) -> None:
         name = ctypes.c_char_p()
         library().cuGetErrorString(error, ctypes.byref(name))
         raise RuntimeError(f"{what}: {(name.value or b'unknown error').decode()} (CUDA driver error {error})")
+
+
+def context() -> ctypes.c_void_p:
+    """The current thread's."""
+    found = ctypes.c_void_p()
+    check(library().cuCtxGetCurrent(ctypes.byref(found)), "asking for the current context")
+    return found
+
+
+def enter(context: ctypes.c_void_p) -> None:
+    check(library().cuCtxSetCurrent(context), "making a context current")
 
 
 def load(cubin: bytes, name: str, shared: int) -> ctypes.c_void_p:

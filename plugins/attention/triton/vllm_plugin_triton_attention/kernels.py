@@ -51,11 +51,22 @@ class Kernels:
         self.arch = arch_of(_index(config.device)) if config.device.type == "cuda" else _INTERPRETED_ARCH
         variants = self.variants(config, self.arch)
         self.queries = variants["prefill"].constants["QUERIES"]
-        with ThreadPoolExecutor(max_workers=min(len(variants), os.cpu_count() or 1)) as pool:
-            ready = dict(zip(variants, pool.map(lambda v: v.ready(config.device), variants.values()), strict=True))
-        self.schedule, self.write, self.prefill = (ready[name] for name in ("schedule", "write", "prefill"))
+        ready = self._compiled(variants)
+        self.schedule, self.write = ready["schedule"], ready["write"]
+        self.prefill, self.prefill_static = ready["prefill"], ready["prefill_static"]
+        self.slots = _at_once(self.prefill_static, config)
         rows = [variants[name].constants for name in variants if name.startswith("decode")]
         self.short = [self._short(c, ready[f"decode{c['ROWS']}"], ready[f"combine{c['ROWS']}"]) for c in rows]
+
+    def _compiled(self, variants: dict[str, Variant]) -> dict[str, Any]:
+        """name -> launcher. Compilers run side by side; modules are loaded by this thread, which has a context."""
+        device = self.device
+        if device.type != "cuda":
+            return {name: variant.ready(device) for name, variant in variants.items()}
+        device = torch.device("cuda", _index(device))
+        with ThreadPoolExecutor(max_workers=min(len(variants), os.cpu_count() or 1)) as pool:
+            compiled = list(pool.map(lambda variant: variant.compile(self.arch), variants.values()))
+        return {name: v.ready(device, c) for (name, v), c in zip(variants.items(), compiled, strict=True)}
 
     def _short(self, constants: dict[str, Any], decode: Any, combine: Any) -> Short:
         c, rows = self.config, constants["ROWS"]
@@ -133,15 +144,17 @@ class Kernels:
         tile: Tile = prefill_tile(padded(group), dim, size, arch)
         found["schedule"].constants |= {"KEYS": found[f"decode{max(padded(group), 16)}"].constants["KEYS"]}
         found["schedule"].constants |= {"QUERIES": tile.rows // group}
-        found["prefill"] = Variant(
-            prefill.prefill,
-            {**pointers, **lists, "sinks": x, "scale": "fp32", **ints},
-            {"GROUP": group, "QUERIES": tile.rows // group, "ROWS": tile.rows, "KEYS": tile.keys, **sizes, **page,
-             **rules, "SPAN": SPAN, "TMA": TMA and arch == 90 and not c.block_size % tile.keys},
-            multiples={**multiples, **unaligned},
-            warps=tile.warps,
-            stages=tile.stages,
-        )  # fmt: skip
+        for name, turns in (("prefill", False), ("prefill_static", True)):
+            found[name] = Variant(
+                prefill.prefill,
+                {**pointers, **lists, "sinks": x, "scale": "fp32", **ints},
+                {"HEADS": c.num_kv_heads, "GROUP": group, "QUERIES": tile.rows // group, "ROWS": tile.rows,
+                 "KEYS": tile.keys, **sizes, **page, **rules, "SPAN": SPAN, "TURNS": turns,
+                 "TMA": TMA and arch == 90 and not c.block_size % tile.keys},
+                multiples={**multiples, **unaligned},
+                warps=tile.warps,
+                stages=tile.stages,
+            )  # fmt: skip
         return found
 
 
@@ -160,25 +173,22 @@ def _page(c: AttentionConfig) -> dict[str, int]:
     return found
 
 
-def _programs(decode: Any, c: AttentionConfig) -> int:
-    """Of a KV head, so that all run at a time and processors are busy equally."""
+def _at_once(kernel: Any, c: AttentionConfig) -> int:
+    """Programs that the device runs at a time."""
     if c.device.type != "cuda":
         return 3
     device = torch.cuda.get_device_properties(c.device)
-    threads = decode._block[0]
-    registers, _ = decode.usage()
-    at_once = min(
-        device.shared_memory_per_multiprocessor // (decode.shared + 1024),
-        65536 // (-(-registers // 8) * 8 * threads),
-        4,
-    )
-    slots = device.multi_processor_count * max(1, at_once)
-    best = max(range(1, 4), key=lambda waves: (round(_busy(waves * slots, c.num_kv_heads), 1), -waves))
-    return max(1, best * slots // c.num_kv_heads)
+    registers, _ = kernel.usage()
+    by_registers = 65536 // (-(-registers // 8) * 8 * kernel.threads)
+    by_memory = device.shared_memory_per_multiprocessor // (kernel.shared + 1024)
+    return device.multi_processor_count * max(1, min(by_registers, by_memory, 4))
 
 
-def _busy(slots: int, heads: int) -> float:
-    return slots // heads * heads / slots
+def _programs(decode: Any, c: AttentionConfig) -> int:
+    """Of a KV head, so that all run at a time and processors are busy equally."""
+    slots, heads = _at_once(decode, c), c.num_kv_heads
+    waves = max(range(1, 4), key=lambda n: (round(n * slots // heads * heads / (n * slots), 1), -n))
+    return max(1, waves * slots // heads)
 
 
 def _index(device: torch.device) -> int:

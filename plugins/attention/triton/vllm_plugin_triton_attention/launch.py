@@ -58,13 +58,11 @@ class Variant:
         source = ASTSource(self.fn, signature, self.constants, attributes)
         return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=self.options)
 
-    def ready(self, device: torch.device) -> Any:
+    def ready(self, device: torch.device, compiled: Any = None) -> Any:
         """``launch(grid, *arguments)`` on the current stream: arguments in order, a tensor as its address."""
         if device.type != "cuda":
             return self._interpret
-        index = torch.cuda.current_device() if device.index is None else device.index
-        compiled = self.compile(arch_of(index))
-        return Launch(compiled, self.types, index, bool(self.constants.get("DEPENDENT")))
+        return Launch(compiled, self.types, device.index, bool(self.constants.get("DEPENDENT")))
 
     def _interpret(self, grid: tuple[int, ...], *arguments: Any) -> None:
         if all(grid):
@@ -77,11 +75,12 @@ class Launch:
     def __init__(self, compiled: Any, types: Mapping[str, str], index: int, dependent: bool) -> None:
         self.name, self._index = compiled.metadata.name, index
         with torch.cuda.device(index):
-            torch.cuda.current_stream()  # makes the context
+            torch.cuda.synchronize()  # makes the context this thread's
+            self._context = driver.context()
             self.shared = compiled.metadata.shared
             self._function = driver.load(compiled.kernel, self.name, self.shared)
         self._scratch = compiled.metadata.global_scratch_size  # bytes a program: descriptors for the copy engine
-        self._block = (32 * compiled.metadata.num_warps, 1, 1)
+        self.threads = 32 * compiled.metadata.num_warps
         self._config = driver.Config()
         self._config_ref = ctypes.byref(self._config)
         if dependent:
@@ -95,13 +94,17 @@ class Launch:
     def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
         if not grid[0] * grid[1] * grid[2]:
             return
-        _HEAD.pack_into(self._config, 0, *grid, *self._block, self.shared, self._stream(self._index))
+        _HEAD.pack_into(self._config, 0, *grid, self.threads, 1, 1, self.shared, self._stream(self._index))
         scratch = None
         if self._scratch:
             size = grid[0] * grid[1] * grid[2] * self._scratch
             scratch = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self._index))
         self._layout.pack_into(self._values, 0, *[_plain(x) for x in arguments], _plain(scratch), 0)
-        if error := self._launch(self._config_ref, self._function, self._pointers, None):
+        error = self._launch(self._config_ref, self._function, self._pointers, None)
+        if error == driver.NO_CONTEXT:  # a thread that has not used the device yet
+            driver.enter(self._context)
+            error = self._launch(self._config_ref, self._function, self._pointers, None)
+        if error:
             driver.check(error, f"{self.name}: grid {grid}")
 
     def usage(self) -> tuple[int, int]:

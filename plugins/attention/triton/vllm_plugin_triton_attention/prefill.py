@@ -30,6 +30,7 @@ def prefill(
     table_stride,
     page_stride,  # elements
     want_lse,  # 0 or 1
+    HEADS: tl.constexpr,  # KV
     GROUP: tl.constexpr,  # query heads of a KV head
     QUERIES: tl.constexpr,  # of a tile: ROWS // GROUP
     ROWS: tl.constexpr,  # of a tile, a power of two
@@ -48,76 +49,86 @@ def prefill(
     SOFT_CAP: tl.constexpr,
     SINKS: tl.constexpr,
     SPAN: tl.constexpr,
+    TURNS: tl.constexpr,  # False: there is a program for each tile
     TMA: tl.constexpr,  # a tile of keys is one block of a page, fetched by the copy engine
 ):
-    """Grid (KV, tiles at most). The last tiles come first: with causality they take longest."""
-    head, heads = tl.program_id(0), tl.num_programs(0)
-    tile = tl.load(tiles + sequences) - 1 - tl.program_id(1)
-    if tile < 0:
-        return
-    s = sequence_of(tile, tiles, sequences, SPAN)
-    token = tl.load(starts + s)
-    queries = tl.load(starts + s + 1) - token
-    length = tl.load(lens + s)
-    before = (tile - tl.load(tiles + s)) * QUERIES  # queries of the sequence in earlier tiles
+    """Grid (programs): tiles of queries of all KV heads are dealt out, forth and back, the last ones first.
+
+    With causality these take longest. In a captured step nobody knows how many there are: then the programs are as
+    many as run at a time.
+    """
+    program, programs = tl.program_id(0), tl.num_programs(0)
     row = tl.arange(0, ROWS)
-    query_at = before + row // GROUP
-    real = (query_at < queries) & (row // GROUP < QUERIES)
-    q_head = head * GROUP + row % GROUP
-    position = length - queries + query_at
-    nearest = length - queries + before  # the tile's first position, and its last
-    farthest = tl.minimum(nearest + QUERIES, length) - 1
     k_at, v_at = tl.arange(0, K_PAD), tl.arange(0, V_PAD)
-    q_rows = (token + query_at).to(tl.int64) * q_stride + q_head * K_DIM
-    query = tl.load(q + q_rows[:, None] + k_at[None, :], real[:, None] & (k_at < K_DIM)[None, :], 0.0)
-    top = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, V_PAD], tl.float32)
-    first = first_key(nearest, WINDOW)
-    pages = table + s.to(tl.int64) * table_stride
     if TMA:
         k_tiles = tl.make_tensor_descriptor(
-            k, [1 << 30, heads * PAGE, K_DIM], [page_stride.to(tl.int64), K_TOKEN, 1], [1, KEYS, K_DIM]
+            k, [1 << 30, HEADS * PAGE, K_DIM], [page_stride.to(tl.int64), K_TOKEN, 1], [1, KEYS, K_DIM]
         )
         v_tiles = tl.make_tensor_descriptor(
-            v, [1 << 30, heads * PAGE, V_DIM], [page_stride.to(tl.int64), V_TOKEN, 1], [1, KEYS, V_DIM]
+            v, [1 << 30, HEADS * PAGE, V_DIM], [page_stride.to(tl.int64), V_TOKEN, 1], [1, KEYS, V_DIM]
         )
-    if CAUSAL:
-        bound = tl.minimum(farthest + 1, length)
-        whole = tl.maximum(tl.minimum(nearest + 1, length), 0) // KEYS * KEYS  # keys before it are seen by all rows
-    else:
-        bound = length
-        whole = length // KEYS * KEYS
-    if WINDOW > 0:
-        whole = first // KEYS * KEYS
-    for base in range(0, whole if WINDOW == 0 else 0, KEYS):
-        if TMA:
-            page = tl.load(pages + base // PAGE)
-            keys = k_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, K_DIM)
-            values = v_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, V_DIM)
-        else:
-            key = base + tl.arange(0, KEYS)
-            k_rows = places(key, pages, key, page_stride, head, PAGE, K_TOKEN, K_HEAD, False)
-            keys = rows_of(k, k_rows, key, k_at, K_DIM, False)
-            v_rows = places(key, pages, key, page_stride, head, PAGE, V_TOKEN, V_HEAD, False)
-            values = rows_of(v, v_rows, key, v_at, V_DIM, False)
-        scores = scores_of(query, keys.to(query.dtype), scale, SOFT_CAP)
-        top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, False)
-    for base in range(whole, bound, KEYS):
-        key = base + tl.arange(0, KEYS)
-        known = (key < length) & (key >= first)
-        k_rows = places(key, pages, known, page_stride, head, PAGE, K_TOKEN, K_HEAD, True)
-        keys = rows_of(k, k_rows, known, k_at, K_DIM, True)
-        scores = scores_of(query, keys.to(query.dtype), scale, SOFT_CAP)
-        scores = tl.where(visible(key, position, length, CAUSAL, WINDOW), scores, float("-inf"))
-        v_rows = places(key, pages, known, page_stride, head, PAGE, V_TOKEN, V_HEAD, True)
-        values = rows_of(v, v_rows, known, v_at, V_DIM, True)
-        top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, True)
-    if SINKS:
-        sink = tl.load(sinks + q_head).to(tl.float32) * LOG2E
-        top, total, acc = with_sink(sink, top, total, acc)
-    acc = acc / tl.where(total > 0, total, 1)[:, None]
-    o_rows = (token + query_at).to(tl.int64) * heads * GROUP + q_head
-    o_at, o_known = o_rows[:, None] * V_DIM + v_at[None, :], real[:, None] & (v_at < V_DIM)[None, :]
-    tl.store(out + o_at, acc.to(out.dtype.element_ty), o_known)
-    tl.store(lse + o_rows, (top + tl.log2(total)) / LOG2E, real & (want_lse > 0))
+    items = tl.load(tiles + sequences) * HEADS
+    turns = (items + programs - 1) // programs if TURNS else 1
+    for turn in range(turns):
+        item = turn * programs + (program if turn % 2 == 0 else programs - 1 - program)
+        if item < items:
+            head, tile = item % HEADS, (items - 1 - item) // HEADS
+            s = sequence_of(tile, tiles, sequences, SPAN)
+            token = tl.load(starts + s)
+            queries = tl.load(starts + s + 1) - token
+            length = tl.load(lens + s)
+            before = (tile - tl.load(tiles + s)) * QUERIES  # queries of the sequence in earlier tiles
+            query_at = before + row // GROUP
+            real = (query_at < queries) & (row // GROUP < QUERIES)
+            q_head = head * GROUP + row % GROUP
+            position = length - queries + query_at
+            nearest = length - queries + before  # the tile's first position, and its last
+            farthest = tl.minimum(nearest + QUERIES, length) - 1
+            q_rows = (token + query_at).to(tl.int64) * q_stride + q_head * K_DIM
+            query = tl.load(q + q_rows[:, None] + k_at[None, :], real[:, None] & (k_at < K_DIM)[None, :], 0.0)
+            top = tl.full([ROWS], float("-inf"), tl.float32)
+            total = tl.zeros([ROWS], tl.float32)
+            acc = tl.zeros([ROWS, V_PAD], tl.float32)
+            first = first_key(nearest, WINDOW)
+            pages = table + s.to(tl.int64) * table_stride
+            if CAUSAL:
+                bound = tl.minimum(farthest + 1, length)
+                whole = (
+                    tl.maximum(tl.minimum(nearest + 1, length), 0) // KEYS * KEYS
+                )  # keys before it are seen by all rows
+            else:
+                bound = length
+                whole = length // KEYS * KEYS
+            if WINDOW > 0:
+                whole = first // KEYS * KEYS
+            for base in range(0, whole if WINDOW == 0 else 0, KEYS):
+                if TMA:
+                    page = tl.load(pages + base // PAGE)
+                    keys = k_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, K_DIM)
+                    values = v_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, V_DIM)
+                else:
+                    key = base + tl.arange(0, KEYS)
+                    k_rows = places(key, pages, key, page_stride, head, PAGE, K_TOKEN, K_HEAD, False)
+                    keys = rows_of(k, k_rows, key, k_at, K_DIM, False)
+                    v_rows = places(key, pages, key, page_stride, head, PAGE, V_TOKEN, V_HEAD, False)
+                    values = rows_of(v, v_rows, key, v_at, V_DIM, False)
+                scores = scores_of(query, keys.to(query.dtype), scale, SOFT_CAP)
+                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, False)
+            for base in range(whole, bound, KEYS):
+                key = base + tl.arange(0, KEYS)
+                known = (key < length) & (key >= first)
+                k_rows = places(key, pages, known, page_stride, head, PAGE, K_TOKEN, K_HEAD, True)
+                keys = rows_of(k, k_rows, known, k_at, K_DIM, True)
+                scores = scores_of(query, keys.to(query.dtype), scale, SOFT_CAP)
+                scores = tl.where(visible(key, position, length, CAUSAL, WINDOW), scores, float("-inf"))
+                v_rows = places(key, pages, known, page_stride, head, PAGE, V_TOKEN, V_HEAD, True)
+                values = rows_of(v, v_rows, known, v_at, V_DIM, True)
+                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, True)
+            if SINKS:
+                sink = tl.load(sinks + q_head).to(tl.float32) * LOG2E
+                top, total, acc = with_sink(sink, top, total, acc)
+            acc = acc / tl.where(total > 0, total, 1)[:, None]
+            o_rows = (token + query_at).to(tl.int64) * HEADS * GROUP + q_head
+            o_at, o_known = o_rows[:, None] * V_DIM + v_at[None, :], real[:, None] & (v_at < V_DIM)[None, :]
+            tl.store(out + o_at, acc.to(out.dtype.element_ty), o_known)
+            tl.store(lse + o_rows, (top + tl.log2(total)) / LOG2E, real & (want_lse > 0))
