@@ -53,6 +53,15 @@ def enter(device: int) -> None:
     check(library().cuCtxSetCurrent(context), f"entering the context of device {device}")
 
 
+def use_context(device: int) -> None:
+    """Make the device's primary context, which torch uses, that of this thread: a new thread has none."""
+    driver, handle, context = library(), ctypes.c_int(), ctypes.c_void_p()
+    check(driver.cuInit(0), "starting the driver")
+    check(driver.cuDeviceGet(ctypes.byref(handle), device), f"finding device {device}")
+    check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"the context of device {device}")
+    check(driver.cuCtxSetCurrent(context), f"using the context of device {device}")
+
+
 def load_module(code: bytes, what: str) -> ctypes.c_void_p:
     """A module of the current context; it lives as long as the process."""
     module = ctypes.c_void_p()

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from vllm_kernels.driver import use_context
 from vllm_kernels.dtypes import CUDA_NAMES, SIZES
 from vllm_kernels.kernel import Kernel
 from vllm_kernels.small_tiling import Problem, Tiling, choose
@@ -122,6 +123,7 @@ def variants() -> list[Variant]:
 
 
 def _kernel(variant: Variant, tiling: Tiling, device: int) -> Kernel:
+    use_context(device)  # of a thread of the pool
     shared = tiling.shared(tiling.problem.tokens)
     return Kernel(FILE, NAME, SIGNATURE, variant.defines, shared=shared, dependent=True, device=device)
 

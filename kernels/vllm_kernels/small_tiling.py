@@ -8,6 +8,7 @@ DTYPES = ("bfloat16", "float16")
 LEAST = 8  # rows of weights that the smallest tile has
 ONCE_LIMIT = 100 * 1024  # bytes: up to this, all weights of a block are under way at once
 RING = 72 * 1024  # bytes of weights on their way to one block otherwise; 30 KiB hide the latency, the rest barriers
+WARPS = 8  # of a block, about
 UNIT_COST = 3200  # bytes that could be read while a unit's sums are added up over warps, about 0.1 us
 
 
@@ -75,8 +76,8 @@ def choose(problem: Problem, multiprocessors: int, most_shared: int) -> Tiling |
 
 def _fit(problem: Problem, tiles: int, grid: int, rounds: int, most_shared: int) -> Tiling | None:
     chunks = -(-problem.in_size // 32)
-    # The number of warps that shares the steps most evenly, about 8.
-    warps = min(range(4, 13), key=lambda w: (-(-chunks // w) * w, abs(w - 8), -w))
+    # The number of warps that shares the steps most evenly.
+    warps = min(range(WARPS // 2, WARPS * 3 // 2 + 1), key=lambda w: (-(-chunks // w) * w, abs(w - WARPS), -w))
     steps, halves = -(-chunks // warps), problem.tokens // 8
     step_bytes = warps * tiles * 512
     once = rounds == 1 and steps > 1 and steps * step_bytes <= ONCE_LIMIT
