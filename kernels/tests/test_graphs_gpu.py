@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 import torch
 from vllm_kernels.bench.cases_elementwise import kernel
@@ -78,3 +80,22 @@ def test_a_refused_launch_says_which_and_why():
 
 def _defines():
     return {"TYPE": "bf16", "W_TYPE": "bf16", "MEAN": 0, "WIDTH": 8, "ACCESSES": 1}
+
+
+def test_a_new_thread_can_make_a_kernel_and_launch_it():
+    x, w, out = rand(1, 1024), rand(1024), torch.empty(1, 1024, dtype=torch.bfloat16)
+    found = []
+
+    def work():
+        launch = Kernel("norm.cu", "rms_norm", "PPPiiillf", {**_defines(), "ACCESSES": 4}, device=0)
+        found.append(launch)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    args = (1, 128, x, out, w, 1, 1024, 1, 1024, 0, 1e-6)
+    thread = Thread(target=lambda: found[0](*args))
+    thread.start()
+    thread.join()
+    torch.cuda.synchronize()
+    assert torch.equal(out, kernel("rms_norm", size=1024)(x, w, 1e-6))

@@ -33,9 +33,27 @@ class Config(ctypes.Structure):
     ]
 
 
+NO_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT
+
+
 @cache
 def library() -> Any:
     return ctypes.CDLL("libcuda.so.1")
+
+
+def use_device(index: int) -> None:
+    """Make torch's context of this device the calling thread's, which in a new thread has none."""
+    check(library().cuCtxSetCurrent(_context(index)), f"using device {index}")
+
+
+@cache
+def _context(index: int) -> ctypes.c_void_p:
+    """The device's primary context, which torch uses; held as long as the process lives."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    check(library().cuInit(0), "starting the driver")
+    check(library().cuDeviceGet(ctypes.byref(device), index), f"finding device {index}")
+    check(library().cuDevicePrimaryCtxRetain(ctypes.byref(context), device), f"the context of device {index}")
+    return context
 
 
 def check(error: int, what: str) -> None:
