@@ -41,9 +41,9 @@ def library() -> Any:
     return ctypes.CDLL("libcuda.so.1")
 
 
-def use_device(index: int) -> None:
+def use_context(index: int) -> None:
     """Make torch's context of this device the calling thread's, which in a new thread has none."""
-    check(library().cuCtxSetCurrent(_context(index)), f"using device {index}")
+    check(library().cuCtxSetCurrent(_context(index)), f"entering the context of device {index}")
 
 
 @cache
@@ -61,23 +61,6 @@ def check(error: int, what: str) -> None:
         text = ctypes.c_char_p()
         library().cuGetErrorString(error, ctypes.byref(text))
         raise LaunchError(f"{what}: {(text.value or b'unknown error').decode()} (CUDA driver error {error})")
-
-
-def enter(device: int) -> None:
-    """Make the device's context, which torch uses too, this thread's. A new thread has none, whatever torch says."""
-    context = ctypes.c_void_p()
-    check(library().cuInit(0), "starting the driver")
-    check(library().cuDevicePrimaryCtxRetain(ctypes.byref(context), device), f"the context of device {device}")
-    check(library().cuCtxSetCurrent(context), f"entering the context of device {device}")
-
-
-def use_context(device: int) -> None:
-    """Make the device's primary context, which torch uses, that of this thread: a new thread has none."""
-    driver, handle, context = library(), ctypes.c_int(), ctypes.c_void_p()
-    check(driver.cuInit(0), "starting the driver")
-    check(driver.cuDeviceGet(ctypes.byref(handle), device), f"finding device {device}")
-    check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), f"the context of device {device}")
-    check(driver.cuCtxSetCurrent(context), f"using the context of device {device}")
 
 
 def load_module(code: bytes, what: str) -> ctypes.c_void_p:

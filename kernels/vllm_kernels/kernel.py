@@ -14,15 +14,16 @@ from vllm_kernels.arguments import Arguments
 from vllm_kernels.compiler import machine_code
 from vllm_kernels.driver import (
     COOPERATIVE,
+    NO_CONTEXT,
     PROGRAMMATIC,
     Attribute,
     Config,
     allow_shared,
     check,
-    enter,
     find_function,
     library,
     load_module,
+    use_context,
 )
 
 PLAIN_SHARED = 48 * 1024  # bytes a block may have without asking
@@ -60,7 +61,7 @@ class Kernel:
         self.name, self.signature, self._shared = name, signature, shared
         self._device = _index(device)
         with torch.cuda.device(self._device):
-            enter(self._device)
+            use_context(self._device)
             variant = tuple(sorted((defines or {}).items()))
             self._function = _function(file, name, arch(self._device), variant, self._device)
             _raise_shared(self._function, shared, name)
@@ -86,6 +87,9 @@ class Kernel:
         _HEAD.pack_into(self._config, 0, gx, gy, gz, bx, by, bz, shared, self._stream(self._device))
         self._arguments.pack(args)
         error = self._launch(self._config_ref, self._function, self._arguments.pointers, None)
+        if error == NO_CONTEXT:  # the first that this thread does on the device
+            use_context(self._device)
+            error = self._launch(self._config_ref, self._function, self._arguments.pointers, None)
         if error:
             check(error, f"{self.name}: grid {grid}, block {block}, {shared} bytes shared")
 
