@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 PackError = struct.error  # a number of arguments or a value that the signature has no place for
+_NUMBERS = frozenset((int, float, bool))
 KINDS = {"P": "P", "i": "i", "l": "q", "f": "f", "d": "d"}
 
 
@@ -35,5 +36,5 @@ class Arguments:
     def pack(self, values: tuple[Any, ...]) -> None:
         """Numbers, tensors for their addresses, None for null. `PackError` if they do not fit the signature."""
         # In one line without calls: this runs at every launch.
-        plain = [v if (k := type(v)) is int or k is float else 0 if v is None else v.data_ptr() for v in values]
+        plain = [v if type(v) in _NUMBERS else 0 if v is None else v.data_ptr() for v in values]
         self._struct.pack_into(self._buffer, self.start, *plain)
