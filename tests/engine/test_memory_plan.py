@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_core.config.engine import EngineSettings
-from vllm_core.engine.memory import Budget, MemoryPlanError, Need, memory_budget, plan_memory
+from vllm_core.engine.memory import Beside, Budget, MemoryPlanError, Need, memory_budget, plan_memory
 from vllm_core.interfaces.cache import CacheGroup, CachePlan, FullAttentionCache, SlidingWindowCache
 from vllm_core.interfaces.device import Device
 
@@ -94,24 +94,28 @@ def test_a_smaller_step_is_suggested_where_windows_hold_steps():
     assert ("--max-num-batched-tokens", "16") in suggestions(error.value)
 
 
-def test_on_an_accelerator_a_suggestion_leaves_room_for_activations():
-    short = {"weights": 93_000, "cache": 1000, "memory": 100_000}
+def test_a_suggestion_leaves_room_for_activations():
+    short = {"weights": 90_000, "cache": 1000, "memory": 100_000}
     flags = []
-    for spare in (0, 10_000):
+    for activations in (0, 9_500):
+        beside = Beside(activations=activations)
         with pytest.raises(MemoryPlanError) as error:
-            plan_memory(cache_plan(FULL), budget(**short, spare=spare), need())
+            plan_memory(cache_plan(FULL), budget(**short, beside=beside), need())
         flags.append([flag for flag, _ in suggestions(error.value)])
     assert flags == [["--max-model-len", "--kv-cache-memory"], []]
 
 
-def test_a_share_is_of_the_whole_device_and_a_tenth_of_it_is_left_to_activations():
+def test_a_share_is_all_that_a_process_takes_of_a_device():
     settings = EngineSettings(gpu_memory_utilization=0.5)
-    found = memory_budget(settings, SimpleNamespace(cache_memory=lambda weights: 1), Device("gpu", memory=1000), 100)
-    assert (found.cache, found.activations) == (350, 50)
+    platform, device = SimpleNamespace(cache_memory=lambda taken: 10_000 - taken), Device("gpu", memory=10_000)
+    beside = Beside(activations=700, graphs=400, process=1500, max_step_tokens=8192)
+    found = memory_budget(settings, platform, device, 1000, beside)
+    assert found.cache == 5000 - 1000 - 700 - 400 - 1500
+    assert memory_budget(EngineSettings(), platform, device, 1000, beside).cache == 10_000 - 1000 - 2600
     with pytest.raises(MemoryPlanError) as error:
         plan_memory(cache_plan(FULL), found, need())
-    assert "weights 0.1 KiB | activations 0.0 KiB (a tenth, not measured)" in str(error.value)
-    assert "(gpu_memory_utilization 0.5)" in str(error.value)
+    bill = "weights 1.0 KiB | activations 0.7 KiB (8,192 tokens) | graphs 0.4 KiB | process 1.5 KiB | KV cache 1.4 KiB"
+    assert f"{bill} (gpu_memory_utilization 0.5) | gpu has 9.8 KiB" in str(error.value)
     with pytest.raises(ValueError, match="nobody knows how much memory gpu has"):
         memory_budget(settings, SimpleNamespace(cache_memory=lambda weights: 1), Device("gpu"), 100)
 
@@ -124,16 +128,16 @@ def test_a_share_is_of_the_whole_device_and_a_tenth_of_it_is_left_to_activations
     weights=st.integers(0, 120_000),
     cache=st.integers(0, 30_000),
     share=st.none() | st.floats(0.01, 1),
-    spare=st.sampled_from([0, 5000]),
+    taken=st.sampled_from([0, 5000]),
 )
-def test_whatever_is_asked_each_suggestion_fits(specs, length, step, drafts, weights, cache, share, spare):
+def test_whatever_is_asked_each_suggestion_fits(specs, length, step, drafts, weights, cache, share, taken):
     plan = cache_plan(*specs)
-    there = budget(weights=weights, cache=cache, spare=spare)
+    there = budget(weights=weights, cache=cache, beside=Beside(activations=taken, process=taken))
     there = there if share is None else there.with_share(share, weights)
     wanted = need(max_model_len=length, max_step_tokens=max(step, drafts + 1), num_drafts=drafts)
     try:
         found = plan_memory(plan, there, wanted)
-        assert found.cache_bytes + weights <= there.memory
+        assert found.cache_bytes + weights + 2 * taken <= there.memory
         assert found.cache_bytes <= there.for_pages
     except MemoryPlanError as refusal:
         for suggestion in suggestions(refusal):

@@ -230,11 +230,16 @@ class Case:
         both = self.refused(kv_cache_memory=100_000, gpu_memory_utilization=0.5)
         assert "kv_cache_memory and gpu_memory_utilization were both given" in both
 
+    def batch_invariant(self):
+        refused = self.refused(batch_invariant=True, attention_backend="reference")
+        assert 'does not say that it is "batch_invariant" (--batch-invariant)' in refused
+
     def gpu_memory_utilization(self):
-        resolved = resolve(EngineSettings(model=self.folder, gpu_memory_utilization=0.01, max_num_seqs=60_000))
+        resolved = resolve(EngineSettings(model=self.folder, gpu_memory_utilization=0.05, max_num_seqs=60_000))
         budget = resolved.memory.budget
         assert budget.memory == host.usable_memory()
-        assert budget.cache == int(budget.memory * 0.01 * 0.9) - budget.weights
+        assert budget.cache == int(budget.memory * 0.05) - budget.weights - budget.beside.activations
+        assert budget.beside.activations > 0
         assert budget.cache - 2 * 4096 < resolved.memory.cache_bytes <= budget.cache
         assert "at most 1" in self.refused(gpu_memory_utilization=1.1)
         assert "at least 0.01" in self.refused(gpu_memory_utilization=0.0)

@@ -190,8 +190,9 @@ class EngineSettings:
         group="cache",
         low=0.01,
         high=1,
-        help="Share of a device's memory for weights, activations and cache together, a tenth of it for activations; on"
-        " a CPU, of the memory that this process may use. Default: the platform's choice. Excludes kv_cache_memory.",
+        help="Share of a device's memory that the process takes in all: weights, cache, activations, recorded steps and"
+        " the driver's own; on a CPU, of the memory that it may use. Default: the platform's choice. Excludes"
+        " kv_cache_memory.",
     )
     kv_cache_dtype: str = setting(
         "auto", group="cache", help="Number format of the cache. auto, and nothing else yet: that of the activations."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import torch
@@ -12,13 +13,15 @@ from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.choices import Asking, choose_proposer, choose_quantization, choose_step_tokens
 from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
 from vllm_core.engine.find import Found
-from vllm_core.engine.memory import MemoryPlan, Need, memory_budget, plan_memory
+from vllm_core.engine.memory import Beside, MemoryPlan, Need, memory_budget, plan_memory
 from vllm_core.engine.model_config import explain_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.second import find_second
 from vllm_core.interfaces.cache import BYTES
 from vllm_core.interfaces.queries import ModelQuery
+from vllm_core.runner.activations import activation_bytes, graph_bytes
 from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, lookahead_of, parameter_bytes
+from vllm_core.runner.graphs import MIXED
 from vllm_core.runner.second import SecondModel, SecondModels
 
 __all__ = ["Fitted", "fit"]
@@ -81,7 +84,9 @@ def fit(found: Found) -> Fitted:
         lookahead=lookahead_of(made),
         narrower=half if dtype == "float32" and quantization is None else "",
     )
-    budget = memory_budget(settings, platform, device, parameter_bytes(model, *second.models.values()))
+    models = (model, *second.models.values())
+    beside = _beside(found, models, BYTES[dtype], max_step_tokens, num_drafts)
+    budget = memory_budget(settings, platform, device, parameter_bytes(*models), beside)
     return Fitted(
         model_build=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
         memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None),
@@ -91,3 +96,17 @@ def fit(found: Found) -> Fitted:
         sampler=sampler,
         processors=processors,
     )
+
+
+def _beside(found: Found, models: Sequence[Any], itemsize: int, tokens: int, num_drafts: int) -> Beside:
+    """Bytes that a process needs beside weights and cache; models run one after the other."""
+    rows, device = found.settings.max_rows, found.device
+
+    def most(tokens: int) -> int:
+        return max(activation_bytes(m, m.vocab_size, itemsize, tokens, rows, num_drafts) for m in models)
+
+    graphs = 0
+    if device.type != "cpu" and not found.settings.enforce_eager:  # they keep their own activations
+        graphs = graph_bytes(rows) + most(min(tokens, max(*MIXED, rows * (1 + num_drafts))))
+    process = getattr(found.platform, "process_memory", lambda: 0)()
+    return Beside(activations=most(tokens), graphs=graphs, process=process, max_step_tokens=tokens)

@@ -1,7 +1,7 @@
 """What a model takes of a device's memory, planned before anything is loaded, and what to do when it is too much.
 
-Activations are not computed: a pass over the meta device would import torch's compiler, 0.8 s of each start. A tenth
-of a share of the device is left to them; other budgets are for the cache alone.
+What a process takes beside weights and cache is in `Beside`. Activations are counted from the layers' shapes
+(`runner.activations`): a pass over the meta device would import torch's compiler, 0.8 s of each start.
 """
 
 from __future__ import annotations
@@ -19,15 +19,38 @@ from vllm_core.engine.cache.longest import longest_sequence
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.device import Device
 
-__all__ = ["Budget", "MemoryPlan", "MemoryPlanError", "Need", "memory_budget", "plan_memory", "shown"]
+__all__ = ["Beside", "Budget", "MemoryPlan", "MemoryPlanError", "Need", "memory_budget", "plan_memory", "shown"]
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
-ACTIVATIONS = 0.1  # of what gpu_memory_utilization gives, left to activations
 PLATFORM = "the platform's choice"
 
 
 class MemoryPlanError(ValueError):
     """The device's memory does not hold the model, or the cache not one sequence of the length asked for."""
+
+
+@attrs.frozen(kw_only=True)
+class Beside:
+    """Bytes of a device that are neither weights nor cache."""
+
+    activations: int = 0  # of the largest step
+    graphs: int = 0  # recorded steps, and the activations that are theirs
+    process: int = 0  # what the driver and libraries take of each process
+    max_step_tokens: int = 0  # for messages
+
+    @property
+    def total(self) -> int:
+        return self.activations + self.graphs + self.process
+
+    def by_purpose(self) -> dict[str, int]:
+        """Those that are there."""
+        sizes = {"activations": self.activations, "graphs": self.graphs, "process": self.process}
+        return {name: size for name, size in sizes.items() if size}
+
+    def shown(self) -> list[str]:
+        parts = [f"activations {shown(self.activations)} ({self.max_step_tokens:,} tokens)"] if self.activations else []
+        parts += [f"graphs {shown(self.graphs)}"] if self.graphs else []
+        return parts + ([f"process {shown(self.process)}"] if self.process else [])
 
 
 @attrs.frozen(kw_only=True)
@@ -40,27 +63,26 @@ class Budget:
     cache: int  # for pages; negative: the weights are larger than the share
     source: str  # who says so: "kv_cache_memory", "gpu_memory_utilization", PLATFORM
     share: float = 0.0  # gpu_memory_utilization, if that is the source
-    spare: int = 0  # what a suggestion leaves beside weights and cache
+    beside: Beside = Beside()
 
     @property
     def for_pages(self) -> int:
         """A platform's choice gives way to the weights; what the user said stays."""
         if self.source != PLATFORM or not self.memory:
             return max(self.cache, 0)
-        return max(min(self.cache, self.memory - self.weights), 0)
+        return max(min(self.cache, self.memory - self.weights - self.beside.total), 0)
 
     def holds(self, cache: int) -> bool:
-        """Whether weights and so much cache fit on the device at all."""
-        return not self.memory or self.weights + cache <= self.memory
-
-    @property
-    def activations(self) -> int:
-        """Bytes left to them; 0: nobody said how much of the device may be used."""
-        return int(self.memory * self.share * ACTIVATIONS)
+        """Whether weights, so much cache and what is beside them fit on the device at all."""
+        return not self.memory or self.weights + self.beside.total + cache <= self.memory
 
     def with_share(self, share: float, weights: int) -> Budget:
-        cache = int(self.memory * share * (1 - ACTIVATIONS)) - weights
+        """The share is what the process takes of the device in all."""
+        cache = int(self.memory * share) - weights - self.beside.total
         return attrs.evolve(self, share=share, weights=weights, cache=cache, source="gpu_memory_utilization")
+
+
+NOTHING = Beside()
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +110,9 @@ class MemoryPlan:
     budget: Budget
 
 
-def memory_budget(settings: EngineSettings, platform: Any, device: Device, weights: int) -> Budget:
+def memory_budget(
+    settings: EngineSettings, platform: Any, device: Device, weights: int, beside: Beside = NOTHING
+) -> Budget:
     """Bytes for the cache: as many as the user says, or what a share of the device leaves, or the platform's choice."""
     share, asked = settings.gpu_memory_utilization, settings.kv_cache_memory
     if asked is not None and share is not None:
@@ -100,9 +124,9 @@ def memory_budget(settings: EngineSettings, platform: Any, device: Device, weigh
         device=device.name or device.type,
         memory=device.memory,
         weights=weights,
-        cache=platform.cache_memory(weights) if asked is None else asked,
+        cache=platform.cache_memory(weights + beside.total) if asked is None else asked,
         source=PLATFORM if asked is None else "kv_cache_memory",
-        spare=0 if device.type == "cpu" else int(device.memory * ACTIVATIONS),
+        beside=beside,
     )
     if share is None:
         return budget
@@ -154,8 +178,7 @@ def _too_short(caches: CachePlan, budget: Budget, need: Need, one: int, have: in
 def _bill(budget: Budget, cache: int = 0) -> str:
     """Who gets what: one line."""
     parts = [f"weights {shown(budget.weights)}"]
-    if budget.share:
-        parts.append(f"activations {shown(budget.activations)} (a tenth, not measured)")
+    parts += budget.beside.shown()
     says = f"{budget.source} {budget.share:g}" if budget.share else budget.source
     parts.append(f"KV cache {shown(cache or budget.for_pages)} ({says})")
     return " | ".join(parts) + (f" | {budget.device} has {shown(budget.memory)}" if budget.memory else "")
@@ -175,7 +198,7 @@ def _starts(caches: CachePlan, budget: Budget, need: Need) -> Iterator[str]:
 
     def fits(budget: Budget, need: Need, shrink: int = 1) -> bool:
         cache = size(need) // shrink
-        return budget.for_pages >= cache and budget.holds(cache + budget.spare)
+        return budget.for_pages >= cache and budget.holds(cache)
 
     if caches.groups:
         have = budget.for_pages // caches.bytes_per_page - 1
@@ -188,7 +211,7 @@ def _starts(caches: CachePlan, budget: Budget, need: Need) -> Iterator[str]:
         if step > need.num_drafts and fits(budget, attrs.evolve(need, max_step_tokens=step)):
             yield f"--max-num-batched-tokens {step}"  # a window's cache holds two steps' tokens beside the window
     if budget.share:
-        share = ceil((budget.weights + size(need)) / (budget.memory * (1 - ACTIVATIONS)) * 100) / 100
+        share = ceil((budget.weights + budget.beside.total + size(need)) / budget.memory * 100) / 100
         if share <= 1 and fits(budget.with_share(share, budget.weights), need):
             yield f"--gpu-memory-utilization {share:g}"
     if need.narrower:  # weights and cache in half the bytes

@@ -31,8 +31,12 @@ class Platform(Protocol):
     def max_rows(self) -> int:
         """Default number of requests that run at the same time."""
 
-    def cache_memory(self, weights: int) -> int:
-        """Default bytes for the KV cache of one device, beside so many bytes of weights."""
+    def cache_memory(self, taken: int) -> int:
+        """Default bytes for the KV cache of one device, beside so many bytes of weights and all else.
+
+        A platform may also have ``process_memory()``: bytes of a device that a process takes beside
+        its tensors, for a driver's context and libraries.
+        """
 
     def world_limit(self) -> int:
         """Most ranks that one host can run."""

@@ -17,6 +17,7 @@ from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
 from vllm_core.plugins.lock import LockedChooser
 from vllm_core.runner.cuda_graph import CudaRecorder
+from vllm_core.runner.device_memory import check_free
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.runner.runner import Runner
 from vllm_core.runner.second import SecondModel, SecondModels
@@ -113,6 +114,7 @@ class Build:
     sampler: Chosen | None = None
     processors: Sequence[Chosen] = ()
     progress: Progress | None = None
+    beside: Mapping[str, int] = attrs.field(factory=dict)  # bytes planned beside weights and cache, by purpose
     graphs: bool = False  # record steps, if the device and all that was chosen allow it
 
     def make_runner(self) -> tuple[Runner, Capacity]:
@@ -138,6 +140,8 @@ class Build:
             load_weights(model, self.checkpoint.source, progress=self.progress)
         second.load(self.dummy_seed, self.progress)
         clock.lap("weights")
+        memory = {"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page, **self.beside}
+        check_free(self.torch_device, memory)
         runner = Runner(
             model,
             plan,
@@ -165,7 +169,7 @@ class Build:
             num_drafts=self.model.num_drafts,
             lookahead=lookahead_of(proposer),
             vocab_size=model.vocab_size,
-            memory={"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page},
+            memory=memory,
             timings=timings,
         )
         return runner, capacity

@@ -43,7 +43,7 @@ class CpuPlatform:
     def max_rows(self) -> int:
         return 64
 
-    def cache_memory(self, weights: int) -> int:
+    def cache_memory(self, taken: int) -> int:
         """A quarter of what is free, at most 4 GiB: pages that nobody writes cost no memory."""
         return min(4 * GiB, self.free_memory(0) // 4)
 
@@ -76,7 +76,7 @@ class CudaPlatform:
     """NVIDIA devices. Facts come from the driver's own tool, so that the parent makes no context."""
 
     name = "cuda"
-    memory_share = 0.9  # of a device, for weights, cache and activations
+    memory_share = 0.9  # of a device, for all that a process takes of it
 
     def facts(self) -> Device:
         rows = _visible_gpus()
@@ -103,9 +103,13 @@ class CudaPlatform:
     def max_rows(self) -> int:
         return 256
 
-    def cache_memory(self, weights: int) -> int:
-        """What the share leaves beside the weights, less a tenth for activations."""
-        return max(0, int(self.facts().memory * self.memory_share * 0.9) - weights)
+    def cache_memory(self, taken: int) -> int:
+        """What the share leaves beside it."""
+        return max(0, int(self.facts().memory * self.memory_share) - taken)
+
+    def process_memory(self) -> int:
+        """The driver's context (621 MiB on an H200), and code and work space of libraries."""
+        return 900 << 20
 
     def _flops(self) -> float:
         """FLOP/s of large products in 16 bits, a cautious guess by generation."""

@@ -58,6 +58,7 @@ def record(llm: Any) -> dict[str, Any]:
     """Of an engine: settings, the lock with its digest, hardware, memory at its peak so far, the start's seconds."""
     from vllm_core.cli.bench.peers.measure import peak_memory
     from vllm_core.plugins.digest import canonical
+    from vllm_core.runner.device_memory import device_memory
 
     built = llm.built
     found = environment()
@@ -74,6 +75,7 @@ def record(llm: Any) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory(),
         "peak_device_memory_bytes": _device_memory(),
         "memory_bytes": dict(built.capacity.memory),
+        "device_memory_bytes": device_memory(),
         "start_seconds": dict(llm.timings),
         **found,
     }
