@@ -16,8 +16,8 @@ from vllm_core.weights.pieces import CHUNK, Piece
 
 __all__ = ["Lanes"]
 
-THREADS = 12  # each copies out of the page cache at a few GB/s; more than a bus takes gain nothing
-BUFFERS = 2  # of a thread: one is read into while the other is copied from; 192 MiB in all
+THREADS = 8  # of 4, 8, 12 and 16 the fastest on an H200 with 16 cores: 18.8 GB/s out of the page cache
+BUFFERS = 2  # of a thread: one is read into while the other is copied from; 128 MiB in all
 
 
 class Lanes:
