@@ -12,7 +12,8 @@ TILE_BYTES = 8 * (2 * 1024 + 64)  # of weights: 8 rows of 1,024 columns, padded
 MOST_SHARED = 227 * 1024  # bytes a block may have on sm_90
 FEWEST_STAGES = 3
 VARIANTS = (1, 4, 8)  # tokens of a step that a variant is compiled for
-SPLIT = 256  # cached tokens that are worth a block of their own
+SPLIT = 128  # cached tokens that are worth a block of their own
+WINDOW = 3  # tiles on their way to a block at a time
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 MOST_SPLITS = 32
 
@@ -58,7 +59,7 @@ class StackShape:
         group, batch = self.heads // self.kv_heads, 8 if tokens == 1 else 4
         x = tokens * max(_pitch(self.heads * self.head_dim), _pitch(self.hidden), _pitch(self.intermediate))
         attention = 4 * ((group + 2) * self.head_dim + WARPS * group * (self.head_dim + 2))
-        partial = 2 * batch * WARPS * tokens * 8 * 4
+        partial = 2 * batch * (WARPS * tokens + 1) * 8 * 4
         others = self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
         return partial + others + max(x, attention) + 4 * 128  # what alignment takes
 
@@ -94,6 +95,7 @@ class StackShape:
             "TOKENS": tokens,
             "STAGES": self.stages(tokens),
             "SHARED": self.shared_bytes(tokens),
+            "WINDOW": min(WINDOW, self.stages(tokens)),
             "SPLIT": SPLIT,
         }
 

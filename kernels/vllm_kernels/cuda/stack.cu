@@ -59,12 +59,13 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
 
     if (thread >= TEAM) {  // the warp that copies
         const u64 policy = streaming_policy();
-        Turn turn;
+        Turn turn, landed;
+        int under_way = 0;
         for (int l = 0; l < LAYERS; ++l) {
-            copy_weights<QKV>(s, turn, share, layers[l].qkv, policy);
-            copy_weights<OUT>(s, turn, share, layers[l].out, policy);
-            copy_weights<GATE_UP>(s, turn, share, layers[l].gate_up, policy);
-            copy_weights<DOWN>(s, turn, share, layers[l].down, policy);
+            copy_weights<QKV>(s, turn, landed, under_way, share, layers[l].qkv, policy);
+            copy_weights<OUT>(s, turn, landed, under_way, share, layers[l].out, policy);
+            copy_weights<GATE_UP>(s, turn, landed, under_way, share, layers[l].gate_up, policy);
+            copy_weights<DOWN>(s, turn, landed, under_way, share, layers[l].down, policy);
         }
         return;
     }
@@ -92,6 +93,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
     // 1.4427 = log2(e): exponentials are powers of two.
     const Pages pages{table,  width,   block_bits, k_page,              k_token, k_head,
                       v_page, v_token, v_head,     scale * 1.44269504f, qk_eps};
+    if (!(ABLATE & 1)) expect_cache(s, s.layers[0], pages, tokens);
     Turn turn;
     int flip = 0;
     Marks mark;
@@ -118,6 +120,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
             put(ex.out + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
         });
         mark(5);
+        if (l + 1 < LAYERS && !(ABLATE & 1)) expect_cache(s, s.layers[l + 1], pages, tokens);
         stage_norm(s, ex.out, layer.mlp_norm, mlp_eps, tokens, tag, true,
                    l == LAYERS - 1 && blockIdx.x == 0 ? residual_out : nullptr);
         mark(6);

@@ -9,6 +9,9 @@ struct Pages {
     float scale, qk_eps;
 };
 
+#ifndef EXPECT
+#define EXPECT 512  // cached tokens of a part that are on their way to the L2 cache a layer ahead
+#endif
 constexpr int LANES = HEAD_DIM / 8;              // that share a cached token, 8 elements each
 constexpr int AT_ONCE = 32 / LANES;              // cached tokens a load
 constexpr int LOADS = GROUP <= 2 ? 8 : 4, SPAN = LOADS * AT_ONCE;  // cached tokens a warp has in flight
@@ -24,6 +27,37 @@ DEVICE int splits_of(int cached, int most) {
     return n < 1 ? 1 : n > most ? most : n;
 }
 
+// One block's part of the attention of a layer: some cached tokens of a sequence, for one key/value head.
+struct Part {
+    int head, token, split, splits, begin, end;  // end <= begin: no cached tokens
+    // False: there is none with this index.
+    DEVICE bool set(const Shared& s, int index, int tokens, int most) {
+        head = index % KV_HEADS, token = index / KV_HEADS % tokens, split = index / (KV_HEADS * tokens);
+        const int cached = s.lengths[token] - 1;
+        splits = splits_of(cached, most);
+        const int each = ceil_div(cached, splits);
+        begin = split * each;
+        end = begin + each < cached ? begin + each : cached;
+        return split < splits;
+    }
+};
+
+// The next layer's keys and values of this block on their way to the L2 cache, as far as the first loads go.
+DEVICE void expect_cache(const Shared& s, const LayerRecord& layer, const Pages& pages, int tokens) {
+    Part part;
+    if (blockIdx.x >= tokens * KV_HEADS * most_splits(tokens)) return;
+    if (!part.set(s, blockIdx.x, tokens, most_splits(tokens))) return;
+    const int* table = pages.table + i64(part.token) * pages.width;
+    constexpr int LINES = ceil_div(2 * HEAD_DIM, 128);
+    for (int i = threadIdx.x; i < EXPECT * LINES; i += TEAM) {
+        const int at = part.begin + i / LINES, offset = i % LINES * 64;
+        if (at >= part.end) break;
+        const i64 page = __ldg(table + (at >> pages.block_bits)), token = at & ((1 << pages.block_bits) - 1);
+        prefetch_l2(layer.k_pages + page * pages.k_page + token * pages.k_token + part.head * pages.k_head + offset);
+        prefetch_l2(layer.v_pages + page * pages.v_page + token * pages.v_token + part.head * pages.v_head + offset);
+    }
+}
+
 DEVICE void load_span(uint4 (&to)[LOADS], const bf16* pages, i64 page, i64 token, const int* table, int bits, int base,
                       int end) {
     const int lane = threadIdx.x & 31;
@@ -33,7 +67,7 @@ DEVICE void load_span(uint4 (&to)[LOADS], const bf16* pages, i64 page, i64 token
         to[i] = make_uint4(0, 0, 0, 0);
         if (at < end) {
             const bf16* p = pages + i64(__ldg(table + (at >> bits))) * page + i64(at & ((1 << bits) - 1)) * token;
-            to[i] = *reinterpret_cast<const uint4*>(p + 8 * (lane % LANES));
+            to[i] = load_once(p + 8 * (lane % LANES));
         }
     }
 }

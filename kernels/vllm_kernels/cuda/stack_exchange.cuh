@@ -8,6 +8,9 @@
 #ifndef ABLATE
 #define ABLATE 0  // for measuring only. 1: no attention, 2: nobody waits for anybody
 #endif
+#ifndef PAUSE
+#define PAUSE 0  // nanoseconds between two looks
+#endif
 
 DEVICE u32 pack(float a, float b) { return u32(from_float<bf16>(a).bits) | u32(from_float<bf16>(b).bits) << 16; }
 DEVICE float low(u32 x) { return __uint_as_float(x << 16); }
@@ -32,6 +35,7 @@ template <int N, class At> DEVICE void take_pairs(uint2 (&out)[N], u32 tag, At a
         for (int i = 0; i < N; ++i) again |= !fresh(a[i], tag) || !fresh(b[i], tag);
         if (!again) break;
         not_for_ever(spins);
+        if (PAUSE) __nanosleep(PAUSE);
 #pragma unroll
         for (int i = 0; i < N; ++i)
             if (!fresh(a[i], tag) || !fresh(b[i], tag)) load_words(at(i), a[i], b[i]);
@@ -55,6 +59,7 @@ template <int N, class At> DEVICE void take(u32 (&out)[N], u32 tag, At at) {
         for (int i = 0; i < N; ++i) again |= !fresh(a[i], tag);
         if (!again) break;
         not_for_ever(spins);
+        if (PAUSE) __nanosleep(PAUSE);
 #pragma unroll
         for (int i = 0; i < N; ++i)
             if (!fresh(a[i], tag)) a[i] = load_word(at(i));

@@ -61,16 +61,14 @@ DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, co
 DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, int tokens, u32 tag) {
     AttentionScratch& a = s.attention;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, most = most_splits(tokens);
-    for (int part = blockIdx.x; part < tokens * KV_HEADS * most; part += gridDim.x) {
-        const int h = part % KV_HEADS, t = part / KV_HEADS % tokens, split = part / (KV_HEADS * tokens);
-        const int cached = s.lengths[t] - 1, splits = splits_of(cached, most);
-        if (split >= splits) continue;
-        const int each = ceil_div(cached, splits), begin = split * each;
-        const int end = begin + each < cached ? begin + each : cached;
+    Part part;
+    for (int i = blockIdx.x; i < tokens * KV_HEADS * most; i += gridDim.x) {
+        if (!part.set(s, i, tokens, most)) continue;
+        const int h = part.head, t = part.token, split = part.split, splits = part.splits, end = part.end;
         const int* table = pages.table + i64(t) * pages.width;
         const bf16 *keys = layer.k_pages + h * pages.k_head, *values = layer.v_pages + h * pages.v_head;
         uint4 k[LOADS], v[LOADS];
-        int base = begin + warp * SPAN;
+        int base = part.begin + warp * SPAN;
         load_span(k, keys, pages.k_page, pages.k_token, table, pages.block_bits, base, end);
         load_span(v, values, pages.v_page, pages.v_token, table, pages.block_bits, base, end);
         take_heads(s, ex.qkv, layer, pages, t, h, split == splits - 1, tag);
@@ -105,8 +103,8 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
             if (lane == 0) a.maximum[warp][j] = seen.maximum[j], a.weight[warp][j] = seen.weight[j];
         }
         team_sync();
-        for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += TEAM) {
-            const int j = i / HEAD_DIM, d = i % HEAD_DIM, head = h * GROUP + j;
+        for (int e = threadIdx.x; e < GROUP * HEAD_DIM; e += TEAM) {
+            const int j = e / HEAD_DIM, d = e % HEAD_DIM, head = h * GROUP + j;
             float m = NONE, weight = 0.f, sum = 0.f;
 #pragma unroll
             for (int w = 0; w < WARPS; ++w) m = fmaxf(m, a.maximum[w][j]);

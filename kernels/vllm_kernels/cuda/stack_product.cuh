@@ -18,7 +18,11 @@ struct Turn {
 };
 
 // Lanes of the copying warp: all tiles of one product of a layer.
-template <int P> DEVICE void copy_weights(Shared& s, Turn& turn, const Share& share, const bf16* weight, u64 policy) {
+// Not more than WINDOW tiles are on their way at a time: more would not come faster, and all that the blocks tell
+// each other would queue behind them.
+template <int P>
+DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, const Share& share, const bf16* weight,
+                         u64 policy) {
     constexpr int K = columns(P), GROUPS_OF = units_a_tile(P);
     const int first = share.first[P], count = share.count[P], lane = threadIdx.x & 31;
     for (int g = 0; g * GROUPS_OF < count; ++g) {
@@ -26,6 +30,11 @@ template <int P> DEVICE void copy_weights(Shared& s, Turn& turn, const Share& sh
         const int rows = __popc(__ballot_sync(~0u, row >= 0));
         for (int column = 0; column < K; column += CHUNK) {
             const u32 bytes = 2 * (K - column < CHUNK ? K - column : CHUNK);
+            if (under_way == WINDOW) {
+                barrier_wait(&s.full[landed.slot], landed.lap);
+                landed.next();
+            } else
+                ++under_way;
             barrier_wait(&s.empty[turn.slot], turn.lap ^ 1);
             if (lane == 0) barrier_expect(&s.full[turn.slot], rows * bytes);
             __syncwarp();
@@ -42,39 +51,46 @@ template <int P> DEVICE void copy_weights(Shared& s, Turn& turn, const Share& sh
 template <int P, class Finish>
 DEVICE void product(Shared& s, Turn& turn, const Share& share, int tokens, int& flip, Finish finish) {
     constexpr int K = columns(P), UNITS = units_a_tile(P), PAIRS = BATCH * UNITS;
+    constexpr int STEPS = ceil_div(K < CHUNK ? K : CHUNK, 32 * WARPS), STEP = 64 * WARPS;  // of a tile; bytes
     const int count = share.count[P], lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = lane >> 2;
-    const int groups = ceil_div(count, UNITS);
-    const char* x = s.x + token * pitch(K) + warp * 64 + (lane & 3) * 16;
-    const int weights = (lane >> 2) * TILE_PITCH + warp * 64 + (lane & 3) * 16;
+    const int groups = ceil_div(count, UNITS), mine = warp * 64 + (lane & 3) * 16;  // bytes into a step
+    const char *x = s.x + token * pitch(K) + mine, *weights = s.ring[0] + (lane >> 2) * TILE_PITCH + mine;
+    const auto here = [&](int column, int i) { return K % CHUNK == 0 || 2 * column + i * STEP + warp * 64 < 2 * K; };
+    uint4 a[STEPS], b[STEPS];
+    const auto activations = [&](int column) {
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i) {
+            a[i] = make_uint4(0, 0, 0, 0);
+            if (token < tokens && here(column, i)) a[i] = *reinterpret_cast<const uint4*>(x + 2 * column + i * STEP);
+        }
+    };
+    if (K <= CHUNK) activations(0);
     for (int first = 0; first < groups; first += BATCH) {
         const int batch = groups - first < BATCH ? groups - first : BATCH;
         for (int g = 0; g < batch; ++g) {
-            float2 even = make_float2(0.f, 0.f), odd = even;
+            float2 sums[4] = {};
             for (int column = 0; column < K; column += CHUNK) {
+                if (K > CHUNK) activations(column);
                 barrier_wait(&s.full[turn.slot], turn.lap);
-                const char* tile = s.ring[turn.slot] + weights;
-                constexpr int STEPS = (K < CHUNK ? ceil_div(K, 32 * WARPS) : CHUNK / (32 * WARPS));
-                uint4 a[STEPS], b[STEPS];
 #pragma unroll
                 for (int i = 0; i < STEPS; ++i) {
-                    const int at = (i * WARPS + warp) * 32;
-                    const bool here = K % CHUNK == 0 || column + at < K;
-                    b[i] = a[i] = make_uint4(0, 0, 0, 0);
-                    if (here) b[i] = *reinterpret_cast<const uint4*>(tile + i * WARPS * 64);
-                    if (here && token < tokens) a[i] = *reinterpret_cast<const uint4*>(x + 2 * column + i * WARPS * 64);
-                }
-#pragma unroll
-                for (int i = 0; i < STEPS; ++i) {
-                    multiply(even, a[i].x, a[i].y, b[i].x, b[i].y);
-                    multiply(odd, a[i].z, a[i].w, b[i].z, b[i].w);
+                    b[i] = make_uint4(0, 0, 0, 0);
+                    if (here(column, i))
+                        b[i] = *reinterpret_cast<const uint4*>(weights + turn.slot * TILE_BYTES + i * STEP);
                 }
                 __syncwarp();
                 if (lane == 0) barrier_arrive(&s.empty[turn.slot]);
                 turn.next();
+#pragma unroll
+                for (int i = 0; i < STEPS; ++i) {
+                    multiply(sums[i % 2 * 2], a[i].x, a[i].y, b[i].x, b[i].y);
+                    multiply(sums[i % 2 * 2 + 1], a[i].z, a[i].w, b[i].z, b[i].w);
+                }
             }
             if (token < tokens)
-                *reinterpret_cast<float2*>(&s.partial[flip][g][warp][token][2 * (lane & 3)]) =
-                    make_float2(even.x + odd.x, even.y + odd.y);
+                *reinterpret_cast<float2*>(&s.partial[flip][g].of[warp][token][2 * (lane & 3)]) =
+                    make_float2(sums[0].x + sums[1].x + sums[2].x + sums[3].x,
+                                sums[0].y + sums[1].y + sums[2].y + sums[3].y);
         }
         team_sync();
         const int pair = threadIdx.x % PAIRS, t = threadIdx.x / PAIRS, unit = first * UNITS + pair;
@@ -82,7 +98,7 @@ DEVICE void product(Shared& s, Turn& turn, const Share& share, int tokens, int& 
             float2 a = make_float2(0.f, 0.f), b = a;
 #pragma unroll
             for (int w = 0; w < WARPS; ++w) {
-                const float* sums = s.partial[flip][pair / UNITS][w][t] + 2 * (pair % UNITS);
+                const float* sums = s.partial[flip][pair / UNITS].of[w][t] + 2 * (pair % UNITS);
                 a.x += sums[0], a.y += sums[1];
                 if (P == GATE_UP) b.x += sums[4], b.y += sums[5];
             }

@@ -53,6 +53,15 @@ DEVICE void bulk_copy(void* to, const void* from, u32 bytes, u64* barrier, u64 p
 }
 DEVICE void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// Read once by this multiprocessor: leaves its first cache to what is read again.
+DEVICE uint4 load_once(const void* p) {
+    uint4 r;
+    asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+        : "l"(p));
+    return r;
+}
+
 // Two words of 8 bytes, each read at once, as they are for all blocks now.
 DEVICE void load_words(const u64* p, u64& a, u64& b) {
     asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(p) : "memory");
@@ -81,7 +90,6 @@ DEVICE float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-DEVICE void pause() { __nanosleep(20); }
 
 // The warps that compute, not the one that copies.
 DEVICE void team_sync() { asm volatile("bar.sync 1, 256;" ::: "memory"); }

@@ -1,5 +1,5 @@
 // Shapes of the stack, its work's division over blocks, and what lies where.
-// Defines: LAYERS HIDDEN HEADS KV_HEADS HEAD_DIM INTERMEDIATE ROTARY INTERLEAVED QK_NORM ACT, and of a variant TOKENS STAGES SHARED SPLIT
+// Defines: LAYERS HIDDEN HEADS KV_HEADS HEAD_DIM INTERMEDIATE ROTARY INTERLEAVED QK_NORM ACT, and of a variant TOKENS STAGES SHARED WINDOW SPLIT
 #pragma once
 #include "stack_ptx.cuh"
 
@@ -90,10 +90,14 @@ struct AttentionScratch {
     float sums[WARPS][GROUP][HEAD_DIM];
     float maximum[WARPS][GROUP], weight[WARPS][GROUP];
 };
+// Sums of a row group by each warp's columns; padded against bank conflicts.
+struct alignas(16) RowSums {
+    float of[WARPS][TOKENS][8], padding[8];
+};
 struct Shared {
     u64 full[STAGES], empty[STAGES];
     LayerRecord layers[LAYERS];
-    alignas(16) float partial[2][BATCH][WARPS][TOKENS][8];
+    RowSums partial[2][BATCH];
     alignas(16) bf16 residual[TOKENS][HIDDEN];
     float cos[TOKENS][ROTARY / 2 + 1], sin[TOKENS][ROTARY / 2 + 1];
     float squares[TOKENS][WARPS];

@@ -2,9 +2,13 @@
 #pragma once
 #include "stack_exchange.cuh"
 
+#ifndef LOOK
+#define LOOK 4  // quads a thread looks for at a time
+#endif
+
 // words: [tokens, K / 2]. Every thread takes quads of elements.
 template <int K> DEVICE void stage(Shared& s, const u64* words, int tokens, u32 tag) {
-    constexpr int QUADS = K / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < 4 ? ALL : 4;
+    constexpr int QUADS = K / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < LOOK ? ALL : LOOK;
 #pragma unroll 1
     for (int from = 0; from < ALL; from += AT_ONCE) {
         uint2 got[AT_ONCE];
@@ -24,11 +28,11 @@ template <int K> DEVICE void stage(Shared& s, const u64* words, int tokens, u32 
 
 DEVICE uint2 load_quad(const bf16* p) { return *reinterpret_cast<const uint2*>(p); }
 
-// The residual's quads of this thread, kept from layer to layer, plus what the last product gave; normed into s.x.
-// add(t, quad index, got): the quad to add, from words if they are not nullptr.
+// The residual of all tokens, of which every block keeps a copy, plus what the last product gave (``add``: there was
+// one), normed into s.x. A thread has the same quads in every layer. keep: where the sum goes as well, or nullptr.
 DEVICE void stage_norm(Shared& s, const u64* words, const bf16* weight, float eps, int tokens, u32 tag, bool add,
                        bf16* keep) {
-    constexpr int QUADS = HIDDEN / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < 4 ? ALL : 4;
+    constexpr int QUADS = HIDDEN / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < LOOK ? ALL : LOOK;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     uint2 scale[EACH];
 #pragma unroll
