@@ -73,7 +73,7 @@ def test_few_and_many_rows_take_different_ways_to_the_same_numbers(monkeypatch):
         InvariantLinear, "_launch", staticmethod(lambda kernel, *a, **k: ways.append(kernel) or launch(kernel, *a, **k))
     )
     split = made(x, w, b)
-    monkeypatch.setattr(module, "PROGRAMS", 1)
+    monkeypatch.setattr(module, "BUSY", 1)
     whole = made(x, w, b)
     assert ways == [part_kernel, add_kernel, whole_kernel]
     assert torch.equal(split, whole)

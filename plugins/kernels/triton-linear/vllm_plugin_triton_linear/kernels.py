@@ -21,17 +21,18 @@ def _segment(
 ):  # fmt: skip
     """float32 [M, C]: products of rows of x and of the weight over STEPS tiles of K from ``begin`` on."""
     inner = tl.arange(0, B)
-    x_row = tl.where(rows < T, rows, 0).to(tl.int64) * K
+    there = (rows < T)[:, None]  # rows that are not there cost no traffic
+    x_row = rows.to(tl.int64) * K
     w_row = tl.where(columns < N, columns, 0).to(tl.int64) * K
     total = tl.zeros((M, C), dtype=tl.float32)
     for i in range(STEPS):
         k = begin + i * B + inner
         if EVEN:
-            a, b = tl.load(x + x_row[:, None] + k[None, :]), tl.load(w + w_row[None, :] + k[:, None])
+            a = tl.load(x + x_row[:, None] + k[None, :], mask=there, other=0.0)
+            b = tl.load(w + w_row[None, :] + k[:, None])
         else:
-            there = k < K
-            a = tl.load(x + x_row[:, None] + k[None, :], mask=there[None, :], other=0.0)
-            b = tl.load(w + w_row[None, :] + k[:, None], mask=there[:, None], other=0.0)
+            a = tl.load(x + x_row[:, None] + k[None, :], mask=there & (k < K)[None, :], other=0.0)
+            b = tl.load(w + w_row[None, :] + k[:, None], mask=(k < K)[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision="ieee")
     return total
 

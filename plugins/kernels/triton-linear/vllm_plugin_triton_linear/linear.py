@@ -12,7 +12,8 @@ from torch import Tensor
 from vllm_core.interfaces.queries import OpQuery
 from vllm_plugin_triton_linear.kernels import GROUP, add_kernel, part_kernel, whole_kernel
 
-PROGRAMS = 132  # that keep a large GPU busy; fixed, so that segments are the same on every device
+BUSY = 132  # programs that keep a large GPU busy; fixed, so that segments are the same on every device
+PROGRAMS = 2 * BUSY  # that one row should be cut into, so that all of the memory's bandwidth is used
 COLUMNS = 1024  # of a program that adds segments
 
 
@@ -31,10 +32,10 @@ class Tile:
 
 
 def tile_of(dtype: torch.dtype, in_size: int, out_size: int) -> Tile:
-    """Segments are as many as one row needs for all of a GPU to read the weight, each of 512 elements at least."""
+    """Segments are as many as one row needs for all of a GPU to read the weight, each of 256 elements at least."""
     rows, columns, inner, warps, stages = (32, 64, 32, 4, 3) if dtype == torch.float32 else (64, 128, 64, 4, 4)
     steps = -(-in_size // inner)
-    most = min(-(-PROGRAMS // -(-out_size // columns)), max(1, in_size // 512), 8)
+    most = min(-(-PROGRAMS // -(-out_size // columns)), max(1, in_size // 256), 8)
     segments = max(n for n in range(1, most + 1) if steps % n == 0)
     return Tile(rows, columns, inner, warps, stages, segments, steps // segments, in_size % inner == 0)
 
@@ -67,7 +68,7 @@ class InvariantLinear:
             return out
         t = self.tile
         programs = -(-tokens // t.rows) * -(-self.out_size // t.columns)
-        if t.segments > 1 and programs < PROGRAMS:
+        if t.segments > 1 and programs < BUSY:
             self._split(x, weight, bias, out, tokens)
         else:
             self._whole(x, weight, bias, out, tokens)
