@@ -30,6 +30,8 @@ class TritonAttention:
     """``AttentionBackend`` for pages in "HND" or "NHD". Everything is compiled when it is made."""
 
     def __init__(self, config: AttentionConfig) -> None:
+        if config.scale <= 0:
+            raise ValueError(f"scores are scaled by a positive number, and scale is {config.scale}")
         self.config, self.kernels = config, Kernels(config)
         self.group = config.num_heads // config.num_kv_heads
         self.scale = config.scale * LOG2E.value if config.soft_cap is None else config.scale / config.soft_cap

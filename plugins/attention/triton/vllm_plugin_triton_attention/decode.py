@@ -101,7 +101,7 @@ def decode(
             scores = tl.where(visible(key, position, length, CAUSAL, WINDOW), scores, float("-inf"))
             v_rows = places(key, pages, known, page_stride, head, PAGE, V_TOKEN, V_HEAD, True)
             values = rows_of(v, v_rows, known, v_at, V_DIM, True)
-            top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, True)
+            top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, scale, SOFT_CAP, True)
         if (at == begin) & (stop == end):
             if SINKS:
                 sink = tl.load(sinks + q_head).to(tl.float32) * LOG2E

@@ -26,7 +26,6 @@ _TYPES = {
 _INTERPRETED_ARCH = 80  # whose tiles an interpreter takes
 SHORT_ROWS = (16, 64)  # queries x heads of a KV head: plain decoding, and drafts
 DEPENDENT = True  # kernels start while the one before still runs, where the device can
-TMA = False
 LEAST = 1  # tiles that a program takes
 
 
@@ -132,6 +131,7 @@ class Kernels:
                 multiples={**multiples, **unaligned},
                 warps=tile.warps,
                 stages=tile.stages,
+                registers=tile.registers,
             )
             found[f"combine{rows}"] = Variant(
                 decode.combine,
@@ -149,11 +149,11 @@ class Kernels:
                 prefill.prefill,
                 {**pointers, **lists, "sinks": x, "scale": "fp32", **ints},
                 {"HEADS": c.num_kv_heads, "GROUP": group, "QUERIES": tile.rows // group, "ROWS": tile.rows,
-                 "KEYS": tile.keys, **sizes, **page, **rules, "SPAN": SPAN, "TURNS": turns,
-                 "TMA": TMA and arch == 90 and not c.block_size % tile.keys},
+                 "KEYS": tile.keys, **sizes, **page, **rules, "SPAN": SPAN, "TURNS": turns,},
                 multiples={**multiples, **unaligned},
                 warps=tile.warps,
                 stages=tile.stages,
+                registers=tile.registers,
             )  # fmt: skip
         return found
 

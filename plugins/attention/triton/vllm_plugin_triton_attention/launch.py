@@ -41,10 +41,11 @@ class Variant:
         multiples: Mapping[str, int] | None = None,
         warps: int = 4,
         stages: int = 3,
+        registers: int | None = None,
     ) -> None:
         self.fn, self.types, self.constants = fn, dict(types), dict(constants)
         self.multiples = {name: 16 for name, kind in types.items() if kind[0] == "*"} | dict(multiples or {})
-        self.options = {"num_warps": warps, "num_stages": stages}
+        self.options = {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
         names = list(fn.arg_names)
         if names != [*self.types, *self.constants]:
             raise TypeError(f"{fn.__name__} takes {names}, and is given {[*self.types, *self.constants]}")

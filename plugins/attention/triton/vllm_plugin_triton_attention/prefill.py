@@ -50,7 +50,6 @@ def prefill(
     SINKS: tl.constexpr,
     SPAN: tl.constexpr,
     TURNS: tl.constexpr,  # False: there is a program for each tile
-    TMA: tl.constexpr,  # a tile of keys is one block of a page, fetched by the copy engine
 ):
     """Grid (programs): tiles of queries of all KV heads are dealt out, forth and back, the last ones first.
 
@@ -60,13 +59,6 @@ def prefill(
     program, programs = tl.program_id(0), tl.num_programs(0)
     row = tl.arange(0, ROWS)
     k_at, v_at = tl.arange(0, K_PAD), tl.arange(0, V_PAD)
-    if TMA:
-        k_tiles = tl.make_tensor_descriptor(
-            k, [1 << 30, HEADS * PAGE, K_DIM], [page_stride.to(tl.int64), K_TOKEN, 1], [1, KEYS, K_DIM]
-        )
-        v_tiles = tl.make_tensor_descriptor(
-            v, [1 << 30, HEADS * PAGE, V_DIM], [page_stride.to(tl.int64), V_TOKEN, 1], [1, KEYS, V_DIM]
-        )
     items = tl.load(tiles + sequences) * HEADS
     turns = (items + programs - 1) // programs if TURNS else 1
     for turn in range(turns):
@@ -93,27 +85,21 @@ def prefill(
             pages = table + s.to(tl.int64) * table_stride
             if CAUSAL:
                 bound = tl.minimum(farthest + 1, length)
-                whole = (
-                    tl.maximum(tl.minimum(nearest + 1, length), 0) // KEYS * KEYS
-                )  # keys before it are seen by all rows
+                # All rows see the keys before it.
+                whole = tl.maximum(tl.minimum(nearest + 1, length), 0) // KEYS * KEYS
             else:
                 bound = length
                 whole = length // KEYS * KEYS
             if WINDOW > 0:
                 whole = first // KEYS * KEYS
             for base in range(0, whole if WINDOW == 0 else 0, KEYS):
-                if TMA:
-                    page = tl.load(pages + base // PAGE)
-                    keys = k_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, K_DIM)
-                    values = v_tiles.load([page, head * PAGE + base % PAGE, 0]).reshape(KEYS, V_DIM)
-                else:
-                    key = base + tl.arange(0, KEYS)
-                    k_rows = places(key, pages, key, page_stride, head, PAGE, K_TOKEN, K_HEAD, False)
-                    keys = rows_of(k, k_rows, key, k_at, K_DIM, False)
-                    v_rows = places(key, pages, key, page_stride, head, PAGE, V_TOKEN, V_HEAD, False)
-                    values = rows_of(v, v_rows, key, v_at, V_DIM, False)
+                key = base + tl.arange(0, KEYS)
+                k_rows = places(key, pages, key, page_stride, head, PAGE, K_TOKEN, K_HEAD, False)
+                keys = rows_of(k, k_rows, key, k_at, K_DIM, False)
+                v_rows = places(key, pages, key, page_stride, head, PAGE, V_TOKEN, V_HEAD, False)
+                values = rows_of(v, v_rows, key, v_at, V_DIM, False)
                 scores = scores_of(query, keys.to(query.dtype), scale, SOFT_CAP)
-                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, False)
+                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, scale, SOFT_CAP, False)
             for base in range(whole, bound, KEYS):
                 key = base + tl.arange(0, KEYS)
                 known = (key < length) & (key >= first)
@@ -123,7 +109,7 @@ def prefill(
                 scores = tl.where(visible(key, position, length, CAUSAL, WINDOW), scores, float("-inf"))
                 v_rows = places(key, pages, known, page_stride, head, PAGE, V_TOKEN, V_HEAD, True)
                 values = rows_of(v, v_rows, known, v_at, V_DIM, True)
-                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, True)
+                top, total, acc = add_tile(scores, values.to(query.dtype), top, total, acc, scale, SOFT_CAP, True)
             if SINKS:
                 sink = tl.load(sinks + q_head).to(tl.float32) * LOG2E
                 top, total, acc = with_sink(sink, top, total, acc)

@@ -10,26 +10,32 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def scores_of(q, k, scale, SOFT_CAP: tl.constexpr):
-    """[M, D] and [N, D] -> [M, N] in units of log2: scale holds log2(e), except with a soft cap."""
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    """[M, D] and [N, D] -> [M, N]: products that `add_tile` scales, or with a soft cap scores in units of log2."""
+    s = tl.dot(q, tl.trans(k), input_precision="ieee")
     if SOFT_CAP > 0:
         # tanh(x) = 1 - 2 / (1 + exp(2x)); scale is divided by the cap already.
-        s = (1 - 2 / (1 + tl.exp2(s * (2 * LOG2E)))) * (SOFT_CAP * LOG2E)
+        s = (1 - 2 / (1 + tl.exp2(s * (scale * 2 * LOG2E)))) * (SOFT_CAP * LOG2E)
     return s
 
 
 @triton.jit
-def add_tile(s, v, top, total, acc, MAY_HIDE: tl.constexpr):
-    """One step of the softmax: ``top`` the largest score so far, ``total`` and ``acc`` relative to it.
+def add_tile(s, v, top, total, acc, scale, SOFT_CAP: tl.constexpr, MAY_HIDE: tl.constexpr):
+    """One step of the softmax: ``top`` the largest score so far in units of log2, ``total`` and ``acc`` relative to it.
 
     ``MAY_HIDE``: a row may have seen no key yet, and its top be -inf.
     """
-    new = tl.maximum(top, tl.max(s, 1))
+    if SOFT_CAP > 0:
+        new = tl.maximum(top, tl.max(s, 1))
+    else:
+        new = tl.maximum(top, tl.max(s, 1) * scale)
     if MAY_HIDE:
         base = tl.where(new == float("-inf"), 0.0, new)
     else:
         base = new
-    p = tl.exp2(s - base[:, None])
+    if SOFT_CAP > 0:
+        p = tl.exp2(s - base[:, None])
+    else:
+        p = tl.exp2(s * scale - base[:, None])
     fade = tl.exp2(top - base)
     total = total * fade + tl.sum(p, 1)
     acc = tl.dot(p.to(v.dtype), v, acc * fade[:, None], input_precision="ieee")

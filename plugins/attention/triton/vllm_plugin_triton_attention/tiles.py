@@ -14,6 +14,7 @@ class Tile:
     keys: int
     warps: int
     stages: int  # tiles of keys on their way at a time, and the one that is used
+    registers: int | None = None  # a thread, at most
 
 
 def padded(size: int, least: int = 16) -> int:
