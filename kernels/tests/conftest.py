@@ -16,7 +16,8 @@ _LETTERS = {"int": "i", "i64": "l", "float": "f", "double": "d", "u32": "i", "u6
 
 def parameters(file: str, name: str) -> str:
     """The letters of a signature, read off ``extern "C" __global__ ... name(...)``."""
-    source = re.sub(r"//[^\n]*", "", (SOURCES / file).read_text())
+    source = re.sub(r"//[^\n]*", "", (SOURCES / file).read_text()).replace("\\\n", "")
+    source = source.replace("(PARAMETERS)", f"({''.join(re.findall(r'#define PARAMETERS (.*)', source))})")
     found = re.search(rf'extern "C" __global__[^;{{]*?\b{name}\(([^)]*)\)\s*\{{', source)
     assert found, f"{file} has no kernel {name}"
     letters = []

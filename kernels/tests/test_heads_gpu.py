@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 from vllm_kernels.bench.cases_elementwise import kernel
-from vllm_kernels.qk import QKWrite
+from vllm_kernels.qk import MANY, QKWrite
 
 pytestmark = pytest.mark.usefixtures("gpu")
 DTYPES = {"bfloat16": 4e-3, "float16": 5e-4, "float32": 2e-6}  # allowed error
-BLOCK, PAGES = 16, 40
+BLOCK, PAGES = 16, 48
 # heads, kv_heads, head_dim, rotary_dim, interleaved, weights of the norms, layout
 SHAPES = [
     (16, 8, 128, 128, False, "same", "NHD"),
@@ -69,13 +69,13 @@ def test_one_launch_norms_turns_and_stores_heads(dtype, kv_dtype, shape):
         heads=heads, kv_heads=kv, head_dim=dim, dtype=dtype, kv_dtype=kv_dtype, rotary_dim=rotary, interleaved=pairs,
         eps=1e-6, k_eps=1e-2, **norm,
     )  # fmt: skip
-    angles = torch.randn(500, max(1, rotary // 2))
+    angles = torch.randn(600, max(1, rotary // 2))
     cos, sin = (angles.cos(), angles.sin()) if rotary else (None, None)
     pages = (PAGES, BLOCK, kv, dim) if layout == "NHD" else (PAGES, kv, BLOCK, dim)
-    for tokens, by_row in itertools.product((1, 7, 130), (False, True)):
+    for tokens, by_row in itertools.product((1, 7, 600), (False, True)):
         qkv = rand(tokens, (heads + 2 * kv) * dim, dtype=dtype)
         before = qkv.clone()
-        positions = torch.arange(tokens) if by_row else torch.randint(500, (tokens,))
+        positions = torch.arange(tokens) if by_row else torch.randint(600, (tokens,))
         k_pages, v_pages = (torch.randn(pages).to(getattr(torch, kv_dtype)) for _ in range(2))
         old = by_slot(k_pages, layout), by_slot(v_pages, layout)
         slots = BLOCK + torch.randperm((PAGES - 1) * BLOCK)[:tokens]
@@ -151,3 +151,23 @@ def test_float8_is_rounded_to_nearest_even_and_ends_at_448():
     shape = {"num_kv_heads": 1, "k_dim": 8, "v_dim": 8, "head_axis": 2, "kv_dtype": "float8_e4m3fn"}
     kernel("write_kv", "float32", **shape)(x, x, *pages, torch.arange(512), 2)
     assert torch.equal(pages[0].float().view(512, 1, 8), as_float8(x).float())
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_token_does_not_depend_on_the_tokens_beside_it(norm):
+    """Beyond `qk.MANY` tokens another kernel runs."""
+    tokens, weights = MANY + 100, {n: rand(128, dtype="bfloat16") for n in ("q_weight", "k_weight")} if norm else {}
+    write = QKWrite(
+        heads=16, kv_heads=8, head_dim=128, dtype="bfloat16", kv_dtype="bfloat16", rotary_dim=128, eps=1e-6, **weights
+    )
+    qkv, angles, places = rand(tokens, 32 * 128, dtype="bfloat16"), torch.randn(tokens, 64), torch.arange(tokens)
+
+    def run(at):
+        pages = [torch.zeros(PAGES, BLOCK, 8, 128, dtype=torch.bfloat16) for _ in range(2)]
+        q = write(qkv[at], angles.cos(), angles.sin(), places[at], *pages, places[at], "NHD")
+        return q, *(by_slot(page, "NHD")[at] for page in pages)
+
+    whole = run(slice(tokens))
+    for at in (slice(5, 6), slice(tokens - 40, tokens)):
+        for got, want in zip(run(at), whole, strict=True):
+            assert torch.equal(got, want[at])

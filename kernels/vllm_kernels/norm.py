@@ -16,6 +16,7 @@ from vllm_kernels.variant import Variant
 
 FILE = "norm.cu"
 MOST_THREADS = 512  # a row
+WARP_ROWS = 4  # rows a block, where a warp has a row
 SHAPE = tuple[int, int, int]  # elements an access, accesses a thread (0: as many as it takes), threads a row
 
 
@@ -26,20 +27,23 @@ def shape_of(size: int, dtype: str) -> SHAPE:
         return 1, 0, min(MOST_THREADS, -(-size // 32) * 32)
     parts = size // width
     for accesses in (1, 2, 4):
-        if parts <= MOST_THREADS * accesses:
-            return width, accesses, -(-parts // accesses // 32) * 32
-    return width, 0, MOST_THREADS
+        if parts <= 32 * accesses:
+            return width, accesses, 32
+    threads = -(-parts // 4 // 32) * 32
+    return (width, 4, threads) if threads <= MOST_THREADS else (width, 0, MOST_THREADS)
 
 
 def rms_norm(query: OpQuery) -> Callable[..., Tensor]:
     launch, width = _kernel(query, "rms_norm", "PPPiiillf")
-    size, dtypes = int(query.shape["size"]), _dtypes(query)  # type: ignore[arg-type]
+    size, (dtype, weight_dtype) = int(query.shape["size"]), _dtypes(query)  # type: ignore[arg-type]
 
     def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if (x.dtype, weight.dtype) != dtypes:  # a layer may norm in another dtype than the model's
+        if (
+            x.dtype is not dtype or weight.dtype is not weight_dtype
+        ):  # a layer may norm in another dtype than the model's
             return ops.rms_norm(x, weight, eps)
         x, *where = _rows(x, size, width)
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        out = _like(x)
         launch(where[0], x, out, weight, where[0], size, *where[1:], eps)
         return out
 
@@ -48,10 +52,11 @@ def rms_norm(query: OpQuery) -> Callable[..., Tensor]:
 
 def add_rms_norm(query: OpQuery) -> Callable[..., tuple[Tensor, Tensor]]:
     launch, width = _kernel(query, "add_rms_norm", "PPPiif")
-    size, dtypes = int(query.shape["size"]), _dtypes(query)  # type: ignore[arg-type]
+    size, (dtype, weight_dtype) = int(query.shape["size"]), _dtypes(query)  # type: ignore[arg-type]
 
     def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        if (x.dtype, weight.dtype) != dtypes or not _lie_well(x, residual, width):
+        fits = x.dtype is residual.dtype is dtype and weight.dtype is weight_dtype
+        if not fits or not _lie_well(x, residual, width):
             return ops.add_rms_norm(x, residual, weight, eps)
         launch(x.shape[0], x, residual, weight, x.shape[0], size, eps)
         return x, residual
@@ -64,10 +69,10 @@ def layer_norm(query: OpQuery) -> Callable[..., Tensor]:
     size, (dtype, _) = int(query.shape["size"]), _dtypes(query)  # type: ignore[arg-type]
 
     def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        if x.dtype != dtype or not _of(dtype, weight, bias):
+        if x.dtype is not dtype or not _of(dtype, weight, bias):
             return ops.layer_norm(x, weight, bias, eps)
         x, *where = _rows(x, size, width)
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        out = _like(x)
         launch(where[0], x, out, weight, bias, where[0], size, *where[1:], eps)
         return out
 
@@ -81,7 +86,8 @@ def add_layer_norm(query: OpQuery) -> Callable[..., tuple[Tensor, Tensor]]:
     def add_layer_norm(
         x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor]:
-        if x.dtype != dtype or not _of(dtype, weight, bias) or not _lie_well(x, residual, width):
+        fits = x.dtype is residual.dtype is dtype and _of(dtype, weight, bias)
+        if not fits or not _lie_well(x, residual, width):
             return ops.add_layer_norm(x, residual, weight, bias, eps)
         launch(x.shape[0], x, residual, weight, bias, x.shape[0], size, eps)
         return x, residual
@@ -97,7 +103,7 @@ def _kernel(query: OpQuery, name: str, signature: str) -> tuple[Callable[..., No
 
     def launch(rows: int, *args: Any) -> None:
         if threads == 32:  # a warp a row
-            kernel(-(-rows // 4), (32, 4), *args)
+            kernel(-(-rows // WARP_ROWS), (32, WARP_ROWS), *args)
         else:
             kernel(rows, threads, *args)
 
@@ -113,20 +119,22 @@ def _dtypes(query: OpQuery) -> tuple[torch.dtype, torch.dtype]:
 
 
 def _of(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
-    return all(tensor is None or tensor.dtype == dtype for tensor in tensors)
+    return all(tensor is None or (tensor.dtype is dtype and not tensor.data_ptr() % 16) for tensor in tensors)
+
+
+def _like(x: Tensor) -> Tensor:
+    """A contiguous result."""
+    return torch.empty_like(x) if x.is_contiguous() else torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _rows(x: Tensor, size: int, width: int) -> tuple[Any, ...]:
     """x itself if the kernel can read it there, else a copy; rows, inner, outer, step of norm.cu."""
-    stride = x.stride()
-    if x.dim() == 2 and stride[1] == 1 and not (stride[0] % width or x.data_ptr() % 16 * (width > 1)):
-        return x, x.shape[0], 1, stride[0], 0
-    if (
-        x.dim() == 3
-        and stride[2] == 1
-        and not (stride[0] % width or stride[1] % width or x.data_ptr() % 16 * (width > 1))
-    ):
-        return x, x.shape[0] * x.shape[1], x.shape[1], stride[0], stride[1]
+    *outer, one = x.stride()
+    if one == 1 and (width == 1 or not (x.data_ptr() % 16 or any(stride % width for stride in outer))):
+        if len(outer) == 1:
+            return x, x.shape[0], 1, outer[0], 0
+        if len(outer) == 2:
+            return x, x.shape[0] * x.shape[1], x.shape[1], *outer
     x = x.clone(memory_format=torch.contiguous_format)
     return x, x.numel() // size, 1, size, 0
 

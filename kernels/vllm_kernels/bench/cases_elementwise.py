@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -116,13 +116,16 @@ def _embed(tokens: int) -> tuple[Any, ...]:
     return torch.randint(151936, (tokens,), device="cuda"), _table()
 
 
-_tables: list[Tensor] = []
+@cache
+def _angles() -> tuple[Tensor, Tensor]:
+    """One table, as all layers of a model share it."""
+    angles = _rand(8192, 64, dtype=torch.float32)
+    return angles.cos(), angles.sin()
 
 
+@cache
 def _table() -> Tensor:
-    if not _tables:
-        _tables.append(_rand(151936, 1024))
-    return _tables[0]
+    return _rand(151936, 1024)
 
 
 def _qk(tokens: int, heads: int, kv_heads: int, norm: bool) -> Case:
@@ -130,10 +133,9 @@ def _qk(tokens: int, heads: int, kv_heads: int, norm: bool) -> Case:
     shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": 128, "dtype": "bfloat16", "kv_dtype": "bfloat16"}
 
     def inputs() -> tuple[Any, ...]:
-        angles = _rand(40960, 64, dtype=torch.float32) if tokens == 8192 else _rand(8192, 64, dtype=torch.float32)
         pages = [torch.empty(tokens // BLOCK + 2, BLOCK, kv_heads, 128, device="cuda", dtype=torch.bfloat16)] * 2
         positions = torch.arange(tokens, device="cuda")
-        return _rand(tokens, units * 128), angles.cos(), angles.sin(), positions, *pages, _slots(tokens)
+        return _rand(tokens, units * 128), *_angles(), positions, *pages, _slots(tokens)
 
     def ours() -> Call:
         weights = (_rand(128), _rand(128)) if norm else (None, None)

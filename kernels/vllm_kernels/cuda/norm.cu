@@ -26,11 +26,12 @@ __device__ __forceinline__ void norm_row(
 
 #if ACCESSES > 0
     let_next_start();
-    Vec<W, E> w[A];
+    Vec<W, E> w[A], b[A];
 #pragma unroll
     for (int j = 0; j < A; ++j) {
         const int part = threadIdx.x + j * blockDim.x;
         if (weight && part < parts) w[j] = load_vec<E>(weight + part * E);
+        if (MEAN && bias && part < parts) b[j] = load_vec<E>(bias + part * E);
     }
     wait_for_previous();
     Vec<T, E> mine[A];
@@ -65,6 +66,7 @@ __device__ __forceinline__ void norm_row(
         if (const int part = threadIdx.x + j * blockDim.x; there && part < parts)
 #define MINE mine[j]
 #define WEIGHT w[j]
+#define BIAS b[j]
 #else
     let_next_start();
     wait_for_previous();
@@ -81,6 +83,7 @@ __device__ __forceinline__ void norm_row(
 #define EACH_PART for (int part = threadIdx.x; there && part < parts; part += blockDim.x)
 #define MINE load_vec<E>(x + part * E)
 #define WEIGHT load_vec<E>(weight + part * E)
+#define BIAS load_vec<E>(bias + part * E)
 #endif
 
 #if MEAN
@@ -106,14 +109,15 @@ __device__ __forceinline__ void norm_row(
     const float scale = rsqrtf(row_sum(sum, scratch) / float(n) + eps);
     EACH_PART {
         const Vec<T, E> a = MINE;
-        Vec<W, E> by;
+        Vec<W, E> by, plus;
         if (weight) by = WEIGHT;
+        if (MEAN && bias) plus = BIAS;
         Vec<T, E> y;
 #pragma unroll
         for (int i = 0; i < E; ++i) {
             float value = (to_float(a.v[i]) - mean) * scale;
             if (weight) value *= to_float(by.v[i]);
-            if (MEAN && bias) value += to_float(bias[part * E + i]);
+            if (MEAN && bias) value += to_float(plus.v[i]);
             y.v[i] = from_float<T>(value);
         }
         store_vec<E>(out + part * E, y);
