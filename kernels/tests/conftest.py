@@ -47,6 +47,17 @@ class PretendKernel:
         self.launches.append((self.name, grid, block, args))
 
 
+@pytest.fixture(scope="session")
+def nvrtc():
+    """CuPy's binding; only where CUDA sources can be compiled, which needs no GPU."""
+    module = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed", exc_type=ImportError)
+    try:
+        module.getVersion()
+    except Exception as error:
+        pytest.skip(f"CuPy finds no NVRTC: {error}")
+    return module
+
+
 @pytest.fixture
 def gpu():
     """Only where kernels run; then tensors are made there."""

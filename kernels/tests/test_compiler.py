@@ -7,13 +7,11 @@ import os
 import pytest
 from vllm_kernels import compiler
 
-pytest.importorskip("cupy_backends", reason="CuPy, whose NVRTC compiles the sources, is not installed")
-
 SOURCE = '#include "part.cuh"\nextern "C" __global__ void k(int* p) { *p = VALUE + A; }\n'
 
 
 @pytest.fixture
-def sources(tmp_path, monkeypatch):
+def sources(nvrtc, tmp_path, monkeypatch):
     """A folder with k.cu and part.cuh; its cache is ``tmp_path/cache``. ``sources.made``: how often was compiled."""
     folder = tmp_path / "cuda"
     folder.mkdir()

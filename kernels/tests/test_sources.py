@@ -6,13 +6,12 @@ import os
 import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import attrs
 import pytest
 from vllm_kernels.compiler import SOURCES, CompileError, compile_source, options_of
 from vllm_kernels.variant import Variant, all_variants
-
-pytest.importorskip("cupy_backends", reason="CuPy, whose NVRTC compiles the sources, is not installed")
-nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
 
 ARCHS = {"80": (8, 0), "90a": (9, 0)}
 PROPERTIES = re.compile(
@@ -20,17 +19,19 @@ PROPERTIES = re.compile(
 )
 
 
+@pytest.fixture(scope="session")
 def by_file() -> dict[str, list[Variant]]:
-    found = defaultdict(dict)
+    """Source -> its variants; the same one asked for by two modules counts once, with the names of both."""
+    found: dict[str, dict[str, Variant]] = defaultdict(dict)
     for _, variant in all_variants():
-        found[variant.file].setdefault(str(variant), []).append(variant)
-    return {file: [one for same in variants.values() for one in same] for file, variants in found.items()}
+        known = found[variant.file].setdefault(str(variant), variant)
+        found[variant.file][str(variant)] = attrs.evolve(
+            known, names=(*known.names, *variant.names), spills=min(known.spills, variant.spills)
+        )
+    return {file: list(variants.values()) for file, variants in found.items()}
 
 
-BY_FILE = by_file()
-
-
-def resources(variant: Variant, arch: str) -> dict[str, int]:
+def resources(nvrtc: Any, variant: Variant, arch: str) -> dict[str, int]:
     """Kernel -> bytes of local memory a thread, as the assembler reports them."""
     program = nvrtc.createProgram((SOURCES / variant.file).read_text(), variant.file, [], [])
     try:
@@ -47,21 +48,21 @@ def resources(variant: Variant, arch: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("file", sorted(BY_FILE))
-def test_every_variant_compiles_and_keeps_all_in_registers(file, arch):
-    variants = [v for v in BY_FILE[file] if v.capability <= ARCHS[arch]]
+@pytest.mark.parametrize("file", sorted(path.name for path in SOURCES.glob("*.cu")))
+def test_every_variant_compiles_and_keeps_all_in_registers(nvrtc, by_file, file, arch):
+    variants = [v for v in by_file.get(file, ()) if v.capability <= ARCHS[arch]]
     with ThreadPoolExecutor(int(os.environ.get("OMP_NUM_THREADS", "2"))) as pool:
-        for variant, found in zip(variants, pool.map(lambda v: resources(v, arch), variants), strict=True):
+        for variant, found in zip(variants, pool.map(lambda v: resources(nvrtc, v, arch), variants), strict=True):
             assert set(variant.names) <= set(found), f"{variant} has {sorted(found)}"
             for name in variant.names:
                 assert found[name] <= variant.spills, f"{variant}, {name}: {found[name]} bytes of local memory"
 
 
-def test_every_source_belongs_to_a_module():
-    assert {path.name for path in SOURCES.glob("*.cu")} == set(BY_FILE)
+def test_every_source_belongs_to_a_module(by_file):
+    assert {path.name for path in SOURCES.glob("*.cu")} == set(by_file)
 
 
-def test_a_source_that_does_not_compile_says_where(tmp_path, monkeypatch):
+def test_a_source_that_does_not_compile_says_where(nvrtc, tmp_path, monkeypatch):
     (tmp_path / "broken.cu").write_text('extern "C" __global__ void k(int* p) {\n    *p = nothing;\n}\n')
     monkeypatch.setattr("vllm_kernels.compiler.SOURCES", tmp_path)
     with pytest.raises(
