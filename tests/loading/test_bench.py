@@ -220,3 +220,55 @@ def test_a_wrong_file_of_prompts_is_refused(bench, folder, tmp_path, name, text,
 def test_a_result_that_cannot_be_written_is_refused_first(folder, capsys):
     assert main(["bench", "latency", str(folder), "--output-json", "/no/such/folder/x.json"]) == 2
     assert "there is no folder /no/such/folder" in capsys.readouterr().err
+
+
+def test_six_workloads_have_a_figure_each_and_the_record(bench, folder):
+    code, result, err = bench("workloads", folder, "--scale", 0.02, "--max-num-seqs", 8)
+    assert code == 0, err
+    assert list(result["workloads"]) == ["w1", "w2", "w3", "w4", "w5", "w6"]
+    assert all(figure["value"] > 0 and figure["runs"] for figure in result["workloads"].values())
+    assert result["workloads"]["w3"]["input_len"] == 164
+    assert of_engine(result)
+    assert result["settings"]["enable_prefix_caching"] is True
+    assert result["device_memory_bytes"] == {}  # a CPU's is the host's
+    assert result["memory_bytes"]["activations"] > 0
+
+
+def test_some_workloads_run_beside_a_peer_with_random_weights(bench, folder):
+    words = ("--scale", 0.02, "--only", "w2,w5", "--load-format", "dummy", "--skip-tokenizer-init")
+    code, result, err = bench("workloads", folder, *words, "--vs", "transformers")
+    assert code == 0, err
+    figures = result["versus"]["figures"]
+    assert [name.split()[0] for name in figures] == ["start", "w2", "w5"]
+    assert all(row["own"] > 0 and row["peer"] > 0 for row in figures.values())
+    assert result["versus"]["workloads"].keys() == {"w2", "w5"}
+
+
+def test_workloads_that_do_not_fit_or_are_unknown_are_refused(bench, folder):
+    code, _, err = bench("workloads", folder, "--scale", 0.1, "--max-model-len", 64)
+    assert code != 0
+    assert "w3 has requests of 823 tokens; the engine takes 64" in err
+    assert "there is no such workload" in bench("workloads", folder, "--only", "w9")[2]
+    assert "--scale must be" in bench("workloads", folder, "--scale", 0)[2]
+
+
+def test_a_peer_gets_its_own_environment_and_the_engines_own_weights(bench, folder, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "vllm.py").write_text(
+        FAKE_VLLM.replace(
+            "def __init__(self, temperature, max_tokens, ignore_eos):",
+            "def __init__(self, temperature, max_tokens, ignore_eos, detokenize):\n        assert detokenize is False",
+        )
+        .replace("assert temperature == 0 and ignore_eos", "assert ignore_eos")
+        .replace(
+            'assert settings["enable_prefix_caching"] is False, settings',
+            'assert settings["enable_prefix_caching"] and settings["load_format"] == "dummy", settings',
+        )
+    )
+    words = ("--scale", 0.02, "--only", "w2", "--load-format", "dummy", "--skip-tokenizer-init", "--vs", "vllm")
+    refused = bench("workloads", folder, *words)
+    assert "vllm cannot be run by" in refused[2]
+    code, result, err = bench("workloads", folder, *words, "--vs-env", f"PYTHONPATH={tmp_path / 'site'}")
+    assert code == 0, err
+    assert result["versus"]["version"] == "9.9"
+    assert "--vs-env must be NAME=VALUE" in bench("workloads", folder, *words, "--vs-env", "PATH")[2]

@@ -23,8 +23,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", dest="model_flag", metavar="MODEL", help="the model, as a flag")
 
 
-def settings(args: argparse.Namespace) -> EngineSettings:
-    """The engine's settings; plugins' own are checked too."""
+def settings(args: argparse.Namespace, prefix_caching: bool = False) -> EngineSettings:
+    """The engine's settings; plugins' own are checked too. ``prefix_caching``: unless something else is asked for."""
     if args.model is not None and args.model_flag is not None:
         raise UsageError("the model was given twice: as MODEL and as --model")
     args.model, args.model_flag = args.model or args.model_flag, None
@@ -33,7 +33,7 @@ def settings(args: argparse.Namespace) -> EngineSettings:
         raise UsageError("no model was named.\n  instead vllm-core bench ... MODEL, or model in [engine] of vllm.toml")
     tell(check_plugins(loaded).notices)
     if loaded.sources["enable_prefix_caching"] == "default":
-        return attrs.evolve(loaded.settings, enable_prefix_caching=False)
+        return attrs.evolve(loaded.settings, enable_prefix_caching=prefix_caching)
     return loaded.settings
 
 

@@ -22,7 +22,9 @@ from vllm_core.cli.bench.peers.measure import RESULT
 from vllm_core.cli.bench.workload import Workload, random_workload
 from vllm_core.cli.errors import UsageError
 
-__all__ = ["Peer", "add_flags", "compare", "find_peer", "own_streams", "streams"]
+__all__ = [
+    "Peer", "add_flags", "compare", "find_peer", "job_of", "own_streams", "print_figures", "run_peer", "streams",
+]  # fmt: skip
 
 STREAM = 128  # tokens in and out of one stream, where they fit
 RUNS = 3  # streams that are measured
@@ -35,6 +37,7 @@ class Peer:
     name: str
     python: str
     arguments: dict[str, Any]
+    env: dict[str, str] = attrs.field(factory=dict)  # set for it alone
 
     @property
     def script(self) -> Path:
@@ -47,20 +50,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vs-python", metavar="PYTHON", help="a Python that can import it; default: this one")
     group.add_argument("--vs-model", metavar="MODEL", help="the checkpoint in the peer's format, if not MODEL")
     group.add_argument("--vs-args", metavar="JSON", help='more arguments for it: {"enforce_eager": true}')
+    group.add_argument(
+        "--vs-env", metavar="NAME=VALUE", action="append", help="a variable of its environment; may be given again"
+    )
 
 
 def find_peer(args: argparse.Namespace) -> Peer | None:
     """Who is compared with; ``UsageError`` if it is not there, before anything is loaded."""
     if args.vs is None:
-        given = next((name for name in ("vs_python", "vs_model", "vs_args") if getattr(args, name) is not None), None)
+        names = ("vs_python", "vs_model", "vs_args", "vs_env")
+        given = next((name for name in names if getattr(args, name) is not None), None)
         if given:
             raise UsageError(f"--{given.replace('_', '-')} goes with --vs")
         return None
     python = args.vs_python or sys.executable
-    arguments = _arguments(args.vs_args)
+    arguments, env = _arguments(args.vs_args), _variables(args.vs_env)
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({args.vs!r}) is None)"
     try:
-        there = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+        found = {**os.environ, **env}
+        there = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, env=found)
         why = "" if there.returncode == 0 else there.stderr.strip()[-500:] or f"it has no module {args.vs}"
     except (OSError, subprocess.TimeoutExpired) as error:
         why = str(error)
@@ -71,7 +79,14 @@ def find_peer(args: argparse.Namespace) -> Peer | None:
             f"  instead --vs-python PYTHON, the interpreter of an environment with {args.vs}:\n"
             f"          python -m venv peer && peer/bin/pip install {args.vs}, then --vs-python peer/bin/python"
         )
-    return Peer(args.vs, python, arguments)
+    return Peer(args.vs, python, arguments, env)
+
+
+def _variables(given: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or ()]
+    if wrong := [name for name, sign, _ in pairs if not (name and sign)]:
+        raise UsageError(f"--vs-env must be NAME=VALUE, not {wrong[0]!r}")
+    return {name: value for name, _, value in pairs}
 
 
 def _arguments(text: str | None) -> dict[str, Any]:
@@ -114,12 +129,8 @@ def compare(
 
     print(f"starting vllm-core once more, then {peer.name} ...", file=sys.stderr, flush=True)
     begun = start([*words_of(args), "--input-len", str(job["stream_len"])])
-    settings = own["settings"]
-    found = _run(peer, {
-        "model": args.vs_model or settings["model"], "dtype": settings["dtype"],
-        "device": next((device["type"] for device in own["hardware"]["devices"]), "cpu"),
-        "max_model_len": settings["max_model_len"], "max_num_seqs": settings["max_num_seqs"],
-        "seed": settings["seed"], "arguments": peer.arguments, "output_lens": work.output_lens,
+    found = run_peer(peer, {
+        **job_of(args, peer, own), "output_lens": work.output_lens,
         "warmup": [work.prompts(-1 - run) for run in range(args.num_iters_warmup)],
         "runs": [work.prompts(run) for run in range(args.num_iters)], **job,
     }, own)  # fmt: skip
@@ -131,7 +142,7 @@ def compare(
         "peak memory, MiB": (own["peak_memory_bytes"] / (1 << 20), found["peak_memory_bytes"] / (1 << 20)),
     }
     figures = {name: {"own": a, "peer": b, "ratio": a / b if a and b else None} for name, (a, b) in rows.items()}
-    _print(figures, f"{peer.name} {found['version']}")
+    print_figures(figures, f"{peer.name} {found['version']}")
     if warning := busy(found["cores_of_others"]):
         print(f"{peer.name}: {warning}", file=sys.stderr)
     return {"peer": peer.name, "python": peer.python, "figures": figures, "own_start": begun["start_seconds"], **found}
@@ -143,8 +154,22 @@ def _decode(found: dict[str, Any]) -> float | None:
     )
 
 
-def _run(peer: Peer, job: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    env = {**os.environ, **_environment(peer, job["device"], own)}
+def job_of(args: argparse.Namespace, peer: Peer, own: dict[str, Any]) -> dict[str, Any]:
+    """How the peer is made: as the engine whose record ``own`` is."""
+    settings = own["settings"]
+    return {
+        "model": args.vs_model or settings["model"], "dtype": settings["dtype"],
+        "device": next((device["type"] for device in own["hardware"]["devices"]), "cpu"),
+        "max_model_len": settings["max_model_len"], "max_num_seqs": settings["max_num_seqs"],
+        "seed": settings["seed"], "load_format": settings["load_format"],
+        "skip_tokenizer": settings["skip_tokenizer_init"],
+        "gpu_memory_utilization": settings["gpu_memory_utilization"], "arguments": peer.arguments,
+    }  # fmt: skip
+
+
+def run_peer(peer: Peer, job: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Do the job (``peers.measure``) in the peer's own process."""
+    env = {**os.environ, **_environment(peer, job["device"], own), **peer.env}
     text = json.dumps({**job, "started": time.time()})
     done = subprocess.run([peer.python, str(peer.script)], input=text, env=env, capture_output=True, text=True)
     line = next((line for line in done.stdout.splitlines() if line.startswith(RESULT)), None)
@@ -180,7 +205,7 @@ def _environment(peer: Peer, device: str, own: dict[str, Any]) -> dict[str, str]
     return {name: value for name, value in wanted.items() if value and name not in os.environ}
 
 
-def _print(figures: dict[str, dict[str, Any]], peer: str) -> None:
+def print_figures(figures: dict[str, dict[str, Any]], peer: str) -> None:
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
 

@@ -3,7 +3,9 @@
 A job, read from standard input as JSON:
 
     model, dtype, device, max_model_len, max_num_seqs, seed   how the engine is made
+    load_format, skip_tokenizer, gpu_memory_utilization     likewise; None or false if the peer's own is right
     arguments      more arguments for it
+    workloads      names of those in workloads.py, vocab_size and scale: then nothing of the following
     warmup, runs   lists of runs; a run is a list of prompts; a prompt is a list of token ids
     output_lens    tokens to generate, for each prompt of a run
     streams        prompts that are run alone, one after another, for 1 token and for stream_len
@@ -22,7 +24,7 @@ from typing import Any
 
 RESULT = "RESULT "  # before the JSON of the result, on standard output
 
-Generate = Callable[[list[list[int]], list[int]], int]  # (prompts, output_lens) -> tokens that came out
+Generate = Callable[..., int]  # (prompts, output_lens, temperature=0) -> tokens that came out
 
 
 class Others:
@@ -122,14 +124,23 @@ def _peak(pid: int) -> int:
     return 0
 
 
+def _workloads(generate: Generate, job: dict[str, Any]) -> dict[str, Any]:
+    from workloads import Workloads  # beside this file, which another Python runs
+
+    return Workloads(generate, job["vocab_size"], job["scale"], job["seed"]).run(job["workloads"])
+
+
 def run(make: Callable[[dict[str, Any]], tuple[Generate, dict[str, Any]]]) -> None:
     """Do the job on standard input. ``make`` gives ``generate``, and facts such as versions."""
     job = json.load(sys.stdin)
     begun = time.time()
     generate, facts = make(job)
     made = time.time() - begun
-    generate([(job["streams"] or job["runs"][0])[0]], [1])
+    generate([[200] * 8 if job.get("workloads") else (job["streams"] or job["runs"][0])[0]], [1])
     result = {"engine_s": made, "first_token_s": time.time() - job["started"], **facts}
-    result |= load(generate, job)
+    if job.get("workloads"):
+        result["workloads"] = _workloads(generate, job)
+    else:
+        result |= load(generate, job)
     result["peak_memory_bytes"] = peak_memory()
     print(RESULT + json.dumps(result), flush=True)
