@@ -16,24 +16,24 @@ from vllm_kernels.variant import Variant
 
 FILE = "rows.cu"
 UNITS = {16: "uint4", 4: "u32", 2: "u16", 1: "u8"}  # bytes -> type
-IDS = {torch.int64: "i64", torch.int32: "int"}
+WIDE = {torch.int64: 1, torch.int32: 0}  # dtypes of numbers
 THREADS = 256
 
 
 def embedding(query: OpQuery) -> Callable[[Tensor, Tensor], Tensor]:
     size, dtype = int(query.shape["size"]), getattr(torch, query.dtype)  # type: ignore[arg-type]
     unit = unit_of(size * SIZES[query.dtype])
-    kernels = {kind: _kernel("gather_rows", unit, name) for kind, name in IDS.items()}
+    kernel = _kernel("gather_rows", unit)
     units = size * SIZES[query.dtype] // unit
     blocks = -(-units // THREADS)
     threads = -(-units // blocks // 32) * 32
 
     def embedding(ids: Tensor, weight: Tensor) -> Tensor:
-        fits = weight.dtype == dtype and ids.dtype in kernels and ids.dim() == 1
+        fits = weight.dtype == dtype and ids.dtype in WIDE and ids.dim() == 1
         if not fits or not weight.is_contiguous() or weight.data_ptr() % unit:
             return ops.embedding(ids, weight)
         out = torch.empty((ids.shape[0], size), dtype=dtype, device=weight.device)
-        kernels[ids.dtype]((ids.shape[0], blocks), threads, weight, out, ids.contiguous(), units)
+        kernel((ids.shape[0], blocks), threads, weight, out, ids.contiguous(), WIDE[ids.dtype], units)
         return out
 
     return embedding
@@ -55,8 +55,8 @@ def _copy_pages(pages: Tensor, sources: Tensor, targets: Tensor) -> None:
     units = size // unit
     between = torch.empty((len(sources), *pages.shape[1:]), dtype=pages.dtype, device=pages.device)
     grid = (len(sources), min(64, -(-units // THREADS)))
-    _kernel("gather_rows", unit, "i64")(grid, THREADS, pages, between, sources.contiguous(), units)
-    _kernel("scatter_rows", unit, "i64")(grid, THREADS, between, pages, targets.contiguous(), units)
+    _kernel("gather_rows", unit)(grid, THREADS, pages, between, sources.contiguous(), WIDE[sources.dtype], units)
+    _kernel("scatter_rows", unit)(grid, THREADS, between, pages, targets.contiguous(), WIDE[targets.dtype], units)
 
 
 def unit_of(size: int) -> int:
@@ -65,13 +65,13 @@ def unit_of(size: int) -> int:
 
 
 @cache
-def _kernel(name: str, unit: int, ids: str) -> Kernel:
-    return Kernel(FILE, name, "PPPl", _variant(unit, ids).defines, dependent=True)
+def _kernel(name: str, unit: int) -> Kernel:
+    return Kernel(FILE, name, "PPPil", _variant(unit).defines, dependent=True)
 
 
-def _variant(unit: int, ids: str) -> Variant:
-    return Variant(file=FILE, defines={"UNIT": UNITS[unit], "ID": ids}, names=("gather_rows", "scatter_rows"))
+def _variant(unit: int) -> Variant:
+    return Variant(file=FILE, defines={"UNIT": UNITS[unit]}, names=("gather_rows", "scatter_rows"))
 
 
 def variants() -> list[Variant]:
-    return [_variant(unit, ids) for unit in UNITS for ids in IDS.values()]
+    return [_variant(unit) for unit in UNITS]
