@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from vllm_core.cli.bench.figures import percentile, spread
-from vllm_core.cli.bench.latency import decode_rate
+from vllm_core.cli.bench.figures import decode_rate, percentile, spread
 from vllm_core.cli.bench.peers import measure
 from vllm_core.cli.bench.workload import from_file, random_workload
 

@@ -272,3 +272,17 @@ def test_a_peer_gets_its_own_environment_and_the_engines_own_weights(bench, fold
     assert code == 0, err
     assert result["versus"]["version"] == "9.9"
     assert "--vs-env must be NAME=VALUE" in bench("workloads", folder, *words, "--vs-env", "PATH")[2]
+
+
+def test_latency_runs_beside_a_peer(bench, folder):
+    words = (*SMALL, "--num-iters", 1, "--num-iters-warmup", 0, "--batch-size", 2, "--vs", "transformers")
+    code, result, err = bench("latency", folder, *words)
+    assert code == 0, err
+    figures = result["versus"]["figures"]
+    assert figures.keys() == {
+        "first token of a script, s",
+        "output tokens/s",
+        "one stream, tokens/s",
+        "peak memory, MiB",
+    }
+    assert figures["output tokens/s"]["ratio"] > 0

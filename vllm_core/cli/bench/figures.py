@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["busy", "percentile", "percentiles", "spread", "table"]
+__all__ = ["busy", "decode_rate", "percentile", "percentiles", "spread", "table"]
 
 PERCENTAGES = (10, 25, 50, 75, 90, 99)  # those of vLLM's benchmarks
 
@@ -38,6 +38,11 @@ def busy(cores: float | None) -> str:
     if cores is None or cores < QUIET:
         return ""
     return f"Other processes used {cores:.1f} cores meanwhile: speeds are lower than they could be."
+
+
+def decode_rate(length: int, seconds: float, seconds_for_one: float) -> float | None:
+    """Tokens a second after the first; None if there are none, or the clock saw no difference."""
+    return (length - 1) / (seconds - seconds_for_one) if length > 1 and seconds > seconds_for_one else None
 
 
 def table(rows: Mapping[str, str]) -> str:

@@ -8,14 +8,17 @@ import sys
 import time
 from typing import Any
 
+from vllm_core.cli.bench import versus
 from vllm_core.cli.bench.engine import add_flags, check_counts, check_fits, engine, generate, settings
-from vllm_core.cli.bench.figures import busy, percentiles, spread, table
+from vllm_core.cli.bench.figures import busy, decode_rate, percentiles, spread, table
 from vllm_core.cli.bench.peers.measure import Others
 from vllm_core.cli.bench.progress import progress
 from vllm_core.cli.bench.record import add_output_flag, kept, record, write
-from vllm_core.cli.bench.workload import random_workload
+from vllm_core.cli.bench.workload import Workload, random_workload
 
-__all__ = ["Latency", "decode_rate"]
+__all__ = ["Latency"]
+
+STREAMS = 3  # that are measured
 
 
 class Latency:
@@ -29,6 +32,7 @@ class Latency:
     )
     examples = (
         ("bench latency ./my-model", "batches of 8, 32 + 128 tokens"),
+        ("bench latency ./my-model --vs vllm --vs-python ~/vllm/bin/python", "beside vLLM, in one run"),
         ("bench latency ./my-model --batch-size 1 --input-len 2000 --output-len 1", "time to the first token"),
     )
 
@@ -41,30 +45,33 @@ class Latency:
         work.add_argument("--num-iters-warmup", type=int, default=3, metavar="N", help="batches before; default: 3")
         work.add_argument("--disable-detokenize", action="store_true", help="make no text of the tokens")
         add_output_flag(work)
+        versus.add_flags(parser)
         add_flags(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         check_counts(args, input_len=1, output_len=1, batch_size=1, num_iters=1, num_iters_warmup=0)
         kept(args)
-        with engine(settings(args)) as llm:
-            result = _measure(args, llm)
+        wanted, peer = settings(args), versus.find_peer(args)
+        with engine(wanted) as llm:
+            work = random_workload(
+                args.batch_size, args.input_len, args.output_len,
+                vocab_size=llm.built.capacity.vocab_size, seed=llm.settings.seed,
+            )  # fmt: skip
+            result = _measure(args, llm, work)
             result |= record(llm)
         _print(result)
+        if peer:
+            streams = {
+                "streams": [work.prompts(1000 + i)[0] for i in range(1 + STREAMS)],
+                "stream_len": args.output_len,
+            }
+            result["versus"] = versus.compare(args, peer, result, work, streams)
         write(args, result)
         return 0
 
 
-def decode_rate(length: int, seconds: float, seconds_for_one: float) -> float | None:
-    """Tokens a second after the first; None if there are none, or the clock saw no difference."""
-    return (length - 1) / (seconds - seconds_for_one) if length > 1 and seconds > seconds_for_one else None
-
-
-def _measure(args: argparse.Namespace, llm: Any) -> dict[str, Any]:
+def _measure(args: argparse.Namespace, llm: Any, work: Workload) -> dict[str, Any]:
     text = not args.disable_detokenize and llm.built.tokenizer is not None
-    work = random_workload(
-        args.batch_size, args.input_len, args.output_len,
-        vocab_size=llm.built.capacity.vocab_size, seed=llm.settings.seed,
-    )  # fmt: skip
     check_fits(llm, work.prompts(0), work.output_lens)
     others = Others()
 
@@ -83,7 +90,7 @@ def _measure(args: argparse.Namespace, llm: Any) -> dict[str, Any]:
         for run in range(args.num_iters):
             latencies.append(seconds(run, args.batch_size, args.output_len))
             tick()
-    few = min(3, args.num_iters)
+    few = min(STREAMS, args.num_iters)
     with progress("one stream", 2 * few) as tick:
         for_one: list[float] = []
         for_all: list[float] = []
@@ -96,6 +103,8 @@ def _measure(args: argparse.Namespace, llm: Any) -> dict[str, Any]:
         "avg_latency": statistics.fmean(latencies),
         "std_latency": statistics.pstdev(latencies),
         "latencies": latencies,
+        "total_output_tokens": sum(work.output_lens),
+        "output_tokens_per_second": sum(work.output_lens) / statistics.median(latencies),
         "percentiles": percentiles(latencies),
         "latency": spread(latencies),
         "cores_of_others": others.cores(),

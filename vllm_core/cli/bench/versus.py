@@ -16,8 +16,7 @@ from typing import Any
 
 import attrs
 
-from vllm_core.cli.bench.figures import busy
-from vllm_core.cli.bench.latency import decode_rate
+from vllm_core.cli.bench.figures import busy, decode_rate
 from vllm_core.cli.bench.peers.measure import RESULT
 from vllm_core.cli.bench.workload import Workload, random_workload
 from vllm_core.cli.errors import UsageError
