@@ -58,9 +58,9 @@ class StackShape:
         """Shared memory of a block less its ring of tiles."""
         group, batch = self.heads // self.kv_heads, 8 if tokens == 1 else 4
         x = tokens * max(_pitch(self.heads * self.head_dim), _pitch(self.hidden), _pitch(self.intermediate))
-        attention = 4 * ((group + 2) * self.head_dim + WARPS * group * (self.head_dim + 2))
+        attention = 4 * (2 * (group + 2) * self.head_dim + WARPS * group * (self.head_dim + 2))
         partial = 2 * batch * (WARPS * tokens + 1) * 8 * 4
-        others = self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
+        others = 32 + self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
         return partial + others + max(x, attention) + 4 * 128  # what alignment takes
 
     def stages(self, tokens: int) -> int:

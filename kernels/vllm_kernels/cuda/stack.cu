@@ -30,12 +30,19 @@ struct Marks {
 };
 #endif
 
-// Norm weights of a layer on their way to the L2 cache, by one block.
-DEVICE void expect_norms(const LayerRecord& layer) {
-    for (int i = 64 * threadIdx.x; i < HIDDEN; i += 64 * TEAM) {
-        prefetch_l2(layer.norm + i);
-        prefetch_l2(layer.mlp_norm + i);
-    }
+// A layer's small vectors on their way to the L2 cache, by one block.
+DEVICE void expect_vectors(const LayerRecord& layer) {
+    const auto expect = [](const bf16* p, int size) {
+        for (int i = 64 * threadIdx.x; p && i < size; i += 64 * TEAM) prefetch_l2(p + i);
+    };
+    expect(layer.norm, HIDDEN);
+    expect(layer.q_norm, HEAD_DIM);
+    expect(layer.k_norm, HEAD_DIM);
+    expect(layer.mlp_norm, HIDDEN);
+    expect(layer.qkv_bias, QKV_ROWS);
+    expect(layer.out_bias, HIDDEN);
+    expect(layer.gate_up_bias, 2 * INTERMEDIATE);
+    expect(layer.down_bias, HIDDEN);
 }
 
 extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
@@ -44,7 +51,6 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
           const int* table, u64* words, int tokens, int width, int block_bits, i64 k_page, i64 k_token, i64 k_head,
           i64 v_page, i64 v_token, i64 v_head, float eps, float qk_eps, float mlp_eps, float scale) {
     Shared& s = *reinterpret_cast<Shared*>(memory);
-    const Share share;
     const Exchange ex(words);
     const int thread = threadIdx.x;
     u32 tag = u32(load_word(ex.launches)) + 1;
@@ -54,6 +60,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
             barrier_init(&s.empty[i], WARPS);
         }
         barriers_ready();
+        s.share.set();
     }
     __syncthreads();
 
@@ -62,10 +69,10 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
         Turn turn, landed;
         int under_way = 0;
         for (int l = 0; l < LAYERS; ++l) {
-            copy_weights<QKV>(s, turn, landed, under_way, share, layers[l].qkv, policy);
-            copy_weights<OUT>(s, turn, landed, under_way, share, layers[l].out, policy);
-            copy_weights<GATE_UP>(s, turn, landed, under_way, share, layers[l].gate_up, policy);
-            copy_weights<DOWN>(s, turn, landed, under_way, share, layers[l].down, policy);
+            copy_weights<QKV>(s, turn, landed, under_way, layers[l].qkv, policy);
+            copy_weights<OUT>(s, turn, landed, under_way, layers[l].out, policy);
+            copy_weights<GATE_UP>(s, turn, landed, under_way, layers[l].gate_up, policy);
+            copy_weights<DOWN>(s, turn, landed, under_way, layers[l].down, policy);
         }
         return;
     }
@@ -91,18 +98,19 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
     team_sync();
 
     // 1.4427 = log2(e): exponentials are powers of two.
-    const Pages pages{table,  width,   block_bits, k_page,              k_token, k_head,
-                      v_page, v_token, v_head,     scale * 1.44269504f, qk_eps};
+    const Pages pages{table,       width,       block_bits,  k_page,
+                      v_page,      int(k_token), int(k_head), int(v_token),
+                      int(v_head), scale * 1.44269504f, qk_eps};
     if (!(ABLATE & 1)) expect_cache(s, s.layers[0], pages, tokens);
     Turn turn;
     int flip = 0;
     Marks mark;
     for (int l = 0; l < LAYERS; ++l, ++tag) {
         const LayerRecord& layer = s.layers[l];
-        if (l + 1 < LAYERS && blockIdx.x == (l + 1) % gridDim.x) expect_norms(s.layers[l + 1]);
+        if (l + 1 < LAYERS && blockIdx.x == (l + 1) % gridDim.x) expect_vectors(s.layers[l + 1]);
         stage_norm(s, ex.down, layer.norm, eps, tokens, tag - 1, l > 0, nullptr);
         mark(0);
-        product<QKV>(s, turn, share, tokens, flip, [&](int unit, int t, float2 a, float2) {
+        product<QKV>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.qkv_bias) a.x += to_float(layer.qkv_bias[2 * unit]), a.y += to_float(layer.qkv_bias[2 * unit + 1]);
             put(ex.qkv + t * (QKV_ROWS / 2) + unit, pack(a.x, a.y), tag);
         });
@@ -115,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
         mark(3);
         stage<Q_SIZE>(s, ABLATE & 1 ? ex.qkv : ex.attention, tokens, tag);
         mark(4);
-        product<OUT>(s, turn, share, tokens, flip, [&](int unit, int t, float2 a, float2) {
+        product<OUT>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.out_bias) a.x += to_float(layer.out_bias[2 * unit]), a.y += to_float(layer.out_bias[2 * unit + 1]);
             put(ex.out + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
         });
@@ -124,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
         stage_norm(s, ex.out, layer.mlp_norm, mlp_eps, tokens, tag, true,
                    l == LAYERS - 1 && blockIdx.x == 0 ? residual_out : nullptr);
         mark(6);
-        product<GATE_UP>(s, turn, share, tokens, flip, [&](int unit, int t, float2 gate, float2 up) {
+        product<GATE_UP>(s, turn, tokens, flip, [&](int unit, int t, float2 gate, float2 up) {
             if (const bf16* bias = layer.gate_up_bias) {
                 gate.x += to_float(bias[2 * unit]), gate.y += to_float(bias[2 * unit + 1]);
                 up.x += to_float(bias[INTERMEDIATE + 2 * unit]), up.y += to_float(bias[INTERMEDIATE + 2 * unit + 1]);
@@ -136,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
         mark(7);
         stage<INTERMEDIATE>(s, ex.act, tokens, tag);
         mark(8);
-        product<DOWN>(s, turn, share, tokens, flip, [&](int unit, int t, float2 a, float2) {
+        product<DOWN>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.down_bias)
                 a.x += to_float(layer.down_bias[2 * unit]), a.y += to_float(layer.down_bias[2 * unit + 1]);
             if (l < LAYERS - 1)

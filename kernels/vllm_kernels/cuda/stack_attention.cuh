@@ -5,16 +5,17 @@
 struct Pages {
     const int* table;  // [tokens, width], page of each block of a token's sequence
     int width, block_bits;
-    i64 k_page, k_token, k_head, v_page, v_token, v_head;  // strides in elements
+    i64 k_page, v_page;                    // strides in elements
+    int k_token, k_head, v_token, v_head;
     float scale, qk_eps;
 };
 
 #ifndef EXPECT
 #define EXPECT 512  // cached tokens of a part that are on their way to the L2 cache a layer ahead
 #endif
-constexpr int LANES = HEAD_DIM / 8;              // that share a cached token, 8 elements each
-constexpr int AT_ONCE = 32 / LANES;              // cached tokens a load
-constexpr int LOADS = GROUP <= 2 ? 8 : 4, SPAN = LOADS * AT_ONCE;  // cached tokens a warp has in flight
+constexpr int SPAN = 16;                 // cached tokens of a tile: a warp's, at a time
+constexpr int K_LOADS = HEAD_DIM / 32;   // of 16 bytes a lane, for 8 tokens' keys
+constexpr int V_LOADS = HEAD_DIM / 64;   // for a token's values
 constexpr float NONE = -1e30f;
 
 // The cache is split so that every part is worth a block, as far as there are blocks.
@@ -35,7 +36,7 @@ struct Part {
         head = index % KV_HEADS, token = index / KV_HEADS % tokens, split = index / (KV_HEADS * tokens);
         const int cached = s.lengths[token] - 1;
         splits = splits_of(cached, most);
-        const int each = ceil_div(cached, splits);
+        const int each = ceil_div(ceil_div(cached, splits), SPAN) * SPAN;  // no tile lies in two pages
         begin = split * each;
         end = begin + each < cached ? begin + each : cached;
         return split < splits;
@@ -52,105 +53,130 @@ DEVICE void expect_cache(const Shared& s, const LayerRecord& layer, const Pages&
     for (int i = threadIdx.x; i < EXPECT * LINES; i += TEAM) {
         const int at = part.begin + i / LINES, offset = i % LINES * 64;
         if (at >= part.end) break;
-        const i64 page = __ldg(table + (at >> pages.block_bits)), token = at & ((1 << pages.block_bits) - 1);
+        const i64 page = __ldg(table + (at >> pages.block_bits));
+        const int token = at & ((1 << pages.block_bits) - 1);
         prefetch_l2(layer.k_pages + page * pages.k_page + token * pages.k_token + part.head * pages.k_head + offset);
         prefetch_l2(layer.v_pages + page * pages.v_page + token * pages.v_token + part.head * pages.v_head + offset);
     }
 }
 
-DEVICE void load_span(uint4 (&to)[LOADS], const bf16* pages, i64 page, i64 token, const int* table, int bits, int base,
-                      int end) {
-    const int lane = threadIdx.x & 31;
+// A tile of keys and values as the products want them. Lane (g = lane / 4, c = lane % 4) has of the keys of tokens g
+// and 8 + g the elements 32 i + 8 c and on, and of the values of tokens 2c, 2c + 1, 2c + 8 and 2c + 9 the elements
+// 64 i + 8 g and on. Beyond the end there are zeros: whatever lies there is not read.
+struct Tile {
+    uint4 k[2][K_LOADS], v[4][V_LOADS];
+
+    // from: the tile's first key, of which ``tokens`` count.
+    DEVICE void load_keys(const bf16* from, int stride, int tokens) {
+        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
 #pragma unroll
-    for (int i = 0; i < LOADS; ++i) {
-        const int at = base + i * AT_ONCE + lane / LANES;
-        to[i] = make_uint4(0, 0, 0, 0);
-        if (at < end) {
-            const bf16* p = pages + i64(__ldg(table + (at >> bits))) * page + i64(at & ((1 << bits) - 1)) * token;
-            to[i] = load_once(p + 8 * (lane % LANES));
-        }
+        for (int h = 0; h < 2; ++h)
+#pragma unroll
+            for (int i = 0; i < K_LOADS; ++i) {
+                k[h][i] = make_uint4(0, 0, 0, 0);
+                if (8 * h + g < tokens) k[h][i] = load_once(from + (8 * h + g) * stride + 32 * i + 8 * c);
+            }
     }
-}
-
-DEVICE void unpack(float (&f)[8], const uint4& x) {
-    f[0] = low(x.x), f[1] = high(x.x), f[2] = low(x.y), f[3] = high(x.y);
-    f[4] = low(x.z), f[5] = high(x.z), f[6] = low(x.w), f[7] = high(x.w);
-}
-
-// Of many heads the queries are read again each time: registers hold them for few only.
-DEVICE float query(const float* p) { return GROUP > 4 ? *static_cast<const volatile float*>(p) : *p; }
-
-DEVICE float sum_of_lanes(float x) {
+    // Of one token only, from shared memory.
+    DEVICE void set(const bf16* key, const bf16* value) {
+        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
 #pragma unroll
-    for (int d = LANES / 2; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
-    return x;
-}
-
-// What some lanes have seen of the cache for every query head: a running maximum, and sums relative to it.
-struct Seen {
-    float maximum[GROUP], weight[GROUP], sums[GROUP][8];
-    DEVICE void clear() {
+        for (int h = 0; h < 2; ++h)
 #pragma unroll
-        for (int j = 0; j < GROUP; ++j) {
-            maximum[j] = NONE, weight[j] = 0.f;
+            for (int i = 0; i < K_LOADS; ++i)
+                k[h][i] = h == 0 && g == 0 ? load_here(key + 32 * i + 8 * c) : make_uint4(0, 0, 0, 0);
 #pragma unroll
-            for (int d = 0; d < 8; ++d) sums[j][d] = 0.f;
-        }
+        for (int h = 0; h < 4; ++h)
+#pragma unroll
+            for (int i = 0; i < V_LOADS; ++i)
+                v[h][i] = h == 0 && c == 0 ? load_here(value + 64 * i + 8 * g) : make_uint4(0, 0, 0, 0);
     }
-    // Add the lanes' own other half, d lanes away.
-    DEVICE void merge(int d) {
+    DEVICE void load_values(const bf16* from, int stride, int tokens) {
+        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
 #pragma unroll
-        for (int j = 0; j < GROUP; ++j) {
-            const float other = __shfl_xor_sync(~0u, maximum[j], d), m = fmaxf(maximum[j], other);
-            const float mine = exp2_fast(maximum[j] - m), theirs = exp2_fast(other - m);
-            weight[j] = weight[j] * mine + __shfl_xor_sync(~0u, weight[j], d) * theirs;
+        for (int h = 0; h < 4; ++h)
 #pragma unroll
-            for (int e = 0; e < 8; ++e) sums[j][e] = sums[j][e] * mine + __shfl_xor_sync(~0u, sums[j][e], d) * theirs;
-            maximum[j] = m;
-        }
+            for (int i = 0; i < V_LOADS; ++i) {
+                const int token = 2 * c + (h & 1) + 8 * (h >> 1);
+                v[h][i] = make_uint4(0, 0, 0, 0);
+                if (token < tokens) v[h][i] = load_once(from + token * stride + 64 * i + 8 * g);
+            }
     }
 };
 
-// N cached tokens a lane group: their keys and values, and which of them count.
-template <int N, class Keys, class Values, class Counts>
-DEVICE void see(Seen& seen, const AttentionScratch& a, float scale, Keys keys, Values values, Counts counts) {
-    const int part = (threadIdx.x & 31) % LANES * 8;
-    float scores[N][GROUP];
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-        float k[8];
-        keys(i, k);
-#pragma unroll
-        for (int j = 0; j < GROUP; ++j) {
-            float dot = 0.f;
-#pragma unroll
-            for (int d = 0; d < 8; ++d) dot += k[d] * query(a.q[j] + part + d);
-            scores[i][j] = sum_of_lanes(dot) * scale;
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < GROUP; ++j) {
-        float m = seen.maximum[j];
-#pragma unroll
-        for (int i = 0; i < N; ++i) m = counts(i) ? fmaxf(m, scores[i][j]) : m;
-        const float shrink = exp2_fast(seen.maximum[j] - m);
-        seen.maximum[j] = m;
-        seen.weight[j] *= shrink;
-#pragma unroll
-        for (int d = 0; d < 8; ++d) seen.sums[j][d] *= shrink;
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            scores[i][j] = counts(i) ? exp2_fast(scores[i][j] - m) : 0.f;
-            seen.weight[j] += scores[i][j];
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-        float v[8];
-        values(i, v);
-#pragma unroll
-        for (int j = 0; j < GROUP; ++j)
-#pragma unroll
-            for (int d = 0; d < 8; ++d) seen.sums[j][d] += scores[i][j] * v[d];
-    }
+// Element e of lane's values of two tokens, in one word.
+DEVICE u32 pair_of(const uint4 (&a)[V_LOADS], const uint4 (&b)[V_LOADS], int e) {
+    const uint4 &x = a[e / 8], &y = b[e / 8];
+    const int word = e % 8 / 2;
+    const u32 first = word == 0 ? x.x : word == 1 ? x.y : word == 2 ? x.z : x.w;
+    const u32 second = word == 0 ? y.x : word == 1 ? y.y : word == 2 ? y.z : y.w;
+    return __byte_perm(first, second, e % 2 ? 0x7632 : 0x5410);
 }
+
+// What a warp has seen of the cache. Lane (g, c) knows of query head g a running maximum of its scores, in powers of
+// two, and its lanes' share of the weights relative to it; of query heads 2c (x, z) and 2c + 1 (y, w) elements
+// t (x, y) and t + EACH (z, w) of those that it loads of the values, weighted and summed.
+struct Seen {
+    static constexpr int EACH = 4 * V_LOADS;
+    float maximum = NONE, weight = 0.f;
+    float4 sums[EACH] = {};
+
+    // Weights of the tile's tokens, as the product with values wants them.
+    DEVICE uint2 look(const Tile& tile, const AttentionScratch& a, float scale, int tokens) {
+        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
+        float2 scores[2][2] = {};
+#pragma unroll
+        for (int i = 0; i < K_LOADS; ++i) {
+            const uint4 q = g < GROUP ? load_here(a.q[g] + 32 * i + 8 * c) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                multiply(scores[h][0], q.x, q.y, tile.k[h][i].x, tile.k[h][i].y);
+                multiply(scores[h][1], q.z, q.w, tile.k[h][i].z, tile.k[h][i].w);
+            }
+        }
+        float p[4] = {scores[0][0].x + scores[0][1].x, scores[0][0].y + scores[0][1].y,
+                      scores[1][0].x + scores[1][1].x, scores[1][0].y + scores[1][1].y};
+        float most = maximum;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            p[i] = 2 * c + (i & 1) + 8 * (i >> 1) < tokens ? p[i] * scale : NONE;
+            most = fmaxf(most, p[i]);
+        }
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+        const float shrink = exp2_fast(maximum - most);
+        maximum = most;
+        weight *= shrink;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            p[i] = exp2_fast(p[i] - most);
+            weight += p[i];
+        }
+        const float even = __shfl_sync(~0u, shrink, 8 * c), odd = __shfl_sync(~0u, shrink, 8 * c + 4);
+#pragma unroll
+        for (int t = 0; t < EACH; ++t)
+            sums[t] = make_float4(sums[t].x * even, sums[t].y * odd, sums[t].z * even, sums[t].w * odd);
+        return make_uint2(pack(p[0], p[1]), pack(p[2], p[3]));
+    }
+
+    DEVICE void add(const Tile& tile, uint2 p) {
+#pragma unroll
+        for (int t = 0; t < EACH; ++t)
+            multiply(sums[t], pair_of(tile.v[0], tile.v[1], t), pair_of(tile.v[0], tile.v[1], t + EACH),
+                     pair_of(tile.v[2], tile.v[3], t), pair_of(tile.v[2], tile.v[3], t + EACH), p.x, p.y);
+    }
+
+    DEVICE void save(AttentionScratch& a) {
+        const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+        weight += __shfl_xor_sync(~0u, weight, 1);
+        weight += __shfl_xor_sync(~0u, weight, 2);
+        if (c == 0 && g < GROUP) a.maximum[warp][g] = maximum, a.weight[warp][g] = weight;
+#pragma unroll
+        for (int t = 0; t < EACH; ++t) {
+            const int first = 64 * (t / 8) + 8 * g + t % 8, second = 64 * ((t + EACH) / 8) + 8 * g + (t + EACH) % 8;
+            if (2 * c < GROUP) a.sums[warp][2 * c][first] = sums[t].x, a.sums[warp][2 * c][second] = sums[t].z;
+            if (2 * c + 1 < GROUP)
+                a.sums[warp][2 * c + 1][first] = sums[t].y, a.sums[warp][2 * c + 1][second] = sums[t].w;
+        }
+    }
+};

@@ -2,16 +2,16 @@
 #pragma once
 #include "stack_attention.cuh"
 
-// Norm (weight nullptr: none) and rotation of one head, whose elements 4 * lane on the lanes of a warp have in x.
-DEVICE void turn_head(Shared& s, float (&x)[4], float* place, const bf16* weight, float eps, int t) {
+// Norm and rotation of one head, whose elements 4 * lane and on a lane has in x. scale: weights of the norm for these.
+DEVICE void turn_head(Shared& s, float (&x)[4], float* place, uint2 scale, float eps, int t) {
     const int at = 4 * (threadIdx.x & 31);
     const bool here = at < HEAD_DIM;
     if (QK_NORM) {
         const float sum = warp_sum(here ? x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3] : 0.f);
         const float factor = rsqrtf(sum / HEAD_DIM + eps);
+        const float weights[4] = {low(scale.x), high(scale.x), low(scale.y), high(scale.y)};
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (here) x[i] = rounded<bf16>(x[i] * factor * to_float(weight[at + i]));
+        for (int i = 0; i < 4; ++i) x[i] = rounded<bf16>(x[i] * factor * weights[i]);
     }
     if (ROTARY == 0) return;
 #pragma unroll
@@ -26,9 +26,8 @@ DEVICE void turn_head(Shared& s, float (&x)[4], float* place, const bf16* weight
         const bool second = INTERLEAVED ? e & 1 : e >= ROTARY / 2;
         const float other = place[INTERLEAVED ? e ^ 1 : second ? e - ROTARY / 2 : e + ROTARY / 2];
         const float c = s.cos[t][pair], n = s.sin[t][pair];
-        x[i] = rounded<bf16>(second ? x[i] * c + other * n : x[i] * c - other * n);
+        x[i] = second ? x[i] * c + other * n : x[i] * c - other * n;
     }
-    __syncwarp();
 }
 
 // Query heads of key/value head h into the scratch; with ``whole``, its key and value too, which go to the pages.
@@ -38,21 +37,23 @@ DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, co
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, at = 4 * lane;
     for (int item = warp; item < GROUP + 2 * whole; item += WARPS) {
         const int head = item < GROUP ? h * GROUP + item : HEADS + (item - GROUP) * KV_HEADS + h;
-        uint2 got[1];
+        uint2 got[1], scale = make_uint2(0, 0);
+        if (QK_NORM && at < HEAD_DIM && item <= GROUP)
+            scale = *reinterpret_cast<const uint2*>((item < GROUP ? layer.q_norm : layer.k_norm) + at);
         take_pairs(got, tag, [&](int) {
             return at < HEAD_DIM ? words + (t * QKV_ROWS + head * HEAD_DIM + at) / 2 : nullptr;
         });
         float x[4] = {low(got[0].x), high(got[0].x), low(got[0].y), high(got[0].y)};
-        float* place = item < GROUP ? a.q[item] : item == GROUP ? a.k : a.v;
-        if (item <= GROUP) turn_head(s, x, place, item < GROUP ? layer.q_norm : layer.k_norm, pages.qk_eps, t);
+        if (item <= GROUP) turn_head(s, x, a.turning[item], scale, pages.qk_eps, t);
         if (at >= HEAD_DIM) continue;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) place[at + i] = x[i];
+        const uint2 made = make_uint2(pack(x[0], x[1]), pack(x[2], x[3]));
+        *reinterpret_cast<uint2*>((item < GROUP ? a.q[item] : item == GROUP ? a.k : a.v) + at) = made;
         if (item < GROUP) continue;
-        const i64 slot = s.slots[t], page = slot >> pages.block_bits, token = slot & ((1 << pages.block_bits) - 1);
+        const i64 page = s.slots[t] >> pages.block_bits;
+        const int token = int(s.slots[t]) & ((1 << pages.block_bits) - 1);
         bf16* to = item == GROUP ? layer.k_pages + page * pages.k_page + token * pages.k_token + h * pages.k_head
                                  : layer.v_pages + page * pages.v_page + token * pages.v_token + h * pages.v_head;
-        *reinterpret_cast<uint2*>(to + at) = make_uint2(pack(x[0], x[1]), pack(x[2], x[3]));
+        *reinterpret_cast<uint2*>(to + at) = made;
     }
     team_sync();
 }
@@ -60,48 +61,41 @@ DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, co
 // This block's parts of the attention of a layer, if it has any.
 DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, int tokens, u32 tag) {
     AttentionScratch& a = s.attention;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, most = most_splits(tokens);
+    const int warp = threadIdx.x >> 5, most = most_splits(tokens);
     Part part;
     for (int i = blockIdx.x; i < tokens * KV_HEADS * most; i += gridDim.x) {
         if (!part.set(s, i, tokens, most)) continue;
         const int h = part.head, t = part.token, split = part.split, splits = part.splits, end = part.end;
         const int* table = pages.table + i64(t) * pages.width;
         const bf16 *keys = layer.k_pages + h * pages.k_head, *values = layer.v_pages + h * pages.v_head;
-        uint4 k[LOADS], v[LOADS];
-        int base = part.begin + warp * SPAN;
-        load_span(k, keys, pages.k_page, pages.k_token, table, pages.block_bits, base, end);
-        load_span(v, values, pages.v_page, pages.v_token, table, pages.block_bits, base, end);
+        const auto first_key = [&](i64 page, int at) {
+            return keys + page * pages.k_page + (at & ((1 << pages.block_bits) - 1)) * pages.k_token;
+        };
+        const auto first_value = [&](i64 page, int at) {
+            return values + page * pages.v_page + (at & ((1 << pages.block_bits) - 1)) * pages.v_token;
+        };
+        Tile tile;
+        int base = part.begin + warp * SPAN, page = base < end ? __ldg(table + (base >> pages.block_bits)) : 0;
+        if (base < end) {
+            tile.load_keys(first_key(page, base), pages.k_token, end - base);
+            tile.load_values(first_value(page, base), pages.v_token, end - base);
+        }
         take_heads(s, ex.qkv, layer, pages, t, h, split == splits - 1, tag);
         Seen seen;
-        seen.clear();
-        for (; base < end; base += WARPS * SPAN) {
-            const int next = base + WARPS * SPAN, group = lane / LANES;
-            see<LOADS>(
-                seen, a, pages.scale, [&](int i, float(&f)[8]) { unpack(f, k[i]); },
-                [&](int i, float(&f)[8]) { unpack(f, v[i]); },
-                [&](int i) { return base + i * AT_ONCE + group < end; });
-            load_span(k, keys, pages.k_page, pages.k_token, table, pages.block_bits, next, end);
-            load_span(v, values, pages.v_page, pages.v_token, table, pages.block_bits, next, end);
+        while (base < end) {
+            const int next = base + WARPS * SPAN, tokens_here = end - base;
+            page = next < end ? __ldg(table + (next >> pages.block_bits)) : 0;
+            const uint2 p = seen.look(tile, a, pages.scale, tokens_here);
+            if (next < end) tile.load_keys(first_key(page, next), pages.k_token, end - next);
+            seen.add(tile, p);
+            if (next < end) tile.load_values(first_value(page, next), pages.v_token, end - next);
+            base = next;
         }
-        if (split == splits - 1 && warp == WARPS - 1) {
-            const int at = lane % LANES * 8;
-            const auto new_token = [&](const float* from) {
-                return [=](int, float(&f)[8]) {
-#pragma unroll
-                    for (int d = 0; d < 8; ++d) f[d] = from[at + d];
-                };
-            };
-            see<1>(seen, a, pages.scale, new_token(a.k), new_token(a.v), [&](int) { return lane < LANES; });
+        if (split == splits - 1 && warp == WARPS - 1) {  // the new token, which need not be in its page yet
+            tile.set(a.k, a.v);
+            seen.add(tile, seen.look(tile, a, pages.scale, 1));
         }
-#pragma unroll
-        for (int d = LANES; d < 32; d *= 2) seen.merge(d);
-#pragma unroll
-        for (int j = 0; j < GROUP; ++j) {
-            if (lane >= LANES) break;
-#pragma unroll
-            for (int d = 0; d < 8; ++d) a.sums[warp][j][8 * lane + d] = seen.sums[j][d];
-            if (lane == 0) a.maximum[warp][j] = seen.maximum[j], a.weight[warp][j] = seen.weight[j];
-        }
+        seen.save(a);
         team_sync();
         for (int e = threadIdx.x; e < GROUP * HEAD_DIM; e += TEAM) {
             const int j = e / HEAD_DIM, d = e % HEAD_DIM, head = h * GROUP + j;

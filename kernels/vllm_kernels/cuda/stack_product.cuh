@@ -21,10 +21,9 @@ struct Turn {
 // Not more than WINDOW tiles are on their way at a time: more would not come faster, and all that the blocks tell
 // each other would queue behind them.
 template <int P>
-DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, const Share& share, const bf16* weight,
-                         u64 policy) {
+DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, const bf16* weight, u64 policy) {
     constexpr int K = columns(P), GROUPS_OF = units_a_tile(P);
-    const int first = share.first[P], count = share.count[P], lane = threadIdx.x & 31;
+    const int first = s.share.first[P], count = s.share.count[P], lane = threadIdx.x & 31;
     for (int g = 0; g * GROUPS_OF < count; ++g) {
         const int row = lane < TILE_ROWS ? weight_row<P>(first, count, g, lane) : -1;
         const int rows = __popc(__ballot_sync(~0u, row >= 0));
@@ -49,10 +48,10 @@ DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, co
 // s.x [tokens, columns(P)] times this block's rows; ``finish(unit, token, a, b)`` gets both sums of a unit (gate and
 // up rows: ``finish(unit, token, gates, ups)``), in a thread each. Reads s.x, and is done with it when it returns.
 template <int P, class Finish>
-DEVICE void product(Shared& s, Turn& turn, const Share& share, int tokens, int& flip, Finish finish) {
+DEVICE void product(Shared& s, Turn& turn, int tokens, int& flip, Finish finish) {
     constexpr int K = columns(P), UNITS = units_a_tile(P), PAIRS = BATCH * UNITS;
     constexpr int STEPS = ceil_div(K < CHUNK ? K : CHUNK, 32 * WARPS), STEP = 64 * WARPS;  // of a tile; bytes
-    const int count = share.count[P], lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = lane >> 2;
+    const int count = s.share.count[P], lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = lane >> 2;
     const int groups = ceil_div(count, UNITS), mine = warp * 64 + (lane & 3) * 16;  // bytes into a step
     const char *x = s.x + token * pitch(K) + mine, *weights = s.ring[0] + (lane >> 2) * TILE_PITCH + mine;
     const auto here = [&](int column, int i) { return K % CHUNK == 0 || 2 * column + i * STEP + warp * 64 < 2 * K; };
@@ -102,7 +101,7 @@ DEVICE void product(Shared& s, Turn& turn, const Share& share, int tokens, int& 
                 a.x += sums[0], a.y += sums[1];
                 if (P == GATE_UP) b.x += sums[4], b.y += sums[5];
             }
-            finish(share.first[P] + unit, t, a, b);
+            finish(s.share.first[P] + unit, t, a, b);
         }
         flip ^= 1;
     }

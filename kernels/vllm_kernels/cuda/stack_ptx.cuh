@@ -62,6 +62,15 @@ DEVICE uint4 load_once(const void* p) {
     return r;
 }
 
+// From shared memory, here and now: registers are not held for it.
+DEVICE uint4 load_here(const void* p) {
+    uint4 r;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+                 : "r"(shared_address(p)));
+    return r;
+}
+
 // Two words of 8 bytes, each read at once, as they are for all blocks now.
 DEVICE void load_words(const u64* p, u64& a, u64& b) {
     asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(p) : "memory");
@@ -83,6 +92,16 @@ DEVICE void multiply(float2& d, u32 a0, u32 a1, u32 b0, u32 b1) {
         "{%0, %1, %2, %3};"
         : "+f"(d.x), "+f"(d.y), "+f"(unused0), "+f"(unused1)
         : "r"(a0), "r"(0), "r"(a1), "r"(0), "r"(b0), "r"(b1));
+}
+
+// The same with all rows of a: lane (g, c) gives rows g (a0, a2) and g + 8 (a1, a3), and gets columns 2c and 2c + 1 of
+// row g (x, y) and of row g + 8 (z, w).
+DEVICE void multiply(float4& d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d.x), "+f"(d.y), "+f"(d.z), "+f"(d.w)
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 DEVICE float exp2_fast(float x) {

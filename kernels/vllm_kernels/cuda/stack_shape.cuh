@@ -41,7 +41,7 @@ struct Share {
         count[p] = each + (v < rest);
         shift = (shift + rest) % blocks;
     }
-    DEVICE Share() {
+    DEVICE void set() {
         int shift = 0;
         set(QKV, units(QKV), shift);
         set(OUT, units(OUT), shift);
@@ -86,7 +86,8 @@ struct Exchange {
 // Shared memory of a block.
 constexpr int X_BYTES = TOKENS * at_least(pitch(Q_SIZE), at_least(pitch(HIDDEN), pitch(INTERMEDIATE)));
 struct AttentionScratch {
-    float q[GROUP][HEAD_DIM], k[HEAD_DIM], v[HEAD_DIM];
+    alignas(16) bf16 q[GROUP][HEAD_DIM], k[HEAD_DIM], v[HEAD_DIM];
+    float turning[GROUP + 1][HEAD_DIM];
     float sums[WARPS][GROUP][HEAD_DIM];
     float maximum[WARPS][GROUP], weight[WARPS][GROUP];
 };
@@ -96,6 +97,7 @@ struct alignas(16) RowSums {
 };
 struct Shared {
     u64 full[STAGES], empty[STAGES];
+    Share share;
     LayerRecord layers[LAYERS];
     RowSums partial[2][BATCH];
     alignas(16) bf16 residual[TOKENS][HIDDEN];
