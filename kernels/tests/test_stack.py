@@ -156,9 +156,9 @@ def test_strides_are_those_of_page_token_and_head_in_either_layout(layout, strid
     assert found.strides == strides * 2
 
 
-@pytest.mark.parametrize("spoil", ["other layout", "odd block", "other dtype", "pages differ"])
+@pytest.mark.parametrize("spoil", ["other layout", "odd block", "small block", "other dtype", "pages differ"])
 def test_pages_that_it_cannot_read_leave_the_layers_composed(spoil):
-    made = decoders(block=24 if spoil == "odd block" else 16)
+    made = decoders(block={"odd block": 24, "small block": 8}.get(spoil, 16))
     bound = made[1].attention.attend.attend
     if spoil == "other layout":
         made[0].attention.attend.attend.backend.config.page_layout = "interleaved"

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 
+FEWEST_TOKENS = 16  # of a page: no tile of keys lies in two
+
+
 @attrs.frozen(kw_only=True)
 class PageStrides:
     """Of keys and values, in elements; ``block_bits``: a page has 2**block_bits tokens."""
@@ -46,7 +49,7 @@ def page_strides(decoders: list[Any]) -> PageStrides | None:
     config = getattr(bounds[0].backend, "config", None)
     if config is None or config.page_layout not in ("NHD", "HND") or config.kv_dtype != torch.bfloat16:
         return None
-    if config.block_size & (config.block_size - 1):
+    if config.block_size < FEWEST_TOKENS or config.block_size & (config.block_size - 1):
         return None
     token, head = (1, 2) if config.page_layout == "NHD" else (2, 1)
     found = {
