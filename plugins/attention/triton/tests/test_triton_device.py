@@ -32,6 +32,17 @@ def test_once_made_a_backend_compiles_nothing(monkeypatch):
         made.free = list(range(1, len(made.raw[0])))
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"soft_cap": 4.0, "sinks": True}, {"causal": False, "dtype": "float16"}, {"num_heads": 14}], ids=str
+)
+@pytest.mark.parametrize("block", [64, 128])
+def test_prompts_in_pages_of_whole_tiles_agree(more, block):
+    """The copy engine fetches their keys: what lies behind the last one is NaN here, too."""
+    asked = AskedBackend("triton", "cuda")
+    made = Trial(asked, make_query({**HALF, **more}, asked.device), block_size=block)
+    made.play(made.batch([(0, 90), (3, 64), (70, 58), (5, 1), (0, 129), (1, 127)]), "prompts", 2e-2, lse=True)
+
+
 def static(step, longest_query, longest_kv):
     return attrs.evolve(
         step, query_lens=[], kv_bounds=[], longest_query=longest_query, longest_kv=longest_kv, static=True

@@ -35,7 +35,8 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
         rank=Rank.TUNED,
         takes={"kv.page_layout": ("HND", "NHD")},
         capabilities=("lse", "graph", "device_metadata", *(["batch_invariant"] if settings.batch_invariant else [])),
-        options={"block_sizes": (16, 32, 64, 128), "batch_invariant": settings.batch_invariant},
+        # Pages of 64 tokens hold whole tiles of keys, which the copy engine of sm_90 fetches for prompts.
+        options={"block_sizes": (64, 32, 16, 128), "batch_invariant": settings.batch_invariant},
     )
 
 

@@ -61,6 +61,7 @@ def decode(
     LEAST: tl.constexpr,
     SPAN: tl.constexpr,
     DEPENDENT: tl.constexpr,  # started while the kernel before it may still run
+    EARLY: tl.constexpr,
 ):
     """Grid (KV, programs)."""
     head, program = tl.program_id(0), tl.program_id(1)
@@ -78,7 +79,8 @@ def decode(
     if DEPENDENT:
         # Even without work: whoever waits for this kernel counts on the one before being done, too.
         gdc_wait()
-        gdc_launch_dependents()
+        if EARLY:
+            gdc_launch_dependents()
     while at < last:
         stop = tl.minimum(end, last)
         queries = after - token

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.attention import AttentionConfig
-from vllm_plugin_triton_attention import decode, prefill, schedule, write
+from vllm_plugin_triton_attention import decode, prefill, prefill_copied, schedule, write
 from vllm_plugin_triton_attention.launch import Variant, arch_of
-from vllm_plugin_triton_attention.tiles import PARTS, SPAN, Tile, decode_tile, padded, prefill_tile
+from vllm_plugin_triton_attention.tiles import PARTS, SPAN, Tile, copied_tile, decode_tile, padded, prefill_tile
 
 _TYPES = {
     torch.bfloat16: "bf16",
@@ -26,6 +26,7 @@ _TYPES = {
 _INTERPRETED_ARCH = 80  # whose tiles an interpreter takes
 SHORT_ROWS = (16, 64)  # queries x heads of a KV head: plain decoding, and drafts
 DEPENDENT = True  # kernels start while the one before still runs, where the device can
+EARLY = True
 LEAST = 1  # tiles that a program takes
 
 
@@ -127,6 +128,7 @@ class Kernels:
                     "LEAST": LEAST,
                     "SPAN": SPAN,
                     "DEPENDENT": dependent,
+                    "EARLY": EARLY,
                 },
                 multiples={**multiples, **unaligned},
                 warps=tile.warps,
@@ -155,7 +157,28 @@ class Kernels:
                 stages=tile.stages,
                 registers=tile.registers,
             )  # fmt: skip
+        if _copied(c, arch):
+            copied = copied_tile(tile.rows, dim)
+            found["prefill"] = Variant(
+                prefill_copied.prefill_copied,
+                {**pointers, **lists, "sinks": x, "scale": "fp32", **ints},
+                {"HEADS": c.num_kv_heads, "GROUP": group, "QUERIES": tile.rows // group, "ROWS": tile.rows,
+                 "KEYS": copied.keys, "K_DIM": c.k_dim, "V_DIM": c.v_dim, "PAGE": c.block_size, "CAUSAL": c.causal,
+                 "SOFT_CAP": rules["SOFT_CAP"], "SINKS": c.sinks, "SPAN": SPAN},
+                multiples={**multiples, **unaligned},
+                warps=copied.warps,
+                stages=copied.stages,
+                registers=copied.registers,
+            )  # fmt: skip
         return found
+
+
+def _copied(c: AttentionConfig, arch: int) -> bool:
+    """Whether the copy engine can fetch tiles of keys: they lie in one piece, in powers of two."""
+    if arch != 90 or c.device.type != "cuda" or c.page_layout != "HND" or c.window is not None:
+        return False
+    dims = {c.k_dim, c.v_dim}
+    return c.kv_dtype == c.dtype and c.dtype.itemsize == 2 and dims <= {64, 128} and not c.block_size % 64
 
 
 def aligned(c: AttentionConfig, *sizes: int) -> int:

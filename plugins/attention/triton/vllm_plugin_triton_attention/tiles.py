@@ -27,6 +27,8 @@ def decode_tile(rows: int, dim: int, itemsize: int, arch: int) -> Tile:
     large = rows * dim > 64 * 128
     if itemsize == 4:
         return Tile(rows, 16, 8 if large else 4, 2)
+    if rows == 16 and dim == 128 and arch == 90:
+        return Tile(rows, 64, 4, 5, 168)  # three programs a multiprocessor
     return Tile(rows, max(16, min(64, 8192 // dim)), 8 if large else 4, 5)
 
 
@@ -37,4 +39,9 @@ def prefill_tile(rows: int, dim: int, itemsize: int, arch: int) -> Tile:
         return Tile(max(rows, 64), 32, 8, 3)
     if arch < 90:  # 64 keys would not fit the registers
         return Tile(max(rows, 128), 32, 8, 5 if arch == 80 else 3)
-    return Tile(max(rows, 128), 64, 8, 5 if arch == 90 else 3)
+    return Tile(max(rows, 128), 64, 8, 7 if arch == 90 else 3)
+
+
+def copied_tile(rows: int, dim: int) -> Tile:
+    """Of `prefill_copied`: two programs a multiprocessor."""
+    return Tile(max(rows, 128), 64, 8, 3, 128)
