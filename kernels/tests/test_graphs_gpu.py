@@ -62,8 +62,8 @@ def test_shared_memory_of_one_launch_is_not_that_of_the_next():
 
 
 def test_a_second_kernel_of_a_function_does_not_lower_its_limit():
-    large = Kernel("norm.cu", "rms_norm", "PPPiiillf", _defines(), shared=90_000)
-    Kernel("norm.cu", "rms_norm", "PPPiiillf", _defines(), shared=60_000)
+    large = Kernel("norm.cu", "rms_norm", "PPPiiillf", _defines(), shared=90_000).finish()
+    Kernel("norm.cu", "rms_norm", "PPPiiillf", _defines(), shared=60_000).finish()
     x, w, out = rand(1, 1024), rand(1024), torch.empty(1, 1024, dtype=torch.bfloat16)
     large(1, 128, x, out, w, 1, 1024, 1, 1024, 0, 1e-6)
     assert torch.equal(out, kernel("rms_norm", size=1024)(x, w, 1e-6))
@@ -75,7 +75,7 @@ def test_a_refused_launch_says_which_and_why():
     with pytest.raises(LaunchError, match=r"rms_norm: grid 1, block 4096, 0 bytes shared: .*\(CUDA driver error \d+\)"):
         launch(1, 4096, x, x, x, 1, 1024, 1, 1024, 0, 1e-6)
     with pytest.raises(LaunchError, match=r"no_such in norm.cu"):
-        Kernel("norm.cu", "no_such", "P", _defines())
+        Kernel("norm.cu", "no_such", "P", _defines()).finish()
 
 
 def _defines():

@@ -66,6 +66,6 @@ def test_a_source_that_does_not_compile_says_where(nvrtc, tmp_path, monkeypatch)
     (tmp_path / "broken.cu").write_text('extern "C" __global__ void k(int* p) {\n    *p = nothing;\n}\n')
     monkeypatch.setattr("vllm_kernels.compiler.SOURCES", tmp_path)
     with pytest.raises(
-        CompileError, match=r"broken\.cu does not compile for sm_80 \(.*-DA=1\)[\s\S]*broken\.cu\(2\)[\s\S]*nothing"
+        CompileError, match=r"broken\.cu does not compile \(-arch=sm_80.*-DA=1\)[\s\S]*broken\.cu\(2\)[\s\S]*nothing"
     ):
         compile_source("broken.cu", "80", options_of({"A": 1}))

@@ -6,11 +6,15 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+
+from vllm_kernels.nvrtc import CompileError, compile_file
+
+__all__ = ["SOURCES", "CompileError", "cache_folder", "compile_source", "machine_code", "options_of", "source_digest"]
 
 SOURCES = Path(__file__).parent / "cuda"
 _INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.MULTILINE)
@@ -18,11 +22,17 @@ _OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 _DIGEST = hashlib.sha256().digest_size
 
 
-class CompileError(RuntimeError):
-    """NVRTC refused a source; the message has its log."""
+def compile_source(file: str, arch: str, options: list[str]) -> bytes:
+    """Compile now. Needs no GPU. Raises `CompileError`."""
+    return compile_file(str(SOURCES), file, [f"-arch=sm_{arch}", *options])
 
 
-def machine_code(file: str, arch: str, defines: Mapping[str, str | int] | None = None) -> bytes:
+def machine_code(
+    file: str,
+    arch: str,
+    defines: Mapping[str, str | int] | None = None,
+    compile: Callable[[str, str, list[str]], bytes] | None = None,
+) -> bytes:
     """The cubin of ``cuda/<file>`` for ``arch`` ("90a"), from the cache or made now.
 
     Kept under a digest of the source with all that it includes, the defines, the architecture and
@@ -33,34 +43,13 @@ def machine_code(file: str, arch: str, defines: Mapping[str, str | int] | None =
     kept = cache_folder() / f"{Path(file).stem}-{arch}-{source_digest(file, arch, options)[:24]}.cubin"
     if (code := _read(kept)) is not None:
         return code
-    code = compile_source(file, arch, options)
+    code = (compile or compile_source)(file, arch, options)
     _keep(kept, code)
     return code
 
 
-def make_all(wanted: Iterable[tuple[str, Mapping[str, str | int]]], arch: str, threads: int = 8) -> None:
-    """Fill the cache with several (file, defines) at a time: NVRTC leaves the interpreter free meanwhile."""
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda one: machine_code(one[0], arch, one[1]), wanted))
-
-
 def options_of(defines: Mapping[str, str | int] | None) -> list[str]:
     return [*_OPTIONS, *(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))]
-
-
-def compile_source(file: str, arch: str, options: list[str]) -> bytes:
-    """Compile now. Needs no GPU. Raises ``CompileError``."""
-    from cupy_backends.cuda.libs import nvrtc
-
-    program = nvrtc.createProgram((SOURCES / file).read_text(encoding="utf-8"), file, [], [])
-    try:
-        nvrtc.compileProgram(program, [f"-arch=sm_{arch}", f"-I{SOURCES}", *options])
-        return nvrtc.getCUBIN(program)
-    except nvrtc.NVRTCError as error:
-        log = nvrtc.getProgramLog(program).strip()
-        raise CompileError(f"{file} does not compile for sm_{arch} ({' '.join(options)}): {error}\n{log}") from None
-    finally:
-        nvrtc.destroyProgram(program)
 
 
 def cache_folder() -> Path:
@@ -90,6 +79,10 @@ def _sources(file: str) -> set[str]:
 
 @cache
 def _compiler_version() -> str:
+    """Of the packages where NVRTC is one of them: loading it takes longer than all that lies in the cache."""
+    found = [d for d in metadata.distributions() if (d.name or "").startswith(("nvidia-cuda-nvrtc", "cupy-cuda"))]
+    if any(d.name.startswith("nvidia-cuda-nvrtc") for d in found):
+        return " ".join(sorted(f"{d.name} {d.version}" for d in found))
     from cupy_backends.cuda.libs import nvrtc
 
     return ".".join(map(str, nvrtc.getVersion()))

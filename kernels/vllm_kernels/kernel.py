@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Mapping
-from functools import cache
+from concurrent.futures import Future
+from functools import cache, partial
+from threading import Lock
 from typing import Any
 
 import torch
 
 from vllm_kernels.arguments import Arguments
-from vllm_kernels.compiler import machine_code
+from vllm_kernels.compile_pool import CompilePool
 from vllm_kernels.driver import (
     COOPERATIVE,
     NO_CONTEXT,
@@ -32,6 +34,8 @@ _HEAD = struct.Struct("@7IP")  # the first fields of Config: grid, block, shared
 
 class Kernel:
     """``kernel(grid, block, args...)``: launches without waiting and without allocating.
+
+    Making one starts its compilation in the background; `finish`, or the first launch of any kernel, waits for all.
 
     file, name     ``cuda/<file>`` and the ``extern "C"`` function in it
     signature      a letter an argument: P pointer (a tensor or None), i int32, l int64, f float32, d float64
@@ -60,11 +64,11 @@ class Kernel:
     ) -> None:
         self.name, self.signature, self._shared = name, signature, shared
         self._device = _index(device)
-        with torch.cuda.device(self._device):
-            use_context(self._device)
-            variant = tuple(sorted((defines or {}).items()))
-            self._function = _function(file, name, arch(self._device), variant, self._device)
-            _raise_shared(self._function, shared, name)
+        self._function: ctypes.c_void_p | None = None  # not asked for yet
+        self._found: Future[ctypes.c_void_p] = Future()
+        module = _module(file, arch(self._device), tuple(sorted((defines or {}).items())), self._device)
+        module.add_done_callback(partial(_find, self._found, name, file, shared, self._device))
+        _unfinished.append(self._found)
         kinds = [PROGRAMMATIC] * (dependent and capability(self._device) >= (9, 0)) + [COOPERATIVE] * cooperative
         self._attributes = (Attribute * max(1, len(kinds)))()
         for slot, kind in zip(self._attributes, kinds, strict=False):
@@ -82,6 +86,8 @@ class Kernel:
         bx, by, bz = (block, 1, 1) if type(block) is int else _three(block)
         if not gx * gy * gz:
             return
+        if self._function is None:
+            self.finish()
         if shared is None:
             shared = self._shared
         _HEAD.pack_into(self._config, 0, gx, gy, gz, bx, by, bz, shared, self._stream(self._device))
@@ -92,6 +98,14 @@ class Kernel:
             error = self._launch(self._config_ref, self._function, self._arguments.pointers, None)
         if error:
             check(error, f"{self.name}: grid {grid}, block {block}, {shared} bytes shared")
+
+    def finish(self) -> Kernel:
+        """Wait until it can be launched, as the first launch does: for all kernels made so far, so that no later step
+        waits for any. Raises what kept one of them from being made."""
+        while _unfinished:
+            _unfinished.pop().result()
+        self._function = self._found.result()
+        return self
 
 
 def _three(size: Any) -> tuple[int, ...]:
@@ -121,22 +135,43 @@ def arch(device: int) -> str:
     return f"{major}{minor}" + ("a" if major >= 9 else "")
 
 
-@cache
-def _function(file: str, name: str, arch: str, defines: tuple[tuple[str, Any], ...], device: int) -> ctypes.c_void_p:
-    return find_function(_module(file, arch, defines, device), name, file)
-
-
-@cache
-def _module(file: str, arch: str, defines: tuple[tuple[str, Any], ...], device: int) -> ctypes.c_void_p:
-    return load_module(machine_code(file, arch, dict(defines)), file)
-
-
+_modules: dict[tuple[Any, ...], Future[ctypes.c_void_p]] = {}
+_unfinished: list[Future[ctypes.c_void_p]] = []  # functions of kernels since the last first launch
 _most_shared: dict[int, int] = {}  # function -> bytes allowed
+_lock = Lock()
 
 
-def _raise_shared(function: ctypes.c_void_p, shared: int, name: str) -> None:
-    """Never lowered: another `Kernel` may launch the same function with more."""
-    known = _most_shared.get(function.value or 0, PLAIN_SHARED)
-    if shared > known:
-        allow_shared(function, shared, name)
-        _most_shared[function.value or 0] = shared
+@cache
+def _pool() -> CompilePool:
+    return CompilePool()
+
+
+def _module(file: str, arch: str, defines: tuple[tuple[str, Any], ...], device: int) -> Future[ctypes.c_void_p]:
+    """Compiled and loaded in the background, once."""
+    key = file, arch, defines, device
+    with _lock:
+        if key not in _modules:
+            _modules[key] = _pool().submit(file, arch, dict(defines), partial(_load, file, device))
+        return _modules[key]
+
+
+def _load(file: str, device: int, code: bytes) -> ctypes.c_void_p:
+    use_context(device)
+    return load_module(code, file)
+
+
+def _find(
+    found: Future[ctypes.c_void_p], name: str, file: str, shared: int, device: int, module: Future[ctypes.c_void_p]
+) -> None:
+    """The module is there, or an error: so is its function."""
+    try:
+        use_context(device)
+        function = find_function(module.result(), name, file)
+        with _lock:
+            # Never lowered: another `Kernel` may launch the same function with more.
+            if shared > _most_shared.get(function.value or 0, PLAIN_SHARED):
+                allow_shared(function, shared, name)
+                _most_shared[function.value or 0] = shared
+        found.set_result(function)
+    except BaseException as error:
+        found.set_exception(error)

@@ -41,22 +41,23 @@ def embedding(query: OpQuery) -> Callable[[Tensor, Tensor], Tensor]:
 
 def copy_pages(query: OpQuery) -> Callable[..., None]:
     """Through memory of their own: a page may be read by one copy and written by another."""
-    return _copy_pages
+    unit = 16  # the size of pages is not known yet; that of others is no multiple
+    gather, scatter = _kernel("gather_rows", unit), _kernel("scatter_rows", unit)
 
+    def copy_pages(pages: Tensor, sources: Tensor, targets: Tensor) -> None:
+        if not len(sources):
+            return
+        size = pages[0].numel() * pages.element_size()
+        if size % unit or not pages.is_contiguous() or pages.data_ptr() % unit:
+            ops.copy_pages(pages, sources, targets)
+            return
+        units = size // unit
+        between = torch.empty((len(sources), *pages.shape[1:]), dtype=pages.dtype, device=pages.device)
+        grid = (len(sources), min(64, -(-units // THREADS)))
+        gather(grid, THREADS, pages, between, sources.contiguous(), WIDE[sources.dtype], units)
+        scatter(grid, THREADS, between, pages, targets.contiguous(), WIDE[targets.dtype], units)
 
-def _copy_pages(pages: Tensor, sources: Tensor, targets: Tensor) -> None:
-    if not len(sources):
-        return
-    size = pages[0].numel() * pages.element_size()
-    unit = unit_of(size)
-    if not pages.is_contiguous() or pages.data_ptr() % unit or pages.dtype.is_complex:
-        ops.copy_pages(pages, sources, targets)
-        return
-    units = size // unit
-    between = torch.empty((len(sources), *pages.shape[1:]), dtype=pages.dtype, device=pages.device)
-    grid = (len(sources), min(64, -(-units // THREADS)))
-    _kernel("gather_rows", unit)(grid, THREADS, pages, between, sources.contiguous(), WIDE[sources.dtype], units)
-    _kernel("scatter_rows", unit)(grid, THREADS, between, pages, targets.contiguous(), WIDE[targets.dtype], units)
+    return copy_pages
 
 
 def unit_of(size: int) -> int:
