@@ -18,7 +18,7 @@ from vllm_core.engine.model_config import explain_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.second import find_second
 from vllm_core.interfaces.cache import BYTES
-from vllm_core.interfaces.queries import ModelQuery
+from vllm_core.interfaces.queries import ModelQuery, OpQuery
 from vllm_core.runner.activations import activation_bytes, graph_bytes
 from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, lookahead_of, parameter_bytes
 from vllm_core.runner.graphs import MIXED
@@ -37,6 +37,7 @@ class Fitted:
     proposer: ProposerChoice | None
     second: Mapping[str, SecondModel]  # models that the proposer asked for
     sampler: Chosen
+    asked: Sequence[OpQuery]  # kernels that layers will ask for
     processors: Sequence[Chosen]
 
 
@@ -94,6 +95,7 @@ def fit(found: Found) -> Fitted:
         proposer=proposer,
         second=second.known,
         sampler=sampler,
+        asked=tuple(plan.asked),
         processors=processors,
     )
 

@@ -76,6 +76,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         sampler=fitted.sampler,
         processors=fitted.processors,
         progress=loading_line(),
+        asked=fitted.asked,
         beside=fitted.memory.budget.beside.by_purpose(),
         graphs=not settings.enforce_eager,
     )

@@ -17,6 +17,8 @@ class OpKernel(Protocol):
     def __call__(self, query: OpQuery) -> Callable[..., Any]:
         """A callable with the signature of the op's plain reference in ``vllm_core.ops``.
 
+        Called from any thread, and for several queries at a time.
+
         It takes and returns the same shapes and dtypes, writes only to the arguments that the
         reference writes to, and never synchronises with the host. May compile or allocate
         work space here, once; equal queries may share it.
@@ -42,6 +44,9 @@ class FusedLayer(Protocol):
 
     def __call__(self, query: OpQuery, layer: Any) -> Callable[..., Any] | None:
         """A callable to use in place of the bound layer's ``forward``, or None: not this one.
+
+        The target may also have ``prepare(query)``, which compiles what a call will need: called
+        before, while other kernels are made, from any thread.
 
         ``layer`` is bound: it has its parameters, and keeps their addresses when it is loaded
         again. The callable gives what composing the layer's ops gives, up to rounding.

@@ -13,9 +13,11 @@ import torch
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.proposer import Proposer
+from vllm_core.interfaces.queries import OpQuery
 from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
 from vllm_core.plugins.lock import LockedChooser
+from vllm_core.runner.ahead import Ahead
 from vllm_core.runner.cuda_graph import CudaRecorder
 from vllm_core.runner.device_memory import check_free
 from vllm_core.runner.plan import EnginePlan
@@ -71,7 +73,7 @@ class ModelBuild:
     batch_invariant: bool = False
 
     def construct(
-        self, choose: Any, device: torch.device, second: SecondModels | None = None
+        self, choose: Any, device: torch.device, second: SecondModels | None = None, ahead: Ahead | None = None
     ) -> tuple[Any, EnginePlan]:
         """The model, bound on ``device`` ("meta": dry). Caches are declared, pages not yet there."""
         model = load_target(self.target).from_config(dict(self.config))
@@ -89,6 +91,7 @@ class ModelBuild:
             second=second,
             batch_invariant=self.batch_invariant,
         )
+        plan.ahead = ahead or plan.ahead
         model.bind(plan)
         plan.step_ops = StepOps.ask(plan)
         plan.check_invariance(model)
@@ -115,6 +118,7 @@ class Build:
     processors: Sequence[Chosen] = ()
     progress: Progress | None = None
     beside: Mapping[str, int] = attrs.field(factory=dict)  # bytes planned beside weights and cache, by purpose
+    asked: Sequence[OpQuery] = ()  # ops and layers whose kernels can be made before layers ask for them
     graphs: bool = False  # record steps, if the device and all that was chosen allow it
 
     def make_runner(self) -> tuple[Runner, Capacity]:
@@ -126,9 +130,13 @@ class Build:
         clock = _Clock(timings)
         self.choose.verify()
         clock.lap("lock")
+        ahead = Ahead(self.torch_device)
+        if self.sampler is not None:
+            ahead.begin("sampler", self.sampler.make)
+        ahead.begin_ops(self.asked, self.choose)
         proposer = self.proposer.make() if self.proposer else None
         second = SecondModels(self.second)
-        model, plan = self.model.construct(self.choose, self.torch_device, second)
+        model, plan = self.model.construct(self.choose, self.torch_device, second, ahead)
         if proposer is not None:
             proposer.bind(model, plan)
         caches = plan.finish(self.plan_caches, self.model.block_size)
@@ -151,13 +159,14 @@ class Build:
             self.model.max_model_len,
             proposer=proposer,
             num_drafts=self.model.num_drafts,
-            sampler=self.sampler.make() if self.sampler else None,
+            sampler=ahead.take("sampler", self.sampler.make) if self.sampler else None,
             processors={processor.name: processor.make() for processor in self.processors},
             ops=plan.step_ops,
             record=self._recorder(plan),
             any_sampling=self.sampler is not None and "graph" in self.sampler.capabilities,
             max_tokens=self.model.max_step_tokens,
         )
+        ahead.close()
         clock.lap("pages and rows")
         if runner.graphs is not None:
             runner.graphs.warm_up()

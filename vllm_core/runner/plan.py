@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -21,6 +22,7 @@ from vllm_core.layers.dense import DenseLinear
 from vllm_core.ops.table import LAYER_OPS, OPS
 from vllm_core.plugins.errors import NoOffer, did_you_mean
 from vllm_core.runner import invariance
+from vllm_core.runner.ahead import Ahead, op_key
 from vllm_core.runner.paged import AttentionGroups, PagedAttention, PlanCaches
 from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights.rules import Table
@@ -75,6 +77,8 @@ class EnginePlan:
         self._ops: dict[Any, Callable[..., Any]] = {}
         self._fused: dict[Any, Any] = {}
         self._rotary: dict[Any, RotaryTable] = {}
+        self.asked: list[OpQuery] = []  # ops and layers that somebody offers a kernel for
+        self.ahead = Ahead(torch.device("cpu"))  # who has kernels that were begun before
 
     def group(self, name: str) -> ProcessGroup:
         return self.groups.get(name, SINGLE)
@@ -123,8 +127,10 @@ class EnginePlan:
             kernel, why = self._kernel(query)
             if kernel is None and self.batch_invariant and not invariance.is_invariant(query):
                 self._ops[key] = invariance.Dependent(query, why)
+            elif kernel is None or self.dry:
+                self._ops[key] = OPS[name].reference
             else:
-                self._ops[key] = OPS[name].reference if kernel is None or self.dry else kernel(query)
+                self._ops[key] = self.ahead.take(op_key(query), partial(kernel, query))
         return self._ops[key]
 
     def fused(self, name: str, layer: Any) -> Callable[..., Any] | None:
@@ -134,6 +140,7 @@ class EnginePlan:
         key = (name, *sorted(query.shape.items()))
         if key not in self._fused:
             self._fused[key], _ = self._kernel(query)
+            self.ahead.take(op_key(query), lambda: None)  # wait for what it compiles
         kernel = self._fused[key]
         fused = None if kernel is None or self.dry else kernel(query, layer)
         if fused is not None or (self.dry and kernel is not None):
@@ -162,6 +169,7 @@ class EnginePlan:
             return None, error.facts.get("why", ())
         if "graph" not in decision.offer.capabilities:
             self._no_graph.add(f"{query.op} by {decision.offer.name} ({decision.provided.distribution})")
+        self.asked.append(query)
         return decision.load(), ()
 
     def rotary(self, head_dim: int, params: dict[str, Any]) -> RotaryTable:

@@ -86,6 +86,7 @@ class SecondPlan(EnginePlan):
         )
         self._first, self._name = first, name
         self._ops, self._fused, self._rotary = first._ops, first._fused, first._rotary
+        self.asked, self.ahead = first.asked, first.ahead
 
     def cache(self, name: str, spec: CacheSpec, shared_with: str | None = None) -> None:
         self._first.cache(self._under(name), spec, None if shared_with is None else self._under(shared_with))
