@@ -1,41 +1,52 @@
 """How products of few tokens are cut: plain arithmetic, no GPU."""
 
 import pytest
-from vllm_kernels.small_tiling import Problem, choose, shape_limits
+from vllm_kernels.small_tiling import GPU, Problem, choose, shape_limits
 
-H200 = (132, 232448)  # multiprocessors, bytes of shared memory a block
+H200 = GPU(multiprocessors=132, most_shared=232448, clusters=True)
+RTX3090 = GPU(multiprocessors=82, most_shared=101376, clusters=False)
 SHAPES = [(1024, 4096), (2048, 1024), (1024, 3072), (3072, 1024), (4096, 14336), (14336, 4096), (576, 963), (72, 8)]
 
 
-@pytest.mark.parametrize("tokens", [8, 16])
+@pytest.mark.parametrize("gpu", [H200, RTX3090])
+@pytest.mark.parametrize("tokens", [8, 16, 32, 64])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize(("in_size", "out_size"), SHAPES)
-def test_every_input_and_every_row_has_a_place_and_the_block_fits(in_size, out_size, gate, tokens):
-    cut = choose(Problem(in_size=in_size, out_size=out_size, gate=gate, scale_bytes=2, tokens=tokens), *H200)
-    if cut is None:  # staged tokens that fit nowhere
-        assert tokens * in_size * 2 > 200_000
+@pytest.mark.parametrize("scale_bytes", [0, 2, 4])
+def test_every_input_and_every_row_has_a_place_and_the_block_fits(in_size, out_size, gate, tokens, scale_bytes, gpu):
+    problem = Problem(in_size=in_size, out_size=out_size, gate=gate, scale_bytes=scale_bytes, tokens=tokens)
+    cut = choose(problem, gpu)
+    if cut is None:
+        assert tokens > 8 or tokens * in_size * 2 > 47 * 1024, "few tokens fit"
         return
     rows = cut.tiles * 8 // (1 + gate)
+    units = -(-out_size // rows)
 
-    assert cut.steps * cut.warps * 32 >= in_size
+    assert cut.steps * cut.warps * cut.cluster * 32 >= in_size
     assert rows <= out_size
-    assert cut.grid <= H200[0]
-    assert cut.grid <= -(-out_size // rows)
-    assert cut.shared(tokens) <= H200[1]
+    assert cut.grid <= gpu.multiprocessors
+    assert cut.grid <= units * cut.cluster
+    assert cut.grid % cut.cluster == 0
+    assert cut.cluster == 1 or gpu.clusters
+    assert cut.shared(tokens) <= gpu.most_shared
     assert cut.steps % cut.span == 0
-    assert cut.depth >= 2
-    assert not cut.once or (cut.depth == cut.steps and cut.grid == -(-out_size // rows))
+    assert cut.tiles % cut.group == 0
+    if cut.once:
+        assert cut.depth == cut.steps * cut.tiles // cut.group
+        assert cut.grid == units * cut.cluster
+    else:
+        assert cut.depth >= 2
 
 
 def test_the_layers_of_a_small_model_have_all_weights_under_way_at_once_on_an_h200():
     for in_size, out_size, gate in ((1024, 4096, False), (2048, 1024, False), (1024, 3072, True), (3072, 1024, False)):
-        cut = choose(Problem(in_size=in_size, out_size=out_size, gate=gate), *H200)
+        cut = choose(Problem(in_size=in_size, out_size=out_size, gate=gate), H200)
         assert cut.once
         assert cut.grid == 128
 
 
 def test_a_shape_that_no_block_can_hold_has_no_cut():
-    assert choose(Problem(in_size=65536, out_size=4096, scale_bytes=2, tokens=16), *H200) is None
+    assert choose(Problem(in_size=65536, out_size=4096, scale_bytes=2, tokens=32), H200) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""y = act(norm(x + residual) W^T + b) for 1 to 16 tokens, in one launch: cuda/small.cu."""
+"""y = act(norm(x + residual) W^T + b) for few tokens, in one launch: cuda/small.cu."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from vllm_kernels.driver import use_context
 from vllm_kernels.dtypes import CUDA_NAMES, SIZES
 from vllm_kernels.kernel import Kernel
-from vllm_kernels.small_tiling import Problem, Tiling, choose
+from vllm_kernels.small_tiling import GPU, Problem, Tiling, choose
 from vllm_kernels.variant import Variant
 
 FILE, NAME = "small.cu", "small_product"
 SIGNATURE = "PPPfPPPPPlii"
 GATES = {"": 0, "silu": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
-SIZES_OF_BATCH = (8, 16)  # tokens: a variant each
+SIZES_OF_BATCH = (8,)  # tokens: a variant each
 AHEAD = 16 * 2**20  # bytes of a later kernel's weights that are drawn into L2 at most: a third of an H200's
 
 
@@ -28,7 +28,7 @@ class Product:
     """
 
     def __init__(self, in_size: int, out_size: int, dtype: str, norm: str, act: str, device: int) -> None:
-        about = torch.cuda.get_device_properties(device)
+        gpu = gpu_of(device)
         self.in_size, self.out_size = in_size, out_size
         self._made: dict[int, tuple[Tiling, Future[Kernel]]] = {}
         for tokens in SIZES_OF_BATCH:
@@ -36,7 +36,7 @@ class Product:
             problem = Problem(
                 in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
             )
-            tiling = choose(problem, about.multi_processor_count, about.shared_memory_per_block_optin)
+            tiling = choose(problem, gpu)
             if tiling is None:
                 break
             self._made[tokens] = tiling, _pool().submit(_kernel, variant_of(tiling, dtype, norm, act), tiling, device)
@@ -67,7 +67,7 @@ class Product:
         ahead      the weight of a kernel that follows, to be drawn into the cache
         """
         tokens = x.shape[0]
-        tiling, kernel = self._kernel(SIZES_OF_BATCH[tokens > SIZES_OF_BATCH[0]])
+        tiling, kernel = self._kernel(next(size for size in SIZES_OF_BATCH if size >= tokens))
         y = x.new_empty(tokens, self.out_size)
         soon = 0 if ahead is None else min(ahead.numel() * ahead.element_size(), AHEAD) // 16 * 16
         kernel(
@@ -86,6 +86,16 @@ class Product:
 
 
 @cache
+def gpu_of(device: int) -> GPU:
+    about = torch.cuda.get_device_properties(device)
+    return GPU(
+        multiprocessors=about.multi_processor_count,
+        most_shared=about.shared_memory_per_block_optin,
+        clusters=about.major >= 9,
+    )
+
+
+@cache
 def product(in_size: int, out_size: int, dtype: str, norm: str = "", act: str = "", device: int = 0) -> Product:
     """``norm``: the dtype of its weight, "" if there is none; ``act``: a key of `GATES`. Equal ones are shared."""
     return Product(in_size, out_size, dtype, norm, act, device)
@@ -94,16 +104,19 @@ def product(in_size: int, out_size: int, dtype: str, norm: str = "", act: str = 
 def variant_of(tiling: Tiling, dtype: str, norm: str, act: str) -> Variant:
     defines: dict[str, str | int] = {
         "ELEMENT": CUDA_NAMES[dtype], "INPUTS": tiling.problem.in_size, "TOKENS": tiling.problem.tokens,
-        "WARPS": tiling.warps, "TILES": tiling.tiles, "STEPS": tiling.steps, "DEPTH": tiling.depth,
-        "SPAN": tiling.span, "ONCE": int(tiling.once), "STREAM": int(tiling.stream),
+        "WARPS": tiling.warps, "TILES": tiling.tiles, "GROUP": tiling.group, "CLUSTER": tiling.cluster,
+        "STEPS": tiling.steps, "DEPTH": tiling.depth, "SPAN": tiling.span,
+        "ONCE": int(tiling.once), "STREAM": int(tiling.stream),
         "NORM": int(bool(norm)), "SCALE": CUDA_NAMES[norm or dtype], "GATE": GATES[act],
     }  # fmt: skip
-    return Variant(file=FILE, defines=defines, names=(NAME,))
+    capability = (9, 0) if tiling.cluster > 1 else (8, 0)
+    return Variant(file=FILE, defines=defines, names=(NAME,), capability=capability)
 
 
 def variants() -> list[Variant]:
     """Of the shapes that figures are kept for, and odd ones, on two sizes of GPU."""
-    big, little = (132, 232448), (82, 101376)  # multiprocessors, bytes of shared memory a block
+    big = GPU(multiprocessors=132, most_shared=232448, clusters=True)
+    little = GPU(multiprocessors=82, most_shared=101376, clusters=False)
     shapes = [
         (1024, 4096, "bfloat16", "", big), (2048, 1024, "", "", big), (1024, 3072, "bfloat16", "silu", big),
         (3072, 1024, "", "", big), (1024, 151936, "", "", big), (4096, 14336, "bfloat16", "silu", big),
@@ -117,7 +130,7 @@ def variants() -> list[Variant]:
             problem = Problem(
                 in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
             )
-            if (tiling := choose(problem, *gpu)) is not None:
+            if (tiling := choose(problem, gpu)) is not None:
                 found.append(variant_of(tiling, "float16" if in_size % 32 else "bfloat16", norm, act))
     return list({str(variant): variant for variant in found}.values())
 
