@@ -123,3 +123,18 @@ def test_steps_run_one_by_one_without_graphs_on_request(checkpoint):
     tokens, endings = generated(checkpoint, "cuda", enforce_eager=True)
     assert not endings
     assert tokens == generated(checkpoint, "cpu")[0]
+
+
+def test_nothing_compiles_once_the_engine_is_ready(checkpoint, monkeypatch):
+    """Not even for batches of sizes and kinds that have not been seen."""
+    compiler = pytest.importorskip("vllm_kernels.compiler")
+    triton = pytest.importorskip("triton")
+    llm = LLM(str(checkpoint), device="cuda", dtype="bfloat16", skip_tokenizer_init=True, max_num_seqs=40)
+    try:
+        llm.generate({"prompt_token_ids": [1, 2, 3]}, SamplingParams(max_tokens=2, ignore_eos=True), use_tqdm=False)
+        for module, name in ((compiler, "compile_source"), (triton, "compile")):
+            monkeypatch.setattr(module, name, lambda *args, name=name, **more: pytest.fail(f"{name} in a step"))
+        outputs = llm.generate(*work(), use_tqdm=False)
+        assert not any(o.error for o in outputs)
+    finally:
+        llm.shutdown()
