@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from vllm_kernels import activation, arguments, driver, kernel, offers, qk
+from vllm_kernels import activation, arguments, cache, driver, kernel, norm, offers, qk, rotary, rows
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import OpQuery

@@ -19,6 +19,7 @@ __all__ = ["SOURCES", "CompileError", "cache_folder", "compile_source", "machine
 SOURCES = Path(__file__).parent / "cuda"
 _INCLUDE = re.compile(rb'^\s*#include\s+"([^"]+)"', re.MULTILINE)
 _OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
+PACKAGES = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "cupy-cuda13x", "cupy-cuda12x")
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -79,13 +80,20 @@ def _sources(file: str) -> set[str]:
 
 @cache
 def _compiler_version() -> str:
-    """Of the packages where NVRTC is one of them: loading it takes longer than all that lies in the cache."""
-    found = [d for d in metadata.distributions() if (d.name or "").startswith(("nvidia-cuda-nvrtc", "cupy-cuda"))]
-    if any(d.name.startswith("nvidia-cuda-nvrtc") for d in found):
-        return " ".join(sorted(f"{d.name} {d.version}" for d in found))
+    """Of the packages, where NVRTC is one: loading it takes longer than reading all that lies in the cache."""
+    found = {name: version for name in PACKAGES if (version := _installed(name))}
+    if any("nvrtc" in name for name in found):
+        return repr(found)
     from cupy_backends.cuda.libs import nvrtc
 
     return ".".join(map(str, nvrtc.getVersion()))
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _read(path: Path) -> bytes | None:
