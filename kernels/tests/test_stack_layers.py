@@ -1,15 +1,24 @@
-"""All decoder layers as one launch, over pages, against the same layers composed of the core's own operations."""
+"""All decoder layers as one launch, over pages, against the same layers composed of the core's own operations.
+
+On a GPU; and without one a few small cases, by the kernel's own source with emulated threads (``emulated/``).
+"""
 
 from __future__ import annotations
 
+import ctypes
+import shutil
+import subprocess
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 import torch
 import vllm_kernels
-from vllm_kernels.stack import Stack
+from vllm_kernels import stack
+from vllm_kernels.compiler import SOURCES
 
 from vllm_core import builtin
 from vllm_core.interfaces.device import Device
@@ -25,14 +34,54 @@ from vllm_core.layers import (
     Rotary,
     TokenEmbedding,
 )
+from vllm_core.plugin import Rank
 from vllm_core.testing.chooser import HandChooser
 from vllm_core.testing.paged import PagedModel
 from vllm_core.weights.rules import rule
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9,
-    reason="needs a CUDA device of compute capability 9",
-)
+HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+DEVICE = "cuda" if HOPPER else "cpu"
+on_gpu = pytest.mark.skipif(not HOPPER, reason="needs a CUDA device of compute capability 9")
+emulated = pytest.mark.skipif(HOPPER or not shutil.which("g++"), reason="needs g++, and is for machines without a GPU")
+BLOCKS = 4  # of an emulated device
+EMULATED = Path(__file__).parent / "emulated"
+
+
+class EmulatedKernel:
+    """Stands for ``Kernel``: the same source, compiled for the CPU."""
+
+    folder: Path
+
+    def __init__(self, file: str, name: str, signature: str, defines: dict[str, Any], **options: Any) -> None:
+        at = self.folder / "-".join(map(str, defines.values()))
+        if not at.exists():
+            at.mkdir()
+            for source in SOURCES.glob("stack*"):
+                text = source.read_text().replace("extern __shared__ __align__(128) char memory[];", "")
+                (at / source.name).write_text(text)
+            for replaced in EMULATED.iterdir():
+                shutil.copy(replaced, at)
+            flags = ["-O1", "-std=c++17", "-fPIC", "-shared", "-w", *(f"-D{k}={v}" for k, v in defines.items())]
+            subprocess.run(["g++", *flags, "run.cpp", "-o", "run.so"], cwd=at, check=True)
+        self.run, self.launches = ctypes.CDLL(str(at / "run.so")).run_stack, 0
+
+    def __call__(self, grid: int, block: int, *args: Any) -> None:
+        pointers = [ctypes.c_void_p(a.data_ptr() if a is not None else None) for a in args[:12]]
+        strides = (ctypes.c_int64 * 6)(*args[15:21])
+        self.launches += 1
+        failed = self.run(grid, self.launches, *pointers, *args[12:15], strides, *map(ctypes.c_float, args[21:]))
+        assert not failed, ("", "the emulated threads wait for each other", "copies were left")[failed]
+
+
+@pytest.fixture
+def emulation(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "emulated-kernels"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(EmulatedKernel, "folder", folder, raising=False)
+    monkeypatch.setattr(stack, "Kernel", EmulatedKernel)
+    properties = SimpleNamespace(multi_processor_count=BLOCKS)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
 
 
 @attrs.frozen(kw_only=True)
@@ -124,13 +173,11 @@ class OnlyTheStack:
     def op_kernel(self, query: OpQuery) -> Any:
         if query.op != "decoder_stack" or not self.fused:
             return None
-        device = Device("cuda", capability=torch.cuda.get_device_capability())
-        return vllm_kernels.op_kernel(attrs.evolve(query, device=device))
+        return vllm_kernels.op_kernel(attrs.evolve(query, device=Device("cuda", capability=(9, 0))))
 
     def attention_backend(self, query: Any) -> Any:
         offer = builtin.attention_backend(query)
-        rank = vllm_kernels.Rank.TUNED
-        return attrs.evolve(offer, rank=rank, takes={**offer.takes, "kv.page_layout": (self.layout,)})
+        return attrs.evolve(offer, rank=Rank.TUNED, takes={**offer.takes, "kv.page_layout": (self.layout,)})
 
 
 def model(fused: bool, dtype: torch.dtype = torch.bfloat16, layout: str = "NHD", **options: Any) -> PagedModel:
@@ -141,18 +188,18 @@ def model(fused: bool, dtype: torch.dtype = torch.bfloat16, layout: str = "NHD",
         random_tensors(config),
         chooser=HandChooser(OnlyTheStack(fused, layout)),  # type: ignore[arg-type]
         dtype=dtype,
-        device="cuda",
+        device=DEVICE,
         num_pages=1400,
         max_position=8192,
     )
-    assert isinstance(made.model.layers.run, Stack) == fused
+    assert isinstance(made.model.layers.run, stack.Stack) == fused
     return made
 
 
 IDS = torch.randint(0, 97, (8192,), generator=torch.Generator().manual_seed(3)).tolist()
 
 
-def run(paged: PagedModel, contexts: list[int], steps: int = 3) -> torch.Tensor:
+def run(paged: PagedModel, contexts: list[int], steps: int = 2) -> torch.Tensor:
     """Logits of decoding steps of rows with so many tokens before; [steps, rows, vocab] on the CPU."""
     rows = [paged.row() for _ in contexts]
     for row, context in zip(rows, contexts, strict=True):
@@ -168,10 +215,10 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).norm() / want.norm())
 
 
-def assert_as_near_as_composed(contexts: list[int], **options: Any) -> None:
+def assert_as_near_as_composed(contexts: list[int], steps: int = 2, **options: Any) -> None:
     layout = {"layout": options.pop("layout", "NHD")}
-    exact = run(model(False, torch.float32, **options), contexts)
-    got, composed = run(model(True, **layout, **options), contexts), run(model(False, **layout, **options), contexts)
+    exact = run(model(False, torch.float32, **options), contexts, steps)
+    got, composed = (run(model(fused, **layout, **options), contexts, steps) for fused in (True, False))
     assert error(got, exact) < 1.3 * error(composed, exact) + 1e-3
     assert error(got, exact) < 0.05
 
@@ -194,25 +241,43 @@ OPTIONS = {
 }
 
 
+@emulated
+@pytest.mark.parametrize(
+    ("contexts", "options"),
+    [
+        ([40], {"layers": 2, "hidden": 288, "qk_norm": True}),
+        ([0, 200, 15], {"bias": True, "layout": "HND"}),
+        ([130, 16, 1, 0, 31], {"head_dim": 64, "heads": 6, "kv_heads": 2, "hidden": 288}),
+    ],
+)
+def test_emulated_threads_give_what_composed_layers_give(emulation, contexts, options):
+    assert_as_near_as_composed(contexts, steps=1, **{"layers": 1, **options})
+
+
+@on_gpu
 @pytest.mark.parametrize("options", OPTIONS)
 def test_every_option_is_as_near_to_float32_as_composed_layers(options):
     assert_as_near_as_composed([40, 300, 0], **OPTIONS[options])
 
 
+@on_gpu
 @pytest.mark.parametrize("contexts", [[0], [1], [15], [16], [255, 256], [1023], [5000], [5000, 1, 700, 64]])
 def test_contexts_of_any_length_are_split_right(contexts):
     assert_as_near_as_composed(contexts, qk_norm=True)
 
 
+@on_gpu
 @pytest.mark.parametrize("rows", range(1, 9))
 def test_any_number_of_rows_up_to_its_limit(rows):
     assert_as_near_as_composed([17 * i for i in range(rows)])
 
 
+@on_gpu
 def test_pages_with_heads_before_tokens_are_read_and_written():
     assert_as_near_as_composed([0, 77, 600], layout="HND")
 
 
+@on_gpu
 def test_other_steps_are_composed():
     fused, plain = model(True), model(False)
     both = [m.step([(m.row(), IDS[:5]), (m.row(), IDS[:1])]) for m in (fused, plain)]
@@ -221,6 +286,7 @@ def test_other_steps_are_composed():
         assert torch.equal(torch.cat(got), torch.cat(want))
 
 
+@on_gpu
 def test_a_replayed_graph_gives_what_a_launch_gives_as_the_sequence_grows():
     paged = model(True, qk_norm=True)
     rows = [paged.row(), paged.row()]
@@ -242,6 +308,7 @@ def test_a_replayed_graph_gives_what_a_launch_gives_as_the_sequence_grows():
             tensor -= 1  # back into pages that the sequences have
 
 
+@on_gpu
 def test_two_stacks_take_turns():
     first, second = model(True), model(True, hidden=512, layers=5, qk_norm=True)
     alone = run(first, [50]), run(second, [90])
@@ -254,6 +321,7 @@ def test_two_stacks_take_turns():
             assert torch.equal(got.double().cpu(), want[i])
 
 
+@on_gpu
 def test_new_pages_are_found():
     paged = model(True)
     want = run(paged, [40])
