@@ -207,7 +207,8 @@ class OnlyHalves:
 def device(request, monkeypatch):
     if request.param == "cpu":
         monkeypatch.setattr(layers, "QKWrite", PlainWrite)
-        monkeypatch.setattr(layers, "_small", lambda *args: None)
+        monkeypatch.setattr(layers, "small_attention", lambda *args: None)
+        monkeypatch.setattr(layers, "small_mlp", lambda *args: None)
     elif not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("needs a CUDA device of compute capability 8.0 or newer")
     return request.param

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.qk import QKWrite
+from vllm_kernels.small import small_attention, small_mlp
 
 Half = Callable[[Tensor, Tensor | None, Batch], tuple[Tensor, Tensor]]
 
@@ -38,12 +37,12 @@ class SmallMLP(Protocol):
 
 def decoder_attention(query: OpQuery, layer: Any) -> Half:
     """``FusedLayer`` for ``DecoderAttention``."""
-    return FusedAttention(layer, QKWrite.of_layer(query, layer), _small("small_attention", query, layer))
+    return FusedAttention(layer, QKWrite.of_layer(query, layer), small_attention(query, layer))
 
 
 def gated_mlp(query: OpQuery, layer: Any) -> Half | None:
     """``FusedLayer`` for ``GatedMLP``: beyond few tokens the layer's own ops are as good."""
-    small: SmallMLP | None = _small("small_mlp", query, layer)
+    small: SmallMLP | None = small_mlp(query, layer)
     if small is None:
         return None
     most, compose = small.most, layer.compose
@@ -94,10 +93,3 @@ class FusedAttention:
             return rotary.table.cos, rotary.table.sin, batch.positions
         # Positions with several axes, or somebody has looked the rows up already.
         return *rotary.rows(batch), None
-
-
-def _small(name: str, query: OpQuery, layer: Any) -> Any:
-    """``vllm_kernels.small``'s kernels for this layer, or None."""
-    if find_spec("vllm_kernels.small") is None:
-        return None
-    return getattr(import_module("vllm_kernels.small"), name)(query, layer)
