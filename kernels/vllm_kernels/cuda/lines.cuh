@@ -15,9 +15,10 @@ template <typename T> struct Low { static constexpr int BITS = 0; };
 template <> struct Low<bf16> { static constexpr int BITS = 16; };
 template <> struct Low<f16> { static constexpr int BITS = 13; };
 
-// Integers in the order of the floats, without gaps between neighbours of type T.
+// Integers in the order of the floats, without gaps between neighbours of type T. -0 counts as 0: which of the two a
+// reduction gives a thread is chance, and all threads of a block must go the same way.
 template <typename T> __device__ __forceinline__ u32 key_of(float x) {
-    const u32 bits = __float_as_uint(x);
+    const u32 bits = __float_as_uint(x + 0.f);
     return (bits & 0x80000000u ? ~bits : bits | 0x80000000u) >> Low<T>::BITS;
 }
 template <typename T> __device__ __forceinline__ float of_key(u32 key) {

@@ -164,7 +164,7 @@ private:
         if (of_key<T>(low) < lower) ++low;  // the first logit that the type can hold
         int few = NONE, count_above = 0;    // logits at or above low and high
         double mass_above = 0;
-        for (int pass = 0; high - low > 1; ++pass) {
+        for (int pass = 0; low + 1 < high; ++pass) {
             if (few - count_above <= LIST) {
                 gather(of_key<T>(low), of_key<T>(high));
                 int count;
