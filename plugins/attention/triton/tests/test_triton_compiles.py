@@ -23,11 +23,11 @@ def config(**settings):
 def compiled(arch, **settings):
     """name -> bytes of a thread's stack, where registers are spilled to."""
     import triton
-    from vllm_plugin_triton_attention.kernels import Kernels
+    from vllm_plugin_triton_attention.variants import variants
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     found = {}
-    for name, variant in Kernels.variants(config(**settings), arch).items():
+    for name, variant in variants(config(**settings), arch).items():
         (path := Path(variant.compile(arch).metadata_group[f"{variant.fn.__name__}.cubin"])).stat()
         said = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True).stdout
         found[name] = int(said.split("STACK:")[1].split()[0])

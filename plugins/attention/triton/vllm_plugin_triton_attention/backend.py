@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.attention import AttentionConfig, AttentionStep
-from vllm_plugin_triton_attention.kernels import Kernels, aligned
+from vllm_plugin_triton_attention.kernels import Kernels
 from vllm_plugin_triton_attention.scores import LOG2E
+from vllm_plugin_triton_attention.variants import aligned
 
 
 @attrs.define(slots=True)
@@ -23,7 +24,7 @@ class Metadata:
     programs: int = 0  # of a KV head that share their keys
     tiles: int = 0  # of sequences with many queries, at most
     short_tiles: Tensor | None = None  # of `schedule`
-    long_tiles: Tensor | None = None
+    work: Tensor | None = None
 
 
 class TritonAttention:
@@ -44,11 +45,14 @@ class TritonAttention:
         if not step.num_tokens:
             return Metadata(sequences, 0)
         found = self._plan(step, sequences)
-        tiles = torch.empty(2, sequences + 1, dtype=torch.int32, device=self.config.device)
-        found.short_tiles, found.long_tiles = tiles[0], tiles[1]
+        first, second = sequences + 1, 2 * (sequences + 1)
+        begin = -(-second // 8) * 8
+        memory = torch.empty(begin + 8 * (found.tiles + 1), dtype=torch.int32, device=self.config.device)
+        found.short_tiles, found.work = memory[:first], memory[begin:]
         self.kernels.schedule(
-            (1, 1, 1), step.query_starts, step.kv_lens, found.short_tiles, found.long_tiles, sequences, found.queries
-        )
+            (1, 1, 1), step.query_starts, step.kv_lens, found.short_tiles, memory[first:second], found.work, sequences,
+            found.queries,
+        )  # fmt: skip
         return found
 
     def _plan(self, step: AttentionStep, sequences: int) -> Metadata:
@@ -109,27 +113,42 @@ class TritonAttention:
             raise ValueError(f"pages lie {k.stride(0) * k.itemsize:,} bytes apart, which is not a multiple of 16 bytes")
         total = out if lse is None else lse  # an address that is not written to
         logits = out if sinks is None else sinks
-        strides = (self.scale, m.sequences, q.stride(0), step.block_table.stride(0), k.stride(0), int(lse is not None))
-        lists = (step.block_table, step.query_starts, step.kv_lens)
+        table, want = step.block_table, int(lse is not None)
         if m.short is not None:
             d = m.short
             d.decode(
-                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, *lists, m.short_tiles, logits,
-                *strides,
+                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, step.query_starts,
+                step.kv_lens, m.short_tiles, logits, self.scale, m.sequences, q.stride(0), table.stride(0),
+                k.stride(0), want,
             )  # fmt: skip
             if m.programs > 1:
                 longest = min(m.queries, step.longest_query)
                 d.combine(
                     (c.num_heads, m.sequences, longest), d.parts, d.sums, out, total, step.query_starts, m.short_tiles,
-                    logits, m.sequences, m.programs, int(lse is not None),
+                    logits, m.sequences, m.programs, want,
                 )  # fmt: skip
         if m.tiles:
-            programs = m.tiles * c.num_kv_heads
-            run = self.kernels.prefill
-            if step.static:
-                programs, run = min(programs, self.kernels.slots), self.kernels.prefill_static
-            run((programs, 1, 1), q, k, v, out, total, *lists, m.long_tiles, logits, *strides)
+            self._prefill(q, k, v, out, total, m, step, (logits, self.scale, q.stride(0), table.stride(0)), want)
         return out
+
+    def _prefill(
+        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, total: Tensor, m: Metadata, step: AttentionStep,
+        numbers: tuple[Any, ...], want: int,
+    ) -> None:  # fmt: skip
+        kernels, heads = self.kernels, self.config.num_kv_heads
+        programs = m.tiles * heads
+        if kernels.copied and not step.static:
+            run = kernels.prefill
+            described = [
+                make(x, (x.shape[0], heads * x.shape[2], x.shape[3]), (x.stride(0), x.stride(2), 1))
+                for make, x in zip(run.descriptors, (k, v), strict=True)
+            ]
+            run((programs, 1, 1), q, out, total, step.block_table, m.work, *numbers, want, descriptors=described)
+            return
+        run = kernels.prefill
+        if step.static:
+            programs, run = min(programs, kernels.slots), kernels.prefill_static
+        run((programs, 1, 1), q, k, v, out, total, step.block_table, m.work, *numbers, k.stride(0), want)
 
     def _aligned(self, x: Tensor) -> Tensor:
         """Keys or values as the kernel reads them: rows in one piece, 16 bytes at a time."""

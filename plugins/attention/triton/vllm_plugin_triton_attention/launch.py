@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from vllm_plugin_triton_attention import driver
+from vllm_plugin_triton_attention.descriptor import Maker
 
 _FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}  # of struct; a pointer is P
 _HEAD = struct.Struct("@7IP")  # the first fields of Config: grid, block, shared memory, stream
@@ -28,7 +29,8 @@ INTERPRETED = triton.knobs.runtime.interpret  # TRITON_INTERPRET=1 when kernels 
 class Variant:
     """``fn`` for argument types and constants; ``compile`` is slow and may run in a thread.
 
-    types       name -> "*bf16", "i32", "i64", "fp32", as Triton spells them, in ``fn``'s order
+    types       name -> "*bf16", "i32", "i64", "fp32" or "tensordesc<bf16[1, 64, 128]>", as Triton spells them, in
+                ``fn``'s order
     multiples   name -> number that the argument is known to be a multiple of; pointers: of 16 bytes
     """
 
@@ -71,36 +73,38 @@ class Variant:
 
 
 class Launch:
-    """A compiled kernel on a device. Not for several threads at a time."""
+    """A compiled kernel on a device. Not for several threads at a time.
+
+    descriptors   for each argument that is one, what `descriptor.Maker` needs
+    """
 
     def __init__(self, compiled: Any, types: Mapping[str, str], index: int, dependent: bool) -> None:
         self.name, self._index = compiled.metadata.name, index
+        self.threads = 32 * compiled.metadata.num_warps
+        self.shared = compiled.metadata.shared
+        if compiled.metadata.global_scratch_size or compiled.metadata.profile_scratch_size:
+            raise RuntimeError(f"{self.name} wants scratch memory, which is not given to it")
         with torch.cuda.device(index):
             torch.cuda.synchronize()  # makes the context this thread's
             self._context = driver.context()
-            self.shared = compiled.metadata.shared
             self._function = driver.load(compiled.kernel, self.name, self.shared)
-        self._scratch = compiled.metadata.global_scratch_size  # bytes a program: descriptors for the copy engine
-        self.threads = 32 * compiled.metadata.num_warps
         self._config = driver.Config()
         self._config_ref = ctypes.byref(self._config)
         if dependent:
             self._attribute = driver.Attribute(id=driver.PROGRAMMATIC, value=1)
             self._config.attributes, self._config.count = ctypes.pointer(self._attribute), 1
-        self._layout = struct.Struct("@" + "".join(_FORMATS.get(kind, "P") for kind in types.values()) + "PP")
-        self._values = ctypes.create_string_buffer(self._layout.size)
-        self._pointers = _pointers(self._layout.format, self._values)
+        self._layout, self._values, self._pointers, self._wide = _parameters(types)
+        self.descriptors = [Maker(meta) for meta in getattr(compiled.metadata, "tensordesc_meta", None) or ()]
         self._launch, self._stream = driver.library().cuLaunchKernelEx, torch._C._cuda_getCurrentRawStream
 
-    def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
+    def __call__(self, grid: tuple[int, int, int], *arguments: Any, descriptors: Sequence[int] = ()) -> None:
+        """``arguments`` without descriptors, whose addresses are given apart."""
         if not grid[0] * grid[1] * grid[2]:
             return
         _HEAD.pack_into(self._config, 0, *grid, self.threads, 1, 1, self.shared, self._stream(self._index))
-        scratch = None
-        if self._scratch:
-            size = grid[0] * grid[1] * grid[2] * self._scratch
-            scratch = torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", self._index))
-        self._layout.pack_into(self._values, 0, *[_plain(x) for x in arguments], _plain(scratch), 0)
+        self._layout.pack_into(self._values, 0, *[_plain(x) for x in arguments])
+        for place, address in zip(self._wide, descriptors, strict=True):
+            self._pointers[place] = address
         error = self._launch(self._config_ref, self._function, self._pointers, None)
         if error == driver.NO_CONTEXT:  # a thread that has not used the device yet
             driver.enter(self._context)
@@ -117,12 +121,28 @@ def _plain(x: Any) -> int | float:
     return x.data_ptr() if isinstance(x, torch.Tensor) else 0 if x is None else x
 
 
-def _pointers(layout: str, values: Any) -> Any:
-    """void*[]: where each value lies in the buffer, aligned as C aligns a struct's fields."""
-    start, letters = ctypes.addressof(values), layout.lstrip("@")
+def _parameters(types: Mapping[str, str]) -> tuple[struct.Struct, Any, Any, list[int]]:
+    """How arguments are packed, their buffer, void*[] to each parameter, and which of these are descriptors.
+
+    A descriptor is followed by its sizes and strides, and all by two addresses of scratch memory: zeros here.
+    """
+    letters, places = "", []  # place of each parameter: among the letters; -1: a descriptor; -2: zero
+    for kind in types.values():
+        if kind.startswith("tensordesc"):
+            places += [-1] + [-2] * 2 * (kind.count(",") + 1)
+        else:
+            places.append(len(letters))
+            letters += _FORMATS.get(kind, "P")
+    places += [-2, -2]
+    layout = struct.Struct("@" + letters)
+    values = ctypes.create_string_buffer(layout.size + 16)
+    start = ctypes.addressof(values)
+    zero = start + layout.size + -layout.size % 8
     ends = [struct.calcsize("@" + letters[: i + 1]) for i in range(len(letters))]
-    found = [start + end - struct.calcsize(letter) for end, letter in zip(ends, letters, strict=True)]
-    return (ctypes.c_void_p * len(found))(*found)
+    offsets = [start + end - struct.calcsize(letter) for end, letter in zip(ends, letters, strict=True)]
+    found = [offsets[place] if place >= 0 else zero for place in places]
+    wide = [i for i, place in enumerate(places) if place == -1]
+    return layout, values, (ctypes.c_void_p * len(found))(*found), wide
 
 
 @cache

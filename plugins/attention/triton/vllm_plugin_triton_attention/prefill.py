@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vllm_plugin_triton_attention.schedule import first_key, sequence_of
+from vllm_plugin_triton_attention.schedule import first_key, tile_of
 from vllm_plugin_triton_attention.scores import LOG2E, add_tile, places, rows_of, scores_of, visible, with_sink
 
 
@@ -20,12 +20,9 @@ def prefill(
     out,  # [T, H, V_DIM]
     lse,  # float32 [T, H]
     table,  # int32 [S, blocks]
-    starts,  # int32 [S + 1]
-    lens,  # int32 [S]
-    tiles,  # int32 [S + 1], of `schedule`
+    work,  # int32 [1 + tiles, 8], of `schedule`
     sinks,  # [H], dtype of q
     scale,
-    sequences,  # S
     q_stride,  # elements between tokens
     table_stride,
     page_stride,  # elements
@@ -48,7 +45,6 @@ def prefill(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     SINKS: tl.constexpr,
-    SPAN: tl.constexpr,
     TURNS: tl.constexpr,  # False: there is a program for each tile
 ):
     """Grid (programs): tiles of queries of all KV heads are dealt out, forth and back, the last ones first.
@@ -59,17 +55,13 @@ def prefill(
     program, programs = tl.program_id(0), tl.num_programs(0)
     row = tl.arange(0, ROWS)
     k_at, v_at = tl.arange(0, K_PAD), tl.arange(0, V_PAD)
-    items = tl.load(tiles + sequences) * HEADS
+    items = tl.load(work) * HEADS
     turns = (items + programs - 1) // programs if TURNS else 1
     for turn in range(turns):
         item = turn * programs + (program if turn % 2 == 0 else programs - 1 - program)
         if item < items:
             head, tile = item % HEADS, (items - 1 - item) // HEADS
-            s = sequence_of(tile, tiles, sequences, SPAN)
-            token = tl.load(starts + s)
-            queries = tl.load(starts + s + 1) - token
-            length = tl.load(lens + s)
-            before = (tile - tl.load(tiles + s)) * QUERIES  # queries of the sequence in earlier tiles
+            s, token, queries, length, before = tile_of(work, tile)
             query_at = before + row // GROUP
             real = (query_at < queries) & (row // GROUP < QUERIES)
             q_head = head * GROUP + row % GROUP

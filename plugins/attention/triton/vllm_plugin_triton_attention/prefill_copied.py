@@ -9,27 +9,23 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vllm_plugin_triton_attention.schedule import sequence_of
+from vllm_plugin_triton_attention.schedule import tile_of
 from vllm_plugin_triton_attention.scores import LOG2E, add_tile, scores_of, with_sink
 
 
 @triton.jit
 def prefill_copied(
     q,  # [T, H, K_DIM]
-    k,  # pages [P, KV, PAGE, K_DIM]
-    v,  # pages [P, KV, PAGE, V_DIM]
+    k_tiles,  # descriptor of pages [P, KV * PAGE, K_DIM] in tiles [1, KEYS, K_DIM]
+    v_tiles,  # [P, KV * PAGE, V_DIM], [1, KEYS, V_DIM]
     out,  # [T, H, V_DIM]
     lse,  # float32 [T, H]
     table,  # int32 [S, blocks]
-    starts,  # int32 [S + 1]
-    lens,  # int32 [S]
-    tiles,  # int32 [S + 1], of `schedule`
+    work,  # int32 [1 + tiles, 8], of `schedule`
     sinks,  # [H], dtype of q
     scale,
-    sequences,  # S
     q_stride,  # elements between tokens
     table_stride,
-    page_stride,  # elements
     want_lse,  # 0 or 1
     HEADS: tl.constexpr,  # KV
     GROUP: tl.constexpr,  # query heads of a KV head
@@ -42,24 +38,11 @@ def prefill_copied(
     CAUSAL: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     SINKS: tl.constexpr,
-    SPAN: tl.constexpr,
 ):
-    """Grid (tiles of queries of all KV heads), the last ones first: with causality they take longest."""
-    item = tl.load(tiles + sequences) * HEADS - 1 - tl.program_id(0)
-    if item < 0:
-        return
+    """Grid (tiles of queries x KV), which the host knows; the last ones first: with causality they take longest."""
+    item = tl.num_programs(0) - 1 - tl.program_id(0)
     head, tile = item % HEADS, item // HEADS
-    s = sequence_of(tile, tiles, sequences, SPAN)
-    token = tl.load(starts + s)
-    queries = tl.load(starts + s + 1) - token
-    length = tl.load(lens + s)
-    before = (tile - tl.load(tiles + s)) * QUERIES  # queries of the sequence in earlier tiles
-    k_tiles = tl.make_tensor_descriptor(
-        k, [1 << 30, HEADS * PAGE, K_DIM], [page_stride.to(tl.int64), K_DIM, 1], [1, KEYS, K_DIM]
-    )
-    v_tiles = tl.make_tensor_descriptor(
-        v, [1 << 30, HEADS * PAGE, V_DIM], [page_stride.to(tl.int64), V_DIM, 1], [1, KEYS, V_DIM]
-    )
+    s, token, queries, length, before = tile_of(work, tile)
     row = tl.arange(0, ROWS)
     query_at = before + row // GROUP
     real = (query_at < queries) & (row // GROUP < QUERIES)

@@ -16,6 +16,9 @@ class Tile:
     stages: int  # tiles of keys on their way at a time, and the one that is used
     registers: int | None = None  # a thread, at most
 
+    def options(self) -> dict[str, int | None]:
+        return {"warps": self.warps, "stages": self.stages, "registers": self.registers}
+
 
 def padded(size: int, least: int = 16) -> int:
     """The next power of two: what tl.arange counts to; products need 16 at least."""
@@ -42,6 +45,6 @@ def prefill_tile(rows: int, dim: int, itemsize: int, arch: int) -> Tile:
     return Tile(max(rows, 128), 64, 8, 7 if arch == 90 else 3)
 
 
-def copied_tile(rows: int, dim: int) -> Tile:
+def copied_tile(rows: int) -> Tile:
     """Of `prefill_copied`: two programs a multiprocessor."""
-    return Tile(max(rows, 128), 64, 8, 3, 128)
+    return Tile(rows, 64, 8, 3, 128)
