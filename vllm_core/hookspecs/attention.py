@@ -19,7 +19,8 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
     query    Immutable. ``kind`` of the caches; ``k_dim``, ``v_dim`` in elements; ``num_heads``
              and ``num_kv_heads`` of one rank; ``window`` in tokens or None; ``causal``;
              ``soft_cap`` of the scores or None; ``sinks``: whether heads have one; ``dtype``
-             of queries, ``kv_dtype`` of the cache, such as ``"float8_e4m3fn"``; ``device``.
+             of queries, ``kv_dtype`` of the cache, such as ``"float8_e4m3fn"``; ``device``;
+             ``batch_invariant``: only offers with the capability of that name will be taken.
              No block size: the offer lists those it supports.
     Returns  ``Offer`` whose target has the contract ``interfaces.attention.AttentionBackend``.
              ``takes={"kv.page_layout": ("NHD", ...)}`` lists page layouts, best first, and

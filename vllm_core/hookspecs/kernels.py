@@ -17,7 +17,9 @@ def op_kernel(query: OpQuery, settings: Any) -> Offer | Refusal | None:
     query    ``op`` the name in the op table (``"rms_norm"``) or, for a fused layer, in the
              list of layers (``"decoder_attention"``); ``shape`` the sizes that do not change
              from step to step, in elements; ``dtype``; ``device``. A plugin answers those
-             names it knows and returns None for all others.
+             names it knows and returns None for all others. ``batch_invariant``: only offers
+             with the capability of that name will be taken; what is slower for its sake need
+             be offered then only.
     Returns  ``Offer`` whose target is an ``interfaces.op.OpKernel``: called with the query
              when the layer is bound, it returns the callable that is used in every step, with
              the signature and the meaning of the op's plain reference; one of ``linear`` may

@@ -41,8 +41,9 @@ def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to draw tokens from logits on the device.
 
     When     Once per engine, in the parent process.
-    query    ``vocab_size`` in tokens, ``device``. What the target is made from has the offer's
-             ``options`` as well.
+    query    ``vocab_size`` in tokens, ``device``; ``batch_invariant``: only offers with the
+             capability of that name will be taken. What the target is made from has the
+             offer's ``options`` as well.
     Returns  ``Offer`` whose target has the contract ``interfaces.sampler.Sampler``: a function
              of logits, parameters and noise, without state, without synchronisation.
              ``capabilities``: ``"batch_invariant"`` if a line's token is the same bit for bit
