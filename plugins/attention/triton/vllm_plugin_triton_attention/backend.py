@@ -137,7 +137,7 @@ class TritonAttention:
     ) -> None:  # fmt: skip
         kernels, heads = self.kernels, self.config.num_kv_heads
         programs = m.tiles * heads
-        if kernels.copied and not step.static:
+        if kernels.copied and not step.static and not self.invariant:
             run = kernels.prefill
             described = [
                 make(x, (x.shape[0], heads * x.shape[2], x.shape[3]), (x.stride(0), x.stride(2), 1))
@@ -146,7 +146,7 @@ class TritonAttention:
             run((programs, 1, 1), q, out, total, step.block_table, m.work, *numbers, want, descriptors=described)
             return
         run = kernels.prefill
-        if step.static:
+        if step.static or self.invariant:  # the same kernel in a captured step and beside it
             programs, run = min(programs, kernels.slots), kernels.prefill_static
         run((programs, 1, 1), q, k, v, out, total, step.block_table, m.work, *numbers, k.stride(0), want)
 
