@@ -1,11 +1,14 @@
 """Launching steps without waiting for them."""
 
 import threading
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.executor import Capacity, StepOutOfMemory
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.inprocess import InProcessExecutor, StepError
 
@@ -131,3 +134,39 @@ def test_steps_still_queued_when_the_executor_stops_say_so(started):
     go.set()
     stopping.join(5)
     assert not stopping.is_alive()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("loading stack: out of memory (CUDA driver error 2)"),
+    ],
+)
+def test_a_step_without_memory_is_told_from_one_that_failed(monkeypatch, error):
+    emptied, held = [], []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append([ref() for ref in held]))
+
+    class Activation:
+        pass
+
+    def execute(plan):
+        made = Activation()
+        held.append(weakref.ref(made))
+        raise type(error)(str(error))
+
+    executor = InProcessExecutor(None)
+    executor._runner = SimpleNamespace(execute=execute)  # on a device: steps have no thread
+    plan = StepPlan(
+        step=7, inits=[], growths=[], copies=[], rows=[], num_tokens=[], num_drafts=[], samples=[], kv_bounds=[]
+    )
+
+    with pytest.raises(StepOutOfMemory, match="step 7 had not enough memory: ") as raised:
+        executor.launch(plan)
+
+    assert "total capacity" not in str(raised.value)
+    assert emptied == [[None]], "what the step held was let go before the cache was emptied"
+    executor._runner.execute = lambda plan: 1 / 0
+    with pytest.raises(StepError, match="ZeroDivisionError"):
+        executor.launch(plan).result()

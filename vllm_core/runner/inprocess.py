@@ -74,11 +74,11 @@ class InProcessExecutor:
             raise StepError(plan.step, f"not run, because of {self._failed}") from self._failed
         try:
             return work()
-        except torch.OutOfMemoryError as error:
-            reason = ". ".join(str(error).split(". ")[:2])
         except Exception as error:
-            self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
-            raise self._failed from error
+            if self._thread is not None or not _lacks_memory(error):
+                self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
+                raise self._failed from error
+            reason = ". ".join(str(error).split(". ")[:2])
         # Behind the handler, because its traceback held all that the step had made so far.
         torch.cuda.empty_cache()
         raise StepOutOfMemory(plan.step, reason)
@@ -90,6 +90,16 @@ class InProcessExecutor:
             thread.shutdown(wait=True, cancel_futures=True)
         elif runner is not None:
             torch.cuda.synchronize(runner.device)
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised over, says that a device had none left: torch, a library or the driver."""
+    while error is not None:
+        words = str(error).lower()
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in words or "alloc_failed" in words:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _OnThread:
