@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -131,6 +132,12 @@ class Build:
         self.choose.verify()
         clock.lap("lock")
         ahead = Ahead(self.torch_device)
+        try:
+            return self._make_runner(ahead, clock, timings)
+        finally:
+            ahead.close()
+
+    def _make_runner(self, ahead: Ahead, clock: _Clock, timings: dict[str, float]) -> tuple[Runner, Capacity]:
         if self.sampler is not None:
             ahead.begin("sampler", self.sampler.make)
         ahead.begin_ops(self.asked, self.choose)
@@ -139,14 +146,12 @@ class Build:
         model, plan = self.model.construct(self.choose, self.torch_device, second, ahead)
         if proposer is not None:
             proposer.bind(model, plan)
-        caches = plan.finish(self.plan_caches, self.model.block_size)
         weight_bytes = parameter_bytes(model, *second.models.values())  # kernels that pack weights give them back later
+        fill = partial(self._fill, model, second)
+        ahead.begin("weights", fill)  # while attention backends are compiled
+        caches = plan.finish(self.plan_caches, self.model.block_size)
         clock.lap("bind")
-        if self.dummy_seed is not None:
-            fill_dummy(model, self.dummy_seed)
-        else:
-            load_weights(model, self.checkpoint.source, progress=self.progress)
-        second.load(self.dummy_seed, self.progress)
+        ahead.take("weights", fill)
         clock.lap("weights")
         memory = {"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page, **self.beside}
         check_free(self.torch_device, memory)
@@ -166,7 +171,6 @@ class Build:
             any_sampling=self.sampler is not None and "graph" in self.sampler.capabilities,
             max_tokens=self.model.max_step_tokens,
         )
-        ahead.close()
         clock.lap("pages and rows")
         if runner.graphs is not None:
             runner.graphs.warm_up()
@@ -182,6 +186,13 @@ class Build:
             timings=timings,
         )
         return runner, capacity
+
+    def _fill(self, model: Any, second: SecondModels) -> None:
+        if self.dummy_seed is not None:
+            fill_dummy(model, self.dummy_seed)
+        else:
+            load_weights(model, self.checkpoint.source, progress=self.progress)
+        second.load(self.dummy_seed, self.progress)
 
     def _recorder(self, plan: EnginePlan) -> CudaRecorder | None:
         if not self.graphs or self.torch_device.type != "cuda":
