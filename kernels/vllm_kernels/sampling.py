@@ -1,4 +1,4 @@
-"""Tokens from logits on the device: a launch a step, whatever its lines ask for. No sort, no host facts."""
+"""Tokens from logits on the device, in one or two launches a step, whatever its lines ask for. Nothing is sorted."""
 
 from __future__ import annotations
 
@@ -13,86 +13,82 @@ from vllm_kernels.kernel import Kernel
 from vllm_kernels.variant import Variant
 
 FILE = "sampling.cu"
-TYPES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "float"}
-TILE, WARPS, THREADS = 1024, 16, 512  # as cuda/lines.cuh
+KINDS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}  # as cuda/lines.cuh
+TILE, WARPS, THREADS = 1024, 16, 512
 MOST_LINES = 1 << 14  # a launch
 MOST_TILES = 2048  # of a line: 16 bytes of shared memory each
-SIGNATURE = "PliiPPPPPPPPP"
 
 
 def variants() -> list[Variant]:
-    # A few bytes are spilled around the loops of truncate.cuh, so that two blocks fit on a multiprocessor.
-    return [
-        Variant(file=FILE, defines={"LOGIT": name}, names=("sample", "probabilities"), spills=64)
-        for name in TYPES.values()
-    ]
+    # So that two blocks fit on a multiprocessor, ``sample`` keeps a few numbers outside its loop in local memory.
+    return [Variant(file=FILE, names=("sample", "sample_truncated", "probabilities"), spills=40)]
 
 
 class Sampler:
     """`interfaces.sampler.Sampler`. One captured call serves greedy, random and truncated lines: the device looks."""
 
     def __init__(self, query: SamplerQuery) -> None:
-        self._lines = {dtype: Lines(dtype) for dtype in TYPES}
-        self._probabilities = {
-            dtype: Kernel(FILE, "probabilities", "PliPPPP", {"LOGIT": name}, dependent=True)
-            for dtype, name in TYPES.items()
-        }
+        self._draw = Draw()
+        self._probabilities = Kernel(FILE, "probabilities", "PliiPPPP", dependent=True)
 
     def __call__(self, logits: Tensor, params: SamplingTensors) -> Tensor:
-        return self._lines[logits.dtype](logits, params)
+        return self._draw(logits, params)
 
     def probs(self, logits: Tensor, params: SamplingTensors) -> Tensor:
-        facts = torch.empty(len(logits), 4, dtype=torch.float32, device=logits.device)
-        tokens = self._lines[logits.dtype](logits, params, facts)
         logits = _rows(logits)
-        (lines, vocab), kernel = logits.shape, self._probabilities[logits.dtype]
-        out = torch.empty(lines, vocab, dtype=torch.float32, device=logits.device)
+        (lines, vocab), device = logits.shape, logits.device
+        facts = torch.empty(lines, 4, dtype=torch.float32, device=device)
+        tokens = self._draw(logits, params, facts)
+        out = torch.empty(lines, vocab, dtype=torch.float32, device=device)
         blocks = min(-(-vocab // 1024), max(1, 1024 // max(lines, 1)))
-        kernel((blocks, lines), 256, logits, logits.stride(0), vocab, params.temperature, facts, tokens, out)
+        of_logits = (logits, logits.stride(0), KINDS[logits.dtype], vocab)
+        self._probabilities((blocks, lines), 256, *of_logits, params.temperature, facts, tokens, out)
         return out
 
 
 def argmax(query: OpQuery) -> Callable[[Tensor], Tensor]:
-    """The op, for the query's dtype and float32, which changed logits have."""
-    dtypes = {getattr(torch, query.dtype), torch.float32}
-    lines = {dtype: Lines(dtype) for dtype in dtypes if dtype in TYPES}
-
-    def run(logits: Tensor) -> Tensor:
-        return lines[logits.dtype](logits)
-
-    return run
+    return Draw()
 
 
-class Lines:
-    """The kernel for logits of one dtype, and the counters that tell a line's last block."""
+class Draw:
+    """The kernels, and the counters that tell a line's last block."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._kernel = Kernel(
-            FILE, "sample", SIGNATURE, {"LOGIT": TYPES[dtype]}, shared=16 * MOST_TILES, dependent=True
-        )
+    def __init__(self) -> None:
+        self._sample = Kernel(FILE, "sample", "PliiiPPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
+        self._truncated = Kernel(FILE, "sample_truncated", "PliiiPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
         device = torch.device("cuda", torch.cuda.current_device())
         self._arrived = torch.zeros(MOST_LINES, dtype=torch.int32, device=device)
-        # Two blocks a multiprocessor: with more lines than that, a block reads several tiles a warp.
+        # Two blocks a multiprocessor: with more lines than that, a warp reads several tiles.
         self._blocks = 2 * torch.cuda.get_device_properties(device).multi_processor_count
 
     def __call__(self, logits: Tensor, params: SamplingTensors | None = None, facts: Tensor | None = None) -> Tensor:
         """int64 [N]. Without ``params`` all lines are greedy. ``facts``: float32 [N, 4], filled (see the kernel)."""
         logits = _rows(logits)
-        lines, vocab = logits.shape
-        if lines > MOST_LINES:
-            raise ValueError(f"{lines:,} lines of logits are more than the {MOST_LINES:,} that one launch draws from")
+        (lines, vocab), device = logits.shape, logits.device
         tiles = -(-vocab // TILE)
-        tokens = torch.empty(lines, dtype=torch.int64, device=logits.device)
-        stats = torch.empty(lines, tiles, 2, dtype=torch.float32, device=logits.device)
+        if lines > MOST_LINES or tiles > MOST_TILES:
+            raise ValueError(
+                f"logits [{lines:,}, {vocab:,}] are more than the {MOST_LINES:,} lines of {MOST_TILES * TILE:,} that "
+                "these kernels draw from; the core's own sampler has no limit"
+            )
+        tokens = torch.empty(lines, dtype=torch.int64, device=device)
+        stats = torch.empty(lines, tiles, 2, dtype=torch.float32, device=device)
         blocks = max(1, min(-(-tiles // WARPS), self._blocks // max(lines, 1)))
-        of_lines = (None,) * 5
+        of_logits = (logits, logits.stride(0), KINDS[logits.dtype], vocab, tiles)
+        asked: tuple[Tensor | None, ...] = (None,) * 5
         if params is not None:
-            of_lines = (params.temperature, params.top_k, params.top_p, params.min_p, params.noise)
-        work = (stats, self._arrived, tokens, facts)
-        self._kernel(
-            (blocks, lines), THREADS, logits, logits.stride(0), vocab, tiles, *of_lines, *work, shared=16 * tiles
-        )
+            asked = (params.temperature, params.top_k, params.top_p, params.min_p, params.noise)
+        given = (*of_logits, *asked, stats)
+        self._sample((blocks, lines), THREADS, *given, self._arrived, tokens, facts, shared=16 * tiles)
+        if params is not None and _may_cut(params):
+            self._truncated((1, lines), THREADS, *given, tokens, facts, shared=16 * tiles)
         return tokens
+
+
+def _may_cut(params: SamplingTensors) -> bool:
+    """What the host knows is of this step. A captured one runs again with other parameters in the same tensors."""
+    known = params.largest_top_k > 0 or params.any_top_p or params.any_min_p
+    return known or torch.cuda.is_current_stream_capturing()
 
 
 def _rows(logits: Tensor) -> Tensor:

@@ -10,20 +10,18 @@ constexpr int NONE = 0x7fffffff;
 constexpr float LOWEST = -3.402823466e38f;
 #define INFINITE __int_as_float(0x7f800000)
 
-// Bits of the float32 form of a T that are always 0.
-template <typename T> struct Low { static constexpr int BITS = 0; };
-template <> struct Low<bf16> { static constexpr int BITS = 16; };
-template <> struct Low<f16> { static constexpr int BITS = 13; };
+enum Kind { BF16, F16, F32 };  // of logits; known at run time, so that one compilation serves all
 
-// Integers in the order of the floats, without gaps between neighbours of type T. -0 counts as 0: which of the two a
-// reduction gives a thread is chance, and all threads of a block must go the same way.
-template <typename T> __device__ __forceinline__ u32 key_of(float x) {
+// Integers in the order of the floats. -0 counts as 0: which of the two a reduction gives a thread is chance, and all
+// threads of a block must go the same way. ``spare``: bits of the float32 form that are always 0, so that neighbours of
+// the logits' type have neighbouring keys.
+__device__ __forceinline__ u32 key_of(float x, int spare) {
     const u32 bits = __float_as_uint(x + 0.f);
-    return (bits & 0x80000000u ? ~bits : bits | 0x80000000u) >> Low<T>::BITS;
+    return (bits & 0x80000000u ? ~bits : bits | 0x80000000u) >> spare;
 }
-template <typename T> __device__ __forceinline__ float of_key(u32 key) {
-    const u32 bits = key << Low<T>::BITS;
-    return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits & ~((1u << Low<T>::BITS) - 1));
+__device__ __forceinline__ float of_key(u32 key, int spare) {
+    const u32 bits = key << spare;
+    return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits & ~((1u << spare) - 1));
 }
 
 __device__ __forceinline__ float exp2_of(float x) {
@@ -32,36 +30,68 @@ __device__ __forceinline__ float exp2_of(float x) {
     return y;
 }
 
-template <typename T> struct Line {
-    const T* at;
-    int size;
+struct Line {
+    const void* at;
+    int size, kind;
     bool aligned;  // to 16 bytes
 
-    __device__ Line(const T* logits, i64 stride, int size) : at(logits + stride * blockIdx.y), size(size) {
+    __device__ __forceinline__ Line(const void* logits, i64 stride, int size, int kind) : size(size), kind(kind) {
+        at = static_cast<const char*>(logits) + stride * blockIdx.y * (kind == F32 ? 4 : 2);
         aligned = (reinterpret_cast<u64>(at) & 15) == 0;
     }
 
+    __device__ __forceinline__ int spare() const { return kind == BF16 ? 16 : kind == F16 ? 13 : 0; }
+
     // A lane's element e is number ``place(tile, e)`` of the line; -inf behind its end.
     static __device__ __forceinline__ int place(int tile, int e) {
-        constexpr int N = Pack<T>::N;
-        return tile * TILE + (e / N * 32 + (threadIdx.x & 31)) * N + e % N;
+        return tile * TILE + (e / 8 * 32 + (threadIdx.x & 31)) * 8 + e % 8;
     }
 
     __device__ __forceinline__ void read(int tile, float (&v)[EACH]) const {
-        constexpr int N = Pack<T>::N;
-        if (aligned && (tile + 1) * TILE <= size) {
-            Pack<T> raw[EACH / N];
+        if (!aligned || (tile + 1) * TILE > size) {
+            const bool wide = kind == F32;
 #pragma unroll
-            for (int j = 0; j < EACH / N; ++j) raw[j] = load(at + place(tile, j * N));
+            for (int e = 0; e < EACH; ++e) v[e] = wide ? one_wide(place(tile, e)) : one_narrow(place(tile, e));
+        } else if (kind == F32) {
 #pragma unroll
-            for (int e = 0; e < EACH; ++e) v[e] = to_float(raw[e / N].v[e % N]);
+            for (int e = 0; e < EACH; e += 4) {
+                const Pack<float> four = load(static_cast<const float*>(at) + place(tile, e));
+#pragma unroll
+                for (int i = 0; i < 4; ++i) v[e + i] = four.v[i];
+            }
         } else {
+            uint4 raw[EACH / 8];
 #pragma unroll
-            for (int e = 0; e < EACH; ++e) v[e] = (*this)[place(tile, e)];
+            for (int j = 0; j < EACH / 8; ++j) {
+                raw[j] = *reinterpret_cast<const uint4*>(static_cast<const u16*>(at) + place(tile, j * 8));
+            }
+            if (kind == BF16) unpack<bf16>(raw, v);
+            else unpack<f16>(raw, v);
         }
     }
 
-    __device__ __forceinline__ float operator[](int i) const { return i < size ? to_float(at[i]) : -INFINITE; }
+    __device__ __forceinline__ float operator[](int i) const { return kind == F32 ? one_wide(i) : one_narrow(i); }
+
+private:
+    __device__ __forceinline__ float one_wide(int i) const {
+        return i < size ? static_cast<const float*>(at)[i] : -INFINITE;
+    }
+    __device__ __forceinline__ float one_narrow(int i) const {
+        if (i >= size) return -INFINITE;
+        const u16 bits = static_cast<const u16*>(at)[i];
+        return kind == BF16 ? to_float(bf16{bits}) : to_float(f16{bits});
+    }
+    template <typename T> static __device__ __forceinline__ void unpack(const uint4 (&raw)[EACH / 8], float (&v)[EACH]) {
+#pragma unroll
+        for (int j = 0; j < EACH / 8; ++j) {
+            const u32 pairs[4] = {raw[j].x, raw[j].y, raw[j].z, raw[j].w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                v[j * 8 + 2 * i] = to_float(T{u16(pairs[i])});
+                v[j * 8 + 2 * i + 1] = to_float(T{u16(pairs[i] >> 16)});
+            }
+        }
+    }
 };
 
 __device__ __forceinline__ float largest_of(const float (&v)[EACH]) {

@@ -1,7 +1,7 @@
-// A token a line of logits, in one launch: every block reads some tiles of a line, and the one that comes last draws.
-// The tiles' largest logits and sums of weights are all that a greedy or plainly random line needs: the token lies in
-// one tile, which is read again. Lines with min-p, top-k or top-p first find the least logit that stays (truncate.cuh).
-// Compiled with LOGIT: their type.
+// A token a line of logits. Every block of ``sample`` reads some tiles of a line, and the one that comes last draws:
+// the tiles' largest logits and sums of weights are all that a greedy or plainly random line needs, for its token lies
+// in one tile, which is read again. Lines with min-p, top-k or top-p are left to ``sample_truncated``, a block each, which
+// first finds the least logit that stays (truncate.cuh).
 #include "truncate.cuh"
 
 namespace {
@@ -33,8 +33,7 @@ __device__ int draw_tile(const double* mass, int tiles, double noise, double& sh
     return shared.tile;
 }
 
-template <typename T>
-__device__ int draw_inside(const Line<T>& line, int tile, float base, float least, float rate, double share,
+__device__ int draw_inside(const Line& line, int tile, float base, float least, float rate, double share,
                            Shared& shared) {
     const int id = tile * TILE + 2 * threadIdx.x;
     const float a = line[id], b = line[id + 1];
@@ -49,8 +48,7 @@ __device__ int draw_inside(const Line<T>& line, int tile, float base, float leas
 }
 
 // The first token of logit ``top``.
-template <typename T>
-__device__ int first_of(const Line<T>& line, const float* largest, int tiles, float top, Shared& shared) {
+__device__ int first_of(const Line& line, const float* largest, int tiles, float top, Shared& shared) {
     int tile = NONE;
     for (int i = threadIdx.x; i < tiles; i += THREADS) {
         if (largest[i] == top) {
@@ -67,36 +65,85 @@ __device__ int first_of(const Line<T>& line, const float* largest, int tiles, fl
 
 }  // namespace
 
-// Grid: (blocks a line, lines). Dynamic shared memory: 16 bytes a tile.
+namespace {
+
+// What both kernels know of a line.
+struct Asked {
+    float heat = 0, rate = 0;  // temperature; log2(e) / temperature, finite, so that 0 times it is 0
+    float p = 1, min_share = 0;
+    int k = 0;
+
+    __device__ __forceinline__ Asked(const float* temperature, const i64* top_k, const float* top_p,
+                                     const float* min_p, int row, int vocab) {
+        if (temperature == nullptr) return;
+        heat = temperature[row];
+        if (!(heat > 0)) return;
+        rate = fminf(1.442695041f / heat, 3e38f);
+        const i64 asked = top_k[row];
+        k = asked > 0 && asked < vocab ? int(asked) : 0;
+        p = top_p[row], min_share = min_p[row];
+    }
+
+    __device__ __forceinline__ bool cut() const { return k || p < 1 || min_share > 0; }
+};
+
+// The line's numbers of tiles into shared memory; the largest logit.
+__device__ float collect(const float2* stats, int tiles, float* largest, double* mass, Shared& shared) {
+    float top = -INFINITE;
+    for (int i = threadIdx.x; i < tiles; i += THREADS) {
+        const float2 s = __ldcg(stats + i);
+        largest[i] = s.x;
+        mass[i] = s.y;
+        top = fmaxf(top, s.x);
+    }
+    return block_reduce<Largest>(top, -INFINITE, shared.scratch);
+}
+
+// mass: from weights that count from the tile's largest logit to such that count from the line's.
+__device__ void rescale(const float* largest, double* mass, int tiles, float top, float rate) {
+    for (int i = threadIdx.x; i < tiles; i += THREADS) mass[i] *= exp2_of((largest[i] - top) * rate);
+    __syncthreads();
+}
+
+__device__ double sum_of(const double* mass, int tiles, Shared& shared) {
+    double own = 0;
+    for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
+    return block_reduce<Sum>(own, 0., shared.scratch);
+}
+
+__device__ __forceinline__ bool finite(float x) { return x > -INFINITE && x < INFINITE; }
+
+}  // namespace
+
+// Grid: (blocks a line, lines); dynamic shared memory: 16 bytes a tile.
+// kind          of logits: 0 bf16, 1 f16, 2 float32
 // temperature   null: all lines are greedy, and the other parameters are not read
-// stats         work space, float2 [lines, tiles]
+// stats         work space, float2 [lines, tiles], of each tile the largest logit and the sum of weights
 // arrived       int32 [lines], 0 before and after
 // facts         null, or float4 [lines]: largest logit, least that stays, sum of weights (the largest has 1), unused
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    sample(const LOGIT* logits, i64 stride, int vocab, int tiles, const float* temperature, const i64* top_k,
+    sample(const void* logits, i64 stride, int kind, int vocab, int tiles, const float* temperature, const i64* top_k,
            const float* top_p, const float* min_p, const double* noise, float2* stats, int* arrived, i64* tokens,
            float4* facts) {
     extern __shared__ double dynamic[];
     __shared__ Shared shared;
     double* mass = dynamic;
-    float *largest = reinterpret_cast<float*>(mass + tiles), *sorted = largest + tiles;
+    float* largest = reinterpret_cast<float*>(mass + tiles);
     const int row = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const Line<LOGIT> line(logits, stride, vocab);
+    const Line line(logits, stride, vocab, kind);
     wait_for_previous();
     let_next_start();
 
-    const float heat = temperature == nullptr ? 0.f : temperature[row];
-    // Of base 2, and finite, so that 0 times it is 0.
-    const float rate = heat > 0 ? fminf(1.442695041f / heat, 3e38f) : 0.f;
+    const Asked asked(temperature, top_k, top_p, min_p, row, vocab);
     stats += i64(row) * tiles;
     for (int tile = blockIdx.x * WARPS + warp; tile < tiles; tile += gridDim.x * WARPS) {
         float v[EACH];
         line.read(tile, v);
         const float m = largest_of(v);
         float s = 0;
-        if (heat > 0 && m > -INFINITE) {
+        if (asked.heat > 0 && m > -INFINITE) {
 #pragma unroll
-            for (int e = 0; e < EACH; ++e) s += exp2_of((v[e] - m) * rate);
+            for (int e = 0; e < EACH; ++e) s += exp2_of((v[e] - m) * asked.rate);
             s = warp_sum(s);
         }
         if (lane == 0) __stcg(stats + tile, make_float2(m, s));
@@ -111,39 +158,53 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     if (!shared.last) return;
     __threadfence();
 
-    float top = -INFINITE;
-    for (int i = threadIdx.x; i < tiles; i += THREADS) {
-        const float2 s = __ldcg(stats + i);
-        largest[i] = s.x;
-        mass[i] = s.y;
-        top = fmaxf(top, s.x);
-    }
-    top = block_reduce<Largest>(top, -INFINITE, shared.scratch);
-    float least = -INFINITE;
-    double total = 0;
+    const float top = collect(stats, tiles, largest, mass, shared);
     int token = -1;
-    if (heat > 0 && top > -INFINITE && top < INFINITE) {
-        for (int i = threadIdx.x; i < tiles; i += THREADS) mass[i] *= exp2_of((largest[i] - top) * rate);
-        __syncthreads();
-        const i64 asked = top_k[row];
-        const int k = asked > 0 && asked < vocab ? int(asked) : 0;
-        const float p = top_p[row], min_share = min_p[row];
-        if (k || p < 1 || min_share > 0) {
-            Truncation<LOGIT> kept{line, mass, largest, sorted, tiles, top, heat, rate, shared};
-            token = kept.draw(k, p, min_share, noise[row], least, total);
-        }
-        if (token < 0) {
-            double share;
-            const int tile = draw_tile(mass, tiles, noise[row], share, shared);
-            if (tile >= 0) token = draw_inside(line, tile, largest[tile], least, rate, share, shared);
-        }
+    double total = 0;
+    if (asked.heat > 0 && finite(top)) {
+        if (asked.cut()) return;
+        rescale(largest, mass, tiles, top, asked.rate);
+        double share;
+        const int tile = draw_tile(mass, tiles, noise[row], share, shared);
+        if (tile >= 0) token = draw_inside(line, tile, largest[tile], -INFINITE, asked.rate, share, shared);
+        if (facts != nullptr) total = sum_of(mass, tiles, shared);
     }
     if (token < 0) token = first_of(line, largest, tiles, top, shared);
-    if (facts != nullptr && total == 0) {
-        double own = 0;
-        for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
-        total = block_reduce<Sum>(own, 0., shared.scratch);
+    if (threadIdx.x == 0) {
+        tokens[row] = token;
+        if (facts != nullptr) facts[row] = make_float4(top, -INFINITE, float(total), 0.f);
     }
+}
+
+// The lines that ``sample`` left. Grid: (1, lines); arguments and shared memory as its own.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    sample_truncated(const void* logits, i64 stride, int kind, int vocab, int tiles, const float* temperature,
+                     const i64* top_k, const float* top_p, const float* min_p, const double* noise,
+                     const float2* stats, i64* tokens, float4* facts) {
+    extern __shared__ double dynamic[];
+    __shared__ Shared shared;
+    double* mass = dynamic;
+    float *largest = reinterpret_cast<float*>(mass + tiles), *sorted = largest + tiles;
+    const int row = blockIdx.y;
+    const Line line(logits, stride, vocab, kind);
+    wait_for_previous();
+    let_next_start();
+
+    const Asked asked(temperature, top_k, top_p, min_p, row, vocab);
+    if (!asked.cut()) return;
+    const float top = collect(stats + i64(row) * tiles, tiles, largest, mass, shared);
+    if (!finite(top)) return;
+    rescale(largest, mass, tiles, top, asked.rate);
+    Truncation kept{line, mass, largest, sorted, tiles, top, asked.heat, asked.rate, shared};
+    float least;
+    double total;
+    int token = kept.draw(asked.k, asked.p, asked.min_share, noise[row], least, total);
+    if (token < 0) {
+        double share;
+        const int tile = draw_tile(mass, tiles, noise[row], share, shared);
+        if (tile >= 0) token = draw_inside(line, tile, largest[tile], least, asked.rate, share, shared);
+    }
+    if (token < 0) token = first_of(line, largest, tiles, top, shared);
     if (threadIdx.x == 0) {
         tokens[row] = token;
         if (facts != nullptr) facts[row] = make_float4(top, least, float(total), 0.f);
@@ -151,10 +212,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 }
 
 // What ``sample`` draws from. Grid: (any number of blocks, lines).
-extern "C" __global__ void probabilities(const LOGIT* logits, i64 stride, int vocab, const float* temperature,
-                                         const float4* facts, const i64* tokens, float* probs) {
+extern "C" __global__ void probabilities(const void* logits, i64 stride, int kind, int vocab,
+                                         const float* temperature, const float4* facts, const i64* tokens,
+                                         float* probs) {
     const int row = blockIdx.y;
-    const Line<LOGIT> line(logits, stride, vocab);
+    const Line line(logits, stride, vocab, kind);
     wait_for_previous();
     let_next_start();
     const float heat = temperature[row], rate = heat > 0 ? fminf(1.442695041f / heat, 3e38f) : 0.f;

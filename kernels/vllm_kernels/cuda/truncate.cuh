@@ -14,7 +14,7 @@ constexpr double UNIT = 0x1p40;  // fixed point: sums do not depend on the order
 
 struct Shared {
     double scratch[WARPS];
-    double share, masses[3][WARPS];
+    double share, weights[3][WARPS];
     u64 weight[LIST];
     float logit[LIST];
     int id[LIST];
@@ -22,8 +22,8 @@ struct Shared {
     bool last;
 };
 
-template <typename T> struct Truncation {
-    const Line<T>& line;
+struct Truncation {
+    const Line& line;
     double* mass;          // [tiles], of the tile's weights; with a threshold, of those that stay
     const float* largest;  // [tiles]
     float* sorted;         // [tiles], room
@@ -33,8 +33,8 @@ template <typename T> struct Truncation {
 
     __device__ __forceinline__ float weight(float x) const { return exp2_of((x - top) * rate); }
 
-    // The token, or -1 where it is yet to be drawn from ``mass``. ``least``: what stays is at or above it;
-    // ``total``: the sum of what stays, or 0 where it is that of ``mass``.
+    // The token, or -1 where it is yet to be drawn from ``mass``. ``least``: what stays is at or above it; ``total``: its
+    // weight.
     __device__ int draw(int k, float p, float min_share, double noise, float& least, double& total) {
         // -inf never stays.
         const float floor = fmaxf(min_share > 0 ? top + heat * logf(min_share) : LOWEST, LOWEST);
@@ -51,21 +51,14 @@ template <typename T> struct Truncation {
             if (shared.listed <= LIST) return from_list(k, p, share_of_all ? all : -1, noise, from, least, total);
         }
 
-        least = floor;
-        if (k) {
-            const float lower = k <= tiles ? from : floor;
-            least = fmaxf(least, search<false>(k, lower));
-        }
-        sum_up(least);
+        least = k ? search(false, k, k <= tiles ? from : floor) : floor;
+        total = all = sum_up(least);
         if (p < 1) {
-            own = 0;
-            for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
-            all = block_reduce<Sum>(own, 0., shared.scratch);
             // Tokens of less weight than this cannot hold the share that top-p leaves out, all of them together.
             const float least_share = float((1 - p) * all / line.size);
             const float lower = least_share > 0 ? top + heat * (logf(least_share) - 0.01f) : LOWEST;
-            least = search<true>(p * all, fmaxf(least, lower));
-            sum_up(least);
+            least = search(true, p * all, fmaxf(least, lower));
+            total = sum_up(least);
         }
         return -1;
     }
@@ -107,7 +100,7 @@ private:
             if (!chosen) continue;
             int at = atomicAdd(&shared.listed, __popc(chosen));
             for (; chosen && at < LIST; chosen &= chosen - 1, ++at) {
-                const int id = Line<T>::place(tile, __ffs(chosen) - 1);
+                const int id = Line::place(tile, __ffs(chosen) - 1);
                 const float x = line[id];
                 shared.id[at] = id;
                 shared.logit[at] = x;
@@ -157,98 +150,92 @@ private:
         return block_reduce<Least>(token, NONE, shared.scratch);
     }
 
-    // The largest x in [lower, top] such that the logits at or above it count, or weigh (MASS), ``target`` or more;
-    // ``lower`` where there is none.
-    template <bool MASS> __device__ float search(double target, float lower) {
-        u32 low = key_of<T>(lower), high = key_of<T>(top) + 1;
-        if (of_key<T>(low) < lower) ++low;  // the first logit that the type can hold
-        int few = NONE, count_above = 0;    // logits at or above low and high
-        double mass_above = 0;
+    // The largest x in [lower, top] such that the logits at or above it weigh ``target`` or more, or else count that
+    // many; ``lower`` where there is none.
+    __device__ float search(bool by_weight, double target, float lower) {
+        const int spare = line.spare();
+        u32 low = key_of(lower, spare), high = key_of(top, spare) + 1;
+        if (of_key(low, spare) < lower) ++low;  // the first logit that the type can hold
+        int few = NONE, count_above = 0;        // logits at or above low and high
+        double weight_above = 0;
         for (int pass = 0; low + 1 < high; ++pass) {
+            const float a = of_key(low, spare), b = of_key(high - 1, spare);
             if (few - count_above <= LIST) {
-                gather(of_key<T>(low), of_key<T>(high));
+                gather(a, of_key(high, spare));
                 int count;
                 u64 sum;
                 float mine;
                 rank(count, sum, mine);
-                const double reached = MASS ? mass_above + double(sum) / UNIT : double(count_above) + count;
-                const float found =
-                    block_reduce<Largest>(reached >= target ? mine : -INFINITE, -INFINITE, shared.scratch);
-                return fmaxf(found, of_key<T>(low));
+                const double reached = by_weight ? weight_above + double(sum) / UNIT : double(count_above) + count;
+                const float found = reached >= target ? mine : -INFINITE;
+                return fmaxf(a, block_reduce<Largest>(found, -INFINITE, shared.scratch));
             }
             u32 tries[3];
-            const float a = of_key<T>(low), b = of_key<T>(high - 1);
 #pragma unroll
             for (int j = 0; j < 3; ++j) {
                 // Logits lie evenly rather than their bits; but halving the bits comes to an end.
-                const u32 even = pass < 5 && b - a < 1e30f ? key_of<T>(a + (b - a) * (0.25f * (j + 1)))
+                const u32 even = pass < 5 && b - a < 1e30f ? key_of(a + (b - a) * (0.25f * (j + 1)), spare)
                                                            : low + u32(u64(high - low) * (j + 1) / 4);
                 tries[j] = min(max(even, low + 1), high - 1);
             }
-            int count[3];
-            double weighs[3];
-            measure<MASS>(of_key<T>(tries[0]), of_key<T>(tries[1]), of_key<T>(tries[2]), count, weighs);
+            const float from[3] = {of_key(tries[0], spare), of_key(tries[1], spare), of_key(tries[2], spare)};
+            measure(from);
 #pragma unroll
             for (int j = 2; j >= 0; --j) {
                 if (tries[j] >= high) continue;
-                if ((MASS ? weighs[j] : double(count[j])) >= target) {
-                    low = tries[j], few = count[j];
+                int count = 0;
+                double weighs = 0;
+                for (int w = 0; w < WARPS; ++w) count += shared.counts[j][w], weighs += shared.weights[j][w];
+                if ((by_weight ? weighs : double(count)) >= target) {
+                    low = tries[j], few = count;
                     break;
                 }
-                high = tries[j], count_above = count[j], mass_above = weighs[j];
+                high = tries[j], count_above = count, weight_above = weighs;
             }
         }
-        return of_key<T>(low);
+        return of_key(low, spare);
     }
 
-    // For each threshold t: how many logits are at or above it, and (MASS) their weight.
-    template <bool MASS> __device__ void measure(float t0, float t1, float t2, int (&count)[3], double (&weighs)[3]) {
-        const int warp = threadIdx.x >> 5;
-        int c[3] = {0, 0, 0};
+    // For each threshold (rising), by warp: how many logits are at or above it, and what they weigh. mass: of what is at
+    // or above the first.
+    __device__ void measure(const float (&from)[3]) {
+        const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+        int counts[3] = {0, 0, 0};
         double sums[3] = {0, 0, 0};
+        __syncthreads();
         for (int tile = warp; tile < tiles; tile += WARPS) {
-            if (largest[tile] < t0) continue;
-            float v[EACH], w[3] = {0, 0, 0};
-            line.read(tile, v);
-#pragma unroll
-            for (int e = 0; e < EACH; ++e) {
-                const float of = MASS ? weight(v[e]) : 0;
-                if (v[e] >= t0) ++c[0], w[0] += of;
-                if (v[e] >= t1) ++c[1], w[1] += of;
-                if (v[e] >= t2) ++c[2], w[2] += of;
-            }
-#pragma unroll
-            for (int j = 0; MASS && j < 3; ++j) sums[j] += warp_sum(w[j]);
-        }
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < 3; ++j) {
-            const int all = __reduce_add_sync(~0u, c[j]);
-            if ((threadIdx.x & 31) == 0) shared.counts[j][warp] = all, shared.masses[j][warp] = sums[j];
-        }
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < 3; ++j) {
-            count[j] = 0, weighs[j] = 0;
-            for (int w = 0; w < WARPS; ++w) count[j] += shared.counts[j][w], weighs[j] += shared.masses[j][w];
-        }
-    }
-
-    // mass: of what is at or above ``least``.
-    __device__ void sum_up(float least) {
-        __syncthreads();
-        for (int tile = threadIdx.x >> 5; tile < tiles; tile += WARPS) {
-            float s = 0;
-            if (largest[tile] >= least) {
+            float s[3] = {0, 0, 0};
+            if (largest[tile] >= from[0]) {
                 float v[EACH];
                 line.read(tile, v);
 #pragma unroll
-                for (int e = 0; e < EACH; ++e) s += v[e] >= least ? weight(v[e]) : 0.f;
-                s = warp_sum(s);
+                for (int e = 0; e < EACH; ++e) {
+                    const float of = weight(v[e]);
+#pragma unroll
+                    for (int j = 0; j < 3; ++j) {
+                        if (v[e] >= from[j]) ++counts[j], s[j] += of;
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < 3; ++j) s[j] = warp_sum(s[j]), sums[j] += s[j];
             }
-            if ((threadIdx.x & 31) == 0) mass[tile] = s;
+            if (lane == 0) mass[tile] = s[0];
+        }
+#pragma unroll
+        for (int j = 0; j < 3; ++j) {
+            const int count = __reduce_add_sync(~0u, counts[j]);
+            if (lane == 0) shared.counts[j][warp] = count, shared.weights[j][warp] = sums[j];
         }
         __syncthreads();
+    }
+
+    // mass: of what is at or above ``least``. Returns their sum.
+    __device__ double sum_up(float least) {
+        const float from[3] = {least, INFINITE, INFINITE};
+        measure(from);
+        double all = 0;
+        for (int w = 0; w < WARPS; ++w) all += shared.weights[0][w];
+        return all;
     }
 };
 
