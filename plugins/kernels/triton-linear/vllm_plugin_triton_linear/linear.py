@@ -33,7 +33,12 @@ class Tile:
 
 def tile_of(dtype: torch.dtype, in_size: int, out_size: int) -> Tile:
     """Segments are as many as one row needs for all of a GPU to read the weight, each of 256 elements at least."""
-    rows, columns, inner, warps, stages = (32, 64, 32, 4, 3) if dtype == torch.float32 else (64, 128, 64, 4, 4)
+    if dtype == torch.float32:
+        rows, columns, inner, warps, stages = 32, 64, 32, 4, 3
+    elif in_size % 64:  # loads are masked, which takes registers
+        rows, columns, inner, warps, stages = 32, 64, 32, 4, 2
+    else:
+        rows, columns, inner, warps, stages = 64, 128, 64, 4, 4
     steps = -(-in_size // inner)
     most = min(-(-PROGRAMS // -(-out_size // columns)), max(1, in_size // 256), 8)
     segments = max(n for n in range(1, most + 1) if steps % n == 0)
