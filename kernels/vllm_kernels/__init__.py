@@ -16,6 +16,7 @@ HOOK_API = 1
 def provides() -> list[Provides]:
     return [
         Provides("op_kernel", "kernels", "operations and halves of decoder layers, in CUDA C++"),
+        Provides("sampler", "kernels", "greedy, temperature, min-p, top-k and top-p without sorting, in CUDA C++"),
     ]
 
 
