@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,26 +91,29 @@ class GatheredFlashAttention:
     def _groups(self, step: AttentionStep, pages: list[int]) -> Iterator[list[int]]:
         """Sequences with queries, neighbours as long as their pages fit the copy."""
         group: list[int] = []
+        size = 0
         for row, count in enumerate(step.query_lens):
             if not count:
                 continue
-            if group and sum(pages[other] for other in group) + pages[row] > self.most:
+            if group and size + pages[row] > self.most:
                 yield group
-                group = []
+                group, size = [], 0
             group.append(row)
+            size += pages[row]
         if group:
             yield group
 
     def _piece(self, rows: list[int], step: AttentionStep, table: Tensor, lengths: Tensor, pages: list[int]) -> Piece:
-        counts = [step.query_lens[row] for row in rows]
-        first = sum(step.query_lens[: rows[0]])
-        width, block = table.shape[1], self.config.block_size
-        columns = [row * width + column for row in rows for column in range(pages[row])]
-        on_device = _upload([_sums(counts), _sums(pages[row] * block for row in rows), rows, columns], table.device)
+        counts = np.array([step.query_lens[row] for row in rows])
+        first, width, block = sum(step.query_lens[: rows[0]]), table.shape[1], self.config.block_size
+        used = np.array([pages[row] for row in rows])
+        ends = used.cumsum()
+        columns = np.arange(ends[-1]) + np.repeat(np.array(rows) * width - (ends - used), used)
+        on_device = _upload([_sums(counts), _sums(used * block), np.array(rows), columns], table.device)
         return Piece(
-            tokens=slice(first, first + sum(counts)),
-            longest_query=max(counts),
-            longest_kv=max(pages[row] for row in rows) * block,
+            tokens=slice(first, first + int(counts.sum())),
+            longest_query=int(counts.max()),
+            longest_kv=int(used.max()) * block,
             query_starts=on_device[0],
             kv_starts=on_device[1],
             kv_lens=lengths.index_select(0, on_device[2]),
@@ -122,14 +126,13 @@ def _copy(pages: Tensor, which: Tensor) -> Tensor:
     return pages.flatten(1).index_select(0, which).view(-1, *pages.shape[2:])
 
 
-def _sums(counts) -> list[int]:
-    found = [0]
-    for count in counts:
-        found.append(found[-1] + count)
-    return found
+def _sums(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate(([0], counts.cumsum()))
 
 
-def _upload(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
+def _upload(parts: list[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
     """int32, in one copy that waits for nothing."""
-    made = torch.tensor([x for numbers in lists for x in numbers], dtype=torch.int32, pin_memory=device.type == "cuda")
-    return made.to(device, non_blocking=True).split([len(numbers) for numbers in lists])
+    made = torch.from_numpy(np.concatenate(parts).astype(np.int32))
+    if device.type == "cuda":
+        made = made.pin_memory()
+    return made.to(device, non_blocking=True).split([len(part) for part in parts])
