@@ -6,6 +6,7 @@ from dummies import catalog_of
 from vllm_core.plugin import Offer, Rank, Refusal
 from vllm_core.plugins import NoOffer, Selector
 from vllm_core.plugins.explain import format_explain
+from vllm_core.plugins.index import absent
 from vllm_core.plugins.needs import INVARIANT
 
 HOOK = "attention_backend"
@@ -58,3 +59,15 @@ def test_nobody_with_the_capability_is_an_error_with_everybodys_reason():
 def test_hooks_that_compute_nothing_are_asked_as_ever():
     plain = catalog_of({"name": "a", "executor": offer("here", Rank.TUNED)})
     assert Selector(plain, needs=[INVARIANT]).choose("executor", {}).offer.name == "here"
+
+
+def test_packages_of_a_kind_that_are_not_here_can_be_named(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def distribution(name):
+        if name == "vllm-plugin-cpu-native":
+            raise PackageNotFoundError(name)
+        return True
+
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+    assert absent("op_kernel") == ["vllm-plugin-cpu-native"]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["advice", "known_as", "lookup", "scan"]
+__all__ = ["absent", "advice", "lookup", "scan"]
 
 _FILE = Path(__file__).with_name("index.json")
 
@@ -25,10 +25,19 @@ def advice(kind: str, name: str, installed: Collection[str] = ()) -> str:
     return ", or ".join(f"pip install {found}" for found in lookup(kind, name) if found not in installed)
 
 
-def known_as(kind: str, word: str) -> list[str]:
-    """The distributions with an offer of this kind that has the word in its name."""
-    found = json.loads(_FILE.read_text())
-    return sorted({d for key, owners in found.items() if key.startswith(f"{kind}:") and word in key for d in owners})
+def absent(kind: str) -> list[str]:
+    """The distributions known to offer something of this kind that are not installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    def installed(name: str) -> bool:
+        try:
+            return bool(distribution(name))
+        except PackageNotFoundError:
+            return False
+
+    index = json.loads(_FILE.read_text())
+    known = {name for key, owners in index.items() if key.startswith(f"{kind}:") for name in owners}
+    return sorted(name for name in known if not installed(name))
 
 
 def scan(plugins: Path) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vllm_core.interfaces.queries import OpQuery
 from vllm_core.plugins.errors import NoOffer
-from vllm_core.plugins.index import known_as
+from vllm_core.plugins.index import absent
 
 ANY, CUDA = ("cpu", "cuda"), ("cuda",)
 
@@ -65,12 +65,14 @@ def check(model: nn.Module, covered: Sequence[nn.Module]) -> None:
         return
     why = [_line(op) for op in found.values()]
     why += [f"{path} is multiplied by {name}, which does not say that it is" for name, path in quantized.items()]
-    install = known_as("op_kernel", "invariant") if found else []
+    others = ", ".join(absent("op_kernel")) if found else ""
     raise NoOffer(
         "batch_invariant was asked for, and parts of this model would depend on the batch.",
         why=why,
-        install=[f"pip install {name}" for name in install],
-        instead="leave --batch-invariant out, or run where kernels for all of it are installed",
+        install=f"packages with kernels that are not installed here, and may have some for this device: {others}"
+        if others
+        else "",
+        instead="leave --batch-invariant out",
     )
 
 
