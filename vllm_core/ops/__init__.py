@@ -13,6 +13,7 @@ from vllm_core.ops.activation import gelu, gelu_and_mul, gelu_tanh, gelu_tanh_an
 from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
 from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
+from vllm_core.ops.logits import penalize, token_logprobs
 from vllm_core.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from vllm_core.ops.rotary import rotary
 from vllm_core.ops.steps import commit_tokens, page_slots, sampling_rows, step_inputs
@@ -37,6 +38,7 @@ __all__ = [
     "op",
     "page_slots",
     "paged_attention",
+    "penalize",
     "reference_kernel",
     "relu",
     "rms_norm",
@@ -45,5 +47,6 @@ __all__ = [
     "scaled_linear",
     "silu_and_mul",
     "step_inputs",
+    "token_logprobs",
     "write_kv",
 ]

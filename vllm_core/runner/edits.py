@@ -8,12 +8,13 @@ is left out there: the only allowed token may be one that ends the text too earl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vllm_core import ops
 from vllm_core.interfaces.steps import RowInit
 from vllm_core.runner.row_lists import RowLists
 from vllm_core.runner.staging import upload
@@ -27,10 +28,14 @@ class Edits:
 
     prompt_len   int64 [R], tokens of the prompt: outputs begin there
     keep         bool [R, V], allowed tokens of rows that restrict them; made when the first one does
+    penalize     an implementation of the op
     """
 
-    def __init__(self, num_rows: int, vocab: int, device: torch.device) -> None:
+    def __init__(
+        self, num_rows: int, vocab: int, device: torch.device, penalize: Callable[..., None] = ops.penalize
+    ) -> None:
         self.num_rows, self.vocab, self.device = num_rows, vocab, device
+        self._penalize = penalize
         self.asked = {kind: np.zeros(num_rows, dtype=bool) for kind in KINDS}
         self.any = np.zeros(num_rows, dtype=bool)
         self.counting = np.zeros(num_rows, dtype=bool)  # presence or frequency, which need counts
@@ -117,8 +122,18 @@ class Edits:
                 added = self.bias.table.index_select(0, mine).float()
                 logits.view(-1).scatter_add_(0, index.view(-1), added.view(-1))
             else:
-                counting = bool(self.counting[host_rows[lines]].any())
-                self._penalise(logits, at, mine, ends.index_select(0, at), tokens, counting)
+                self._penalize(
+                    logits,
+                    at,
+                    mine,
+                    ends.index_select(0, at),
+                    tokens,
+                    self.prompt_len,
+                    self.repetition,
+                    self.presence,
+                    self.frequency,
+                    bool(self.counting[host_rows[lines]].any()),
+                )
         return logits
 
     def _restrict(self, logits: Tensor, at: Tensor, rows: Tensor) -> None:
@@ -126,28 +141,6 @@ class Edits:
         before = _lines(logits, at)
         kept = before.masked_fill(~self.keep.index_select(0, rows), float("-inf"))
         logits.index_copy_(0, at, torch.where(_dead(kept), before, kept))
-
-    def _penalise(self, logits: Tensor, at: Tensor, rows: Tensor, ends: Tensor, tokens: Tensor, counting: bool) -> None:
-        """arXiv 1909.05858 (repetition, over prompt and output); presence and frequency over the output, as OpenAI.
-
-        Only logits of tokens that are there are touched. One that is there twice is written twice, with one value.
-        """
-        ids = tokens.index_select(0, rows).long()  # [M, L]
-        column = torch.arange(ids.shape[1], device=ids.device)
-        known = (column < ends[:, None]) & (ids >= 0)
-        ids = torch.where(known, ids, ids[:, :1])  # the first is always there
-        index = (at[:, None] * self.vocab + ids).view(-1)
-        flat = logits.view(-1)
-        old = flat.index_select(0, index).view_as(ids)
-        repetition = self.repetition.index_select(0, rows)[:, None]
-        new = torch.where(old > 0, old / repetition, old * repetition)
-        if counting:
-            output = known & (column >= self.prompt_len.index_select(0, rows)[:, None])
-            counts = torch.zeros(len(ids), self.vocab, device=ids.device).scatter_add_(1, ids, output.float())
-            counts = counts.gather(1, ids)
-            new -= self.frequency.index_select(0, rows)[:, None] * counts
-            new -= self.presence.index_select(0, rows)[:, None] * (counts > 0)
-        flat.scatter_(0, index, new.view(-1))
 
     def _completed(self, rows: Tensor, ends: Tensor, tokens: Tensor) -> Tensor:
         """int64 [M, words]: the last token of each bad word that it would complete; -1: it would not."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor
+
+from vllm_core import ops
 
 SLICE = 1 << 23
 """Logits handled at a time: a long prompt needs no matrix of all its positions."""
@@ -30,22 +35,26 @@ def lines_at_a_time(vocab: int) -> int:
     return max(1, SLICE // vocab)
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor, k: int) -> TokenLogprobs:
+def token_logprobs(
+    logits: Tensor, tokens: Tensor, k: int, score: Callable[..., Any] = ops.token_logprobs
+) -> TokenLogprobs:
     """Natural logarithms of softmax(logits [M, V]) for ``tokens`` int64 [M] and the ``k`` likeliest.
 
     Where no token came (-1) column 0 keeps the -1 and means nothing. No host synchronisation.
+    ``score``: an implementation of the op ``token_logprobs``.
     """
     size = lines_at_a_time(logits.shape[1])
     return TokenLogprobs.join(
-        [_of(part, ids, k) for part, ids in zip(logits.split(size), tokens.split(size), strict=True)]
+        [_of(part, ids, k, score) for part, ids in zip(logits.split(size), tokens.split(size), strict=True)]
     )
 
 
-def _of(logits: Tensor, tokens: Tensor, k: int) -> TokenLogprobs:
-    scores = logits.float()
-    came = tokens[:, None]
-    own = scores.gather(1, came.clamp_min(0))
-    ranks = (scores > own).sum(-1) + 1
-    total = scores.logsumexp(-1, keepdim=True)
-    values, ids = scores.topk(min(k, scores.shape[1])) if k else (own[:, :0], came[:, :0])
-    return TokenLogprobs(torch.cat([came, ids], 1).int(), torch.cat([own, values], 1) - total, ranks.int())
+def _of(logits: Tensor, tokens: Tensor, k: int, score: Callable[..., Any]) -> TokenLogprobs:
+    if logits.device.type == "cpu":  # where two passes over bfloat16 cost more than one that converts
+        logits = logits.float()
+    own, ranks, total = score(logits, tokens)
+    came, own = tokens[:, None], own[:, None]
+    if not k:
+        return TokenLogprobs(came.int(), own, ranks)
+    values, ids = logits.topk(min(k, logits.shape[1]))
+    return TokenLogprobs(torch.cat([came, ids], 1).int(), torch.cat([own, values.float() - total[:, None]], 1), ranks)
