@@ -107,7 +107,7 @@ __device__ __forceinline__ void fetch_scale(const Scale* scale, Scale* kept, int
 // ``total`` = x + residual. ``sums``: floats for a sum a token and warp; ``all_sums``: [CLUSTER][tokens].
 __device__ __forceinline__ void stage(const T* x, const T* residual, const Scale* kept, float eps, T* total, T* staged,
                                       float* sums, float* all_sums, int tokens, int rank) {
-    constexpr int BATCH = 2, CHUNKS = LOCAL / 8;
+    constexpr int BATCH = 4, CHUNKS = LOCAL / 8;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int share = max(1, WARPS / tokens), groups = WARPS / share;  // warps a token
     const int first = warp % share * 32 + lane, step = share * 32;
