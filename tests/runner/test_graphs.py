@@ -139,3 +139,15 @@ def test_host_buffers_take_turns():
         assert target.tolist() == [i] * 3
     assert seen[: HostBuffers.SPARE] == seen[HostBuffers.SPARE :]
     assert len(set(seen)) == HostBuffers.SPARE
+
+
+def test_a_step_that_there_is_no_memory_to_record_runs_op_by_op():
+    tries = []
+
+    def record(step):
+        tries.append(step.size)
+        raise torch.OutOfMemoryError("full")
+
+    runner = make_runner(record=record, max_tokens=32)
+    assert Driver(runner).generate(requests([0]), 6) == Driver(make_runner()).generate(requests([0]), 6)
+    assert len(tries) == len(set(tries))  # not tried again each step

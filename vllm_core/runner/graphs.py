@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import torch
 
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.staging import HostBuffers
@@ -57,9 +58,9 @@ class StepGraphs:
         self.most = min(max_rows, max_tokens // (1 + machinery.num_drafts))
         self.decode = decode_sizes(self.most)
         self.mixed = [tokens for tokens in mixed if tokens <= max_tokens]
-        self._recorded: dict[Size, Recorded] = {}
+        self._recorded: dict[Size, Recorded | None] = {}  # None: there was no memory for it
         self._buffers = HostBuffers(4 * (max(self.most, *self.mixed, 0) + 1) + 1, machinery.rows.device)
-        self.seconds = 0.0  # spent recording
+        self.seconds: dict[Size, float] = {}  # that recording took
 
     def warm_up(self) -> None:
         """Record what serving begins with: the largest step, and those of a single stream."""
@@ -74,6 +75,8 @@ class StepGraphs:
         if size is None:
             return None
         recorded = self._of(size)
+        if recorded is None:
+            return None
         step = recorded.step
         with self._buffers.take(step.count) as (host, move):
             step.fill(host, plan)
@@ -100,18 +103,21 @@ class StepGraphs:
             return None
         return Size(padded, width, width, ending)
 
-    def _of(self, size: Size) -> Recorded:
-        found = self._recorded.get(size)
-        if found is None:
+    def _of(self, size: Size) -> Recorded | None:
+        if size not in self._recorded:
             start = time.perf_counter()
-            step = StaticStep(size, self._machinery)
-            with self._buffers.take(step.count) as (host, move):
-                step.fill(host, None)
-                move(step.inputs)
-            found = self._recorded[size] = Recorded(step, self._record(step))
-            self.seconds += time.perf_counter() - start
-            log.debug("recorded %s in %.1f ms", size, (time.perf_counter() - start) * 1e3)
-        return found
+            self._recorded[size] = None
+            try:
+                step = StaticStep(size, self._machinery)
+                with self._buffers.take(step.count) as (host, move):
+                    step.fill(host, None)
+                    move(step.inputs)
+                self._recorded[size] = Recorded(step, self._record(step))
+            except torch.OutOfMemoryError as error:
+                log.warning("no memory to record a step of %d rows, which will run op by op: %s", size.rows, error)
+            self.seconds[size] = time.perf_counter() - start
+            log.debug("recorded %s in %.1f ms", size, self.seconds[size] * 1e3)
+        return self._recorded[size]
 
 
 def ending_of(greedy: np.ndarray, top_k: np.ndarray, truncated: np.ndarray, any_sampling: bool) -> str:
