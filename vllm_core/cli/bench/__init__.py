@@ -19,7 +19,7 @@ class Bench:
         Command("latency", f"{_HERE}.latency:Latency", "how long one batch takes, and how fast one stream is"),
         Command("startup", f"{_HERE}.startup:Startup", "how long a fresh process needs to its first token"),
         Command("workloads", f"{_HERE}.workloads:WorkloadsCommand", "six workloads w1 to w6; --vs a peer"),
-        Command("trace", f"{_HERE}.trace:Trace", "what a CUDA device does while a batch decodes, and how long it waits"),
+        Command("trace", f"{_HERE}.trace:Trace", "what a CUDA device does while a batch decodes, and its gaps"),
         Command("step", f"{_HERE}.step:Step", "what a step costs the host, without a model"),
         Command("attention", f"{_HERE}.attention:Attention", "which attention backend is fastest for a model's layers"),
     )
