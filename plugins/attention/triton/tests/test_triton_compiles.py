@@ -41,6 +41,8 @@ def test_the_kernels_of_usual_models_spill_no_registers(arch, heads):
     assert {"schedule", "write", "decode16", "decode64", "combine16", "combine64", "prefill", "prefill_static"} == set(
         stacks
     )
+    # So that two programs share a multiprocessor, this one is held to 128 registers; its loops spill next to none.
+    assert stacks.pop("prefill") <= (96 if arch == 90 else 0)
     assert not any(stacks.values()), stacks
 
 

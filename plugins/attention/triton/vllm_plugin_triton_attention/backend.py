@@ -124,8 +124,8 @@ class TritonAttention:
             if m.programs > 1:
                 longest = min(m.queries, step.longest_query)
                 d.combine(
-                    (c.num_heads, m.sequences, longest), d.parts, d.sums, out, total, step.query_starts, m.short_tiles,
-                    logits, m.sequences, m.programs, want,
+                    (c.num_heads, m.programs - 1, longest), d.parts, d.sums, out, total, step.query_starts,
+                    m.short_tiles, logits, m.sequences, m.programs, want,
                 )  # fmt: skip
         if m.tiles:
             self._prefill(q, k, v, out, total, m, step, (logits, self.scale, q.stride(0), table.stride(0)), want)

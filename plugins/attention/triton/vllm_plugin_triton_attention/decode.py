@@ -145,21 +145,25 @@ def combine(
     SINKS: tl.constexpr,
     LEAST: tl.constexpr,
     PARTS: tl.constexpr,  # at a time
+    SPAN: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Grid (H, S, queries at most): the results of sequences that more than one program read."""
-    q_head, s, query = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Grid (H, programs - 1, queries at most): the results of sequences that more than one program read.
+
+    One program for each cut of the line: it adds up the sequence that the cut goes through, if it is the first there.
+    """
+    q_head, cut, query = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     total_tiles = tl.load(tiles + sequences)
+    share = share_of(total_tiles, programs, LEAST)
+    at = (cut + 1) * share
+    s = tl.minimum(sequence_of(at, tiles, sequences, SPAN), sequences - 1)
     begin, end = tl.load(tiles + s), tl.load(tiles + s + 1)
     token, after = tl.load(starts + s) + query, tl.load(starts + s + 1)
     if DEPENDENT:
         gdc_launch_dependents()
         gdc_wait()
-    if (token >= after) | (begin == end):
-        return
-    share = share_of(total_tiles, programs, LEAST)
     first, last = begin // share, (end - 1) // share
-    if first == last:
+    if (at >= total_tiles) | (begin == at) | (first != cut) | (token >= after):
         return
     head, row = q_head // GROUP, query * GROUP + q_head % GROUP
     v_at = tl.arange(0, V_PAD)

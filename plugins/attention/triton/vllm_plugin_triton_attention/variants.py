@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import attrs
 import torch
 
 from vllm_core.interfaces.attention import AttentionConfig
@@ -37,7 +38,8 @@ def variants(c: AttentionConfig, arch: int) -> dict[str, Variant]:
         found[f"decode{tile.rows}"] = _decode(c, tile, arch)
         found[f"combine{tile.rows}"] = _combine(c, tile, arch)
     found["prefill"] = _prefill(c, long, turns=False)
-    found["prefill_static"] = _prefill(c, long, turns=True)
+    # Turns keep more alive: in few registers it would spill within its loops.
+    found["prefill_static"] = _prefill(c, attrs.evolve(long, registers=None), turns=True)
     if is_copied(c, arch):
         found["prefill"] = _copied(c, copied_tile(long.rows))
     return found
@@ -101,7 +103,7 @@ def _combine(c: AttentionConfig, tile: Tile, arch: int) -> Variant:
         {"parts": "*fp32", "sums": "*fp32", "out": x, "lse": "*fp32", "starts": "*i32", "tiles": "*i32", "sinks": x}
         | _ints(("sequences", "programs", "want_lse")),
         {"KV": c.num_kv_heads, "GROUP": c.num_heads // c.num_kv_heads, **sizes}
-        | {"SINKS": c.sinks, "LEAST": LEAST, "PARTS": PARTS, **_chain(c, arch)},
+        | {"SINKS": c.sinks, "LEAST": LEAST, "PARTS": PARTS, "SPAN": SPAN, **_chain(c, arch)},
         multiples={"starts": 4, "tiles": 4, **_loose(c)},
     )
 
