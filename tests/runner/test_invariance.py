@@ -35,6 +35,7 @@ def calls(device, dtype):
     found = {
         name: of(name) for name in OPS if name.endswith("_and_mul") or name in ("gelu", "gelu_tanh", "relu", "argmax")
     }
+    found["token_logprobs"] = lambda x: OPS["token_logprobs"].reference(x, x.argmax(-1))
     found["rms_norm"] = of("rms_norm", weight, 1e-6)
     found["layer_norm"] = of("layer_norm", weight, bias, 1e-5)
     found["add_rms_norm"] = lambda x: OPS["add_rms_norm"].reference(x.clone(), x / 3, weight, 1e-6)
@@ -147,6 +148,13 @@ def test_what_depends_on_the_batch_never_runs_in_silence():
     assert not is_invariant(query)
     with pytest.raises(RuntimeError, match="linear was called"):
         Dependent(query, ())(torch.ones(1))
+
+
+def test_an_op_of_the_step_beside_the_model_counts_too():
+    plan, model = bound(Chooser("linear", "silu_and_mul"))
+    with pytest.raises(NoOffer, match="token_logprobs"):
+        query = OpQuery(op="token_logprobs", dtype="float32", device=Device("cuda"), shape={})
+        plan.check_invariance(model, [Dependent(query, ()), print])
 
 
 def test_a_quantized_product_has_to_say_so():

@@ -95,7 +95,7 @@ class ModelBuild:
         plan.ahead = ahead or plan.ahead
         model.bind(plan)
         plan.step_ops = StepOps.ask(plan)
-        plan.check_invariance(model)
+        plan.check_invariance(model, attrs.astuple(plan.step_ops, recurse=False))
         if callable(bound := getattr(self.quantization, "bound", None)):
             bound()
         return model, plan

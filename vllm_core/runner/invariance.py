@@ -21,7 +21,8 @@ ANY, CUDA = ("cpu", "cuda"), ("cuda",)
 REFERENCES = {
     **dict.fromkeys(("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm", "rotary", "relu"), ANY),
     **dict.fromkeys(("embedding", "argmax", "write_kv", "copy_pages"), ANY),
-    **dict.fromkeys(("step_inputs", "page_slots", "sampling_rows", "commit_tokens"), ANY),
+    **dict.fromkeys(("step_inputs", "page_slots", "sampling_rows", "commit_tokens", "penalize"), ANY),
+    "token_logprobs": ("cpu",),  # torch cuts a GPU's sums by the number of rows
     # On a CPU torch rounds numbers at the end of a thread's share otherwise than those before.
     **dict.fromkeys(("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul", "gelu", "gelu_tanh"), CUDA),
 }
@@ -45,12 +46,13 @@ def is_invariant(query: OpQuery) -> bool:
     return query.device.type in REFERENCES.get(query.op, ())
 
 
-def check(model: nn.Module, covered: Sequence[nn.Module]) -> None:
+def check(model: nn.Module, covered: Sequence[nn.Module], others: Sequence[Any] = ()) -> None:
     """Refuse a bound model of which some part would compute rows together. No weight has been read.
 
     covered   layers that a fused kernel computes as a whole, which said of itself that it is batch-invariant
+    others    ops of a step beside the model
     """
-    found: dict[tuple[str, Any], Dependent] = {}
+    found: dict[tuple[str, Any], Dependent] = {(op.query.op, ""): op for op in others if isinstance(op, Dependent)}
     quantized: dict[str, str] = {}
     skipped = {id(layer) for layer in covered}
     for path, layer in _walk(model, skipped):

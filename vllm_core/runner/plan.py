@@ -147,10 +147,10 @@ class EnginePlan:
             self._covered.append(layer)
         return fused
 
-    def check_invariance(self, model: Any) -> None:
+    def check_invariance(self, model: Any, others: Sequence[Any] = ()) -> None:
         """All its layers are bound: with ``batch_invariant``, `NoOffer` names what depends on the batch."""
         if self.batch_invariant:
-            invariance.check(model, self._covered)
+            invariance.check(model, self._covered, others)
 
     def _query(self, name: str, shape: Mapping[str, int | float | str | bool | None]) -> OpQuery:
         return OpQuery(
