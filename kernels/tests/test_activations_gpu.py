@@ -25,25 +25,25 @@ def error(got, want):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("act", ["silu", "gelu", "gelu_tanh"])
-@pytest.mark.parametrize("size", [3072, 14336, 72, 17])
-def test_gates_multiply_the_activated_first_half_with_the_second(dtype, act, size):
-    gate = kernel(f"{act}_and_mul", dtype, size=size)
-    for tokens in (0, 1, 3, 513):
-        x = (3 * torch.randn(tokens, 2 * size)).to(getattr(torch, dtype))
-        y = gate(x)
-        assert y.shape == (tokens, size)
-        if tokens:
-            assert error(y, ACTS[act](x[:, :size].double()) * x[:, size:].double()) < DTYPES[dtype]
+def test_gates_multiply_the_activated_first_half_with_the_second(dtype, act):
+    for size in (3072, 14336, 72, 17):
+        gate = kernel(f"{act}_and_mul", dtype, size=size)
+        for tokens in (0, 1, 3, 513):
+            x = (3 * torch.randn(tokens, 2 * size)).to(getattr(torch, dtype))
+            y = gate(x)
+            assert y.shape == (tokens, size)
+            if tokens:
+                assert error(y, ACTS[act](x[:, :size].double()) * x[:, size:].double()) < DTYPES[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu"])
-@pytest.mark.parametrize("size", [3072, 72, 17])
-def test_activations_without_a_gate_keep_the_size(dtype, act, size):
-    run = kernel(act, dtype, size=size)
-    for tokens in (1, 3, 513):
-        x = (3 * torch.randn(tokens, size)).to(getattr(torch, dtype))
-        assert error(run(x), ACTS[act](x.double())) < DTYPES[dtype]
+def test_activations_without_a_gate_keep_the_size(dtype, act):
+    for size in (3072, 72, 17):
+        run = kernel(act, dtype, size=size)
+        for tokens in (1, 3, 513):
+            x = (3 * torch.randn(tokens, size)).to(getattr(torch, dtype))
+            assert error(run(x), ACTS[act](x.double())) < DTYPES[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,11 +7,13 @@ import os
 import pytest
 from vllm_kernels import compile_pool, compiler, nvrtc
 
+pytestmark = pytest.mark.usefixtures("nvrtc")
+
 SOURCE = '#include "part.cuh"\nextern "C" __global__ void k(int* p) { *p = VALUE + A; }\n'
 
 
 @pytest.fixture
-def sources(nvrtc, tmp_path, monkeypatch):
+def sources(tmp_path, monkeypatch):
     """A folder with k.cu and part.cuh; its cache is ``tmp_path/cache``. ``sources.made``: how often was compiled."""
     folder = tmp_path / "cuda"
     folder.mkdir()
@@ -73,39 +75,46 @@ def test_a_cache_that_cannot_be_written_is_no_error(sources, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_several_are_compiled_in_processes_of_their_own(sources, monkeypatch):
-    folder, cache, made = sources
-    monkeypatch.setattr(compile_pool, "SOURCES", folder)
+@pytest.fixture
+def pool(sources, monkeypatch):
+    """A pool whose own process is busy with something else."""
+    monkeypatch.setattr(compile_pool, "SOURCES", sources[0])
+    monkeypatch.setattr(compile_pool, "compile_source", compiler.compile_source)
     pool = compile_pool.CompilePool(processes=2)
+    pool._here.acquire()
+    return pool
+
+
+def test_one_alone_is_compiled_here(sources, pool):
+    pool._here.release()
+    assert pool.submit("k.cu", "80", {"A": 1}, len).result() > 0
+    assert len(sources[2]) == 1
+    assert not pool._here.locked()
+
+
+def test_several_are_compiled_in_processes_of_their_own(sources, pool):
+    _, cache, made = sources
     futures = [pool.submit("k.cu", "80", {"A": a}, len) for a in range(3)]
     sizes = [future.result() for future in futures]
     assert len(list(cache.iterdir())) == 3
-    assert made == []
     assert [len(compiler.machine_code("k.cu", "80", {"A": a})) for a in range(3)] == sizes
     assert made == []
     assert pool._idle == []  # they have ended
 
 
-def test_a_source_that_is_refused_elsewhere_is_refused_here(sources, monkeypatch):
-    folder, _, made = sources
-    monkeypatch.setattr(compile_pool, "SOURCES", folder)
-    pool = compile_pool.CompilePool(processes=1)
-    future = pool.submit("k.cu", "80", {"B": 1}, len)
+def test_a_source_that_is_refused_elsewhere_is_refused_here(sources, pool):
     with pytest.raises(nvrtc.CompileError, match=r"k\.cu does not compile \(.*-DB=1\)[\s\S]*\"A\" is undefined"):
-        future.result()
+        pool.submit("k.cu", "80", {"B": 1}, len).result()
     assert pool.submit("k.cu", "80", {"A": 1}, len).result() > 0
-    assert made == []
+    assert sources[2] == []
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit", "import sys; print('{not json'); sys.stdout.flush(); input()"])
-def test_without_other_processes_this_one_compiles(sources, monkeypatch, tmp_path, program):
-    made = sources[2]
+def test_without_other_processes_this_one_compiles(sources, pool, monkeypatch, tmp_path, program):
     (tmp_path / "broken.py").write_text(program)
     monkeypatch.setattr(compile_pool.nvrtc, "__file__", str(tmp_path / "broken.py"))
-    monkeypatch.setattr(compile_pool, "compile_source", compiler.compile_source)
-    pool = compile_pool.CompilePool(processes=1)
     assert pool.submit("k.cu", "80", {"A": 1}, len).result() > 0
-    assert len(made) == 1
+    assert len(sources[2]) == 1
 
 
 def test_the_folder_can_be_named(monkeypatch, tmp_path):

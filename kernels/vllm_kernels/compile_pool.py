@@ -1,6 +1,6 @@
 """Machine code made in the background, several at a time, while an engine binds its layers and reads weights.
 
-NVRTC compiles one source after the other within a process, so each of the pool's threads has a process of its own.
+NVRTC compiles one source after the other within a process: what comes meanwhile goes to processes of the pool's own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class CompilePool:
         most = processes or max(1, min(MOST, len(os.sched_getaffinity(0))))
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="kernels")
         self._lock, self._left, self._idle = Lock(), 0, list[subprocess.Popen[bytes]]()
+        self._here = Lock()  # whoever has it compiles in this process
 
     def submit(
         self, file: str, arch: str, defines: Mapping[str, str | int], use: Callable[[bytes], Any]
@@ -47,7 +48,12 @@ class CompilePool:
                 _end(process)
 
     def _compile(self, file: str, arch: str, options: list[str]) -> bytes:
-        """In a process that is free, or a new one; in this one if none can be had."""
+        """Here, if nothing is compiled here; else in a process that is free, or a new one."""
+        if self._here.acquire(blocking=False):
+            try:
+                return compile_source(file, arch, options)
+            finally:
+                self._here.release()
         with self._lock:
             process = self._idle.pop() if self._idle else None
         try:
