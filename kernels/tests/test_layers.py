@@ -190,7 +190,7 @@ class PlainWrite(QKWrite):
 
 
 class Ours:
-    """The plugin without products and whole stacks, which have tests of their own; on CPUs only the halves of layers."""
+    """The plugin without products and whole stacks, which have their own tests; on CPUs only halves of layers."""
 
     __name__ = "ours"
 
