@@ -25,7 +25,8 @@ def variants() -> list[Variant]:
 
 
 class Sampler:
-    """`interfaces.sampler.Sampler`. One captured call serves greedy, random and truncated lines: the device looks."""
+    """`interfaces.sampler.Sampler`. Each line's parameters are read on the device: of what the host knows only that
+    nobody is random, or nobody cut, leaves anything out."""
 
     def __init__(self, query: SamplerQuery) -> None:
         self._draw = Draw()
@@ -35,7 +36,7 @@ class Sampler:
         return self._draw(logits, params)
 
     def probs(self, logits: Tensor, params: SamplingTensors) -> Tensor:
-        logits = _rows(logits)
+        logits = rows_of(logits)
         (lines, vocab), device = logits.shape, logits.device
         facts = torch.empty(lines, 4, dtype=torch.float32, device=device)
         tokens = self._draw(logits, params, facts)
@@ -63,7 +64,7 @@ class Draw:
 
     def __call__(self, logits: Tensor, params: SamplingTensors | None = None, facts: Tensor | None = None) -> Tensor:
         """int64 [N]. Without ``params`` all lines are greedy. ``facts``: float32 [N, 4], filled (see the kernel)."""
-        logits = _rows(logits)
+        logits = rows_of(logits)
         (lines, vocab), device = logits.shape, logits.device
         tiles = -(-vocab // TILE)
         if lines > MOST_LINES or tiles > MOST_TILES:
@@ -76,21 +77,17 @@ class Draw:
         blocks = max(1, min(-(-tiles // WARPS), self._blocks // max(lines, 1)))
         of_logits = (logits, logits.stride(0), KINDS[logits.dtype], vocab, tiles)
         asked: tuple[Tensor | None, ...] = (None,) * 5
-        if params is not None:
+        cut = False
+        if params is not None and params.any_random:
             asked = (params.temperature, params.top_k, params.top_p, params.min_p, params.noise)
+            cut = params.largest_top_k > 0 or params.any_top_p or params.any_min_p
         given = (*of_logits, *asked, stats)
         self._sample((blocks, lines), THREADS, *given, self._arrived, tokens, facts, shared=16 * tiles)
-        if params is not None and _may_cut(params):
+        if cut:
             self._truncated((1, lines), THREADS, *given, tokens, facts, shared=16 * tiles)
         return tokens
 
 
-def _may_cut(params: SamplingTensors) -> bool:
-    """What the host knows is of this step. A captured one runs again with other parameters in the same tensors."""
-    known = params.largest_top_k > 0 or params.any_top_p or params.any_min_p
-    return known or torch.cuda.is_current_stream_capturing()
-
-
-def _rows(logits: Tensor) -> Tensor:
+def rows_of(logits: Tensor) -> Tensor:
     """Each line in consecutive memory; the lines at any stride."""
     return logits if logits.stride(1) == 1 else logits.contiguous()

@@ -22,7 +22,8 @@ class SamplingTensors:
     min_p: Tensor  # float32 [N] in [0, 1]
     noise: Tensor  # float64 [N] in [0, 1): made from the row's seed and the token's position
 
-    # Facts that the host knows, so that work nobody asks for is left out without asking the device.
+    # Facts that the host knows, so that work nobody asks for is left out without asking the device. Of a call that is
+    # captured into a graph they hold whenever it runs, so there they say what lines may ask for.
     any_greedy: bool
     any_random: bool
     largest_top_k: int  # 0: nobody uses top-k

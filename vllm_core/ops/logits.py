@@ -34,7 +34,7 @@ def penalize(
     For a token among the first ``ends``: divided by repetition if above 0, else multiplied by it (arXiv 1909.05858).
     Then, for one that is there n > 0 times from prompt_len on: less n * frequency, less presence, in this order; each
     product and difference is rounded.
-    Query                 vocab=V.
+    Query                 (nothing).
     """
     vocab = logits.shape[1]
     ids = tokens.index_select(0, rows).long()  # [A, L]
@@ -65,7 +65,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tens
     tokens     int64 [M]; a negative one counts as token 0.
     Returns    float32 [M]; int32 [M], 1 + the number of larger logits; and float32 [M], log(sum(exp(logits))), which a
                logit is taken less of for its own logarithm.
-    Query      vocab=V.
+    Query      (nothing).
     """
     scores = logits.float()
     own = scores.gather(1, tokens.clamp_min(0)[:, None])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
+from vllm_core import ops
 from vllm_core.interfaces.logits_processor import LogitsProcessor
 from vllm_core.interfaces.steps import RowInit
 from vllm_core.runner.edits import KINDS, Edits
@@ -21,9 +22,15 @@ LAST = "penalties"
 class Changes:
     """What requests ask for by parameter, and logits processors: these come before the penalties, as in vLLM."""
 
-    def __init__(self, rows: Rows, vocab: int, processors: Mapping[str, LogitsProcessor]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        vocab: int,
+        processors: Mapping[str, LogitsProcessor],
+        penalize: Callable[..., None] = ops.penalize,
+    ) -> None:
         self._rows = rows
-        self.edits = Edits(rows.num_rows, vocab, rows.device)
+        self.edits = Edits(rows.num_rows, vocab, rows.device, penalize)
         self.processors = Processors(processors, rows) if processors else None
 
     def take(self, inits: Sequence[RowInit]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from vllm_core import ops
 from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.steps import RowInit, StepPlan
 from vllm_core.runner.inputs import Inputs
@@ -21,10 +23,13 @@ NONE = -1
 
 
 class Reports:
-    """What each row asks for; all of it is known to the host, and so is how far a prompt has come."""
+    """What each row asks for; all of it is known to the host, and so is how far a prompt has come.
 
-    def __init__(self, rows: Rows, vocab: int) -> None:
-        self._rows, self._vocab = rows, vocab
+    score   an implementation of the op ``token_logprobs``
+    """
+
+    def __init__(self, rows: Rows, vocab: int, score: Callable[..., Any] = ops.token_logprobs) -> None:
+        self._rows, self._vocab, self._score = rows, vocab, score
         self._sampled = np.full(rows.num_rows, NONE, dtype=np.int64)  # likeliest tokens beside a drawn one
         self._prompt: dict[int, _Prompt] = {}  # by row: prompts that are being computed and reported
 
@@ -55,7 +60,7 @@ class Reports:
             rows = np.flatnonzero(widths == k)
             counts = np.bincount(inputs.logits_sampling_host, minlength=len(widths))[rows]
             at = upload({"at": np.flatnonzero(line_widths == k)}, logits.device)["at"]
-            found = token_logprobs(logits.index_select(0, at), tokens.index_select(0, at), k)
+            found = token_logprobs(logits.index_select(0, at), tokens.index_select(0, at), k, self._score)
             lines.append(Lines(inputs.sampling_host[rows].tolist(), counts.tolist(), [0] * len(rows), found))
         return lines
 
@@ -88,7 +93,7 @@ class Reports:
         tokens = self._rows.token_ids.view(-1).index_select(0, dev["tokens_at"]).long()
         size = lines_at_a_time(self._vocab)
         parts = [
-            token_logprobs(model.logits(hidden.index_select(0, at)), ids, k)
+            token_logprobs(model.logits(hidden.index_select(0, at)), ids, k, self._score)
             for at, ids in zip(dev["at"].split(size), tokens.split(size), strict=True)
         ]
         return Lines(

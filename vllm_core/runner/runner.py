@@ -84,8 +84,9 @@ class Runner:
         self.backends = plan.bind_caches(caches, self.pages)
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         self.sampler = sampler or ReferenceSampler()
-        self.changes = Changes(self.rows, model.vocab_size, processors or {})
-        self.reports = Reports(self.rows, model.vocab_size)
+        ops = ops or StepOps()
+        self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops.penalize)
+        self.reports = Reports(self.rows, model.vocab_size, ops.token_logprobs)
         self._follow = getattr(proposer, "follow", None)
         self._backends_of: dict[str, list[AttentionBackend | None]] = {"": list(self.backends)}
         if self._follow is not None:  # each model begins steps in the groups that it has caches in
@@ -95,9 +96,7 @@ class Runner:
         self._any_sampling = any_sampling
         self.graphs: StepGraphs | None = None
         if record is not None:
-            machinery = Machinery(
-                model, self.rows, self._backends_of[""], self.sampler, any_sampling, ops or StepOps(), num_drafts
-            )
+            machinery = Machinery(model, self.rows, self._backends_of[""], self.sampler, any_sampling, ops, num_drafts)
             self.graphs = StepGraphs(machinery, record, max_rows, max_tokens)
 
     @torch.inference_mode()
