@@ -25,6 +25,7 @@ class Metadata:
     tiles: int = 0  # of sequences with many queries, at most
     short_tiles: Tensor | None = None  # of `schedule`
     work: Tensor | None = None
+    line: Tensor | None = None
 
 
 class TritonAttention:
@@ -53,6 +54,11 @@ class TritonAttention:
             (1, 1, 1), step.query_starts, step.kv_lens, found.short_tiles, memory[first:second], found.work, sequences,
             found.queries,
         )  # fmt: skip
+        if found.short is not None and self.kernels.line_up is not None:
+            size = 8 * sequences * max(1, -(-step.longest_kv // found.short.keys))
+            found.line = torch.empty(size, dtype=torch.int32, device=self.config.device)
+            lists = (step.query_starts, step.kv_lens, found.short_tiles, found.line)
+            self.kernels.line_up((sequences, 1, 1), *lists)
         return found
 
     def _plan(self, step: AttentionStep, sequences: int) -> Metadata:
@@ -116,9 +122,10 @@ class TritonAttention:
         table, want = step.block_table, int(lse is not None)
         if m.short is not None:
             d = m.short
+            lists = (step.query_starts, step.kv_lens) if m.line is None else (m.line,)
             d.decode(
-                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, step.query_starts,
-                step.kv_lens, m.short_tiles, logits, self.scale, m.sequences, q.stride(0), table.stride(0),
+                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, *lists, m.short_tiles,
+                logits, self.scale, m.sequences, q.stride(0), table.stride(0),
                 k.stride(0), want,
             )  # fmt: skip
             if m.programs > 1:

@@ -42,6 +42,7 @@ class Kernels:
         ready = self._compiled(needed)
         self.schedule, self.write = ready["schedule"], ready["write"]
         self.prefill, self.prefill_static = ready["prefill"], ready["prefill_static"]
+        self.line_up = ready.get("line_up")
         self.slots = _at_once(self.prefill_static, config)
         rows = [needed[name].constants for name in needed if name.startswith("decode")]
         self.short = [self._short(c, ready[f"decode{c['ROWS']}"], ready[f"combine{c['ROWS']}"]) for c in rows]
