@@ -43,7 +43,7 @@ struct Truncation {
         all = block_reduce<Sum>(own, 0., shared.scratch);
         const bool share_of_all = !k && !(min_share > 0);
         float from = floor;
-        sort();
+        if (k || share_of_all) sort();
         if (k && k <= tiles) from = fmaxf(from, sorted[k - 1]);
         if (share_of_all) from = fmaxf(from, reaching(p * all));
         if (!k || k <= tiles) {
@@ -51,13 +51,13 @@ struct Truncation {
             if (shared.listed <= LIST) return from_list(k, p, share_of_all ? all : -1, noise, from, least, total);
         }
 
-        least = k ? search(false, k, k <= tiles ? from : floor) : floor;
-        total = all = sum_up(least);
+        least = k ? search(false, k, k <= tiles ? from : floor, -1) : floor;
+        total = share_of_all ? all : sum_up(least);
         if (p < 1) {
             // Tokens of less weight than this cannot hold the share that top-p leaves out, all of them together.
-            const float least_share = float((1 - p) * all / line.size);
+            const float least_share = float((1 - p) * total / line.size);
             const float lower = least_share > 0 ? top + heat * (logf(least_share) - 0.01f) : LOWEST;
-            least = search(true, p * all, fmaxf(least, lower));
+            least = search(true, p * total, fmaxf(least, lower), total);
             total = sum_up(least);
         }
         return -1;
@@ -69,6 +69,7 @@ private:
         for (int i = threadIdx.x; i < tiles; i += THREADS) {
             const float mine = largest[i];
             int rank = 0;
+#pragma unroll 8
             for (int j = 0; j < tiles; ++j) rank += largest[j] > mine || (largest[j] == mine && j < i);
             sorted[rank] = mine;
         }
@@ -116,6 +117,7 @@ private:
         mine = i < n ? shared.logit[i] : -INFINITE;
         count = 0, sum = 0;
         if (i >= n) return;
+#pragma unroll 4
         for (int j = 0; j < n; ++j) {
             if (shared.logit[j] >= mine) ++count, sum += shared.weight[j];
         }
@@ -142,6 +144,7 @@ private:
         if (mine >= least && i < n) {
             const int id = shared.id[i];
             u64 before = 0;
+#pragma unroll 4
             for (int j = 0; j < n; ++j) {
                 if (shared.id[j] <= id && shared.logit[j] >= least) before += shared.weight[j];
             }
@@ -151,13 +154,13 @@ private:
     }
 
     // The largest x in [lower, top] such that the logits at or above it weigh ``target`` or more, or else count that
-    // many; ``lower`` where there is none.
-    __device__ float search(bool by_weight, double target, float lower) {
+    // many; ``lower`` where there is none. ``reached``: by those at or above ``lower``, about; -1: not known.
+    __device__ float search(bool by_weight, double target, float lower, double reached) {
         const int spare = line.spare();
         u32 low = key_of(lower, spare), high = key_of(top, spare) + 1;
         if (of_key(low, spare) < lower) ++low;  // the first logit that the type can hold
         int few = NONE, count_above = 0;        // logits at or above low and high
-        double weight_above = 0;
+        double above = 0;                       // what those at or above high reach
         for (int pass = 0; low + 1 < high; ++pass) {
             const float a = of_key(low, spare), b = of_key(high - 1, spare);
             if (few - count_above <= LIST) {
@@ -166,19 +169,19 @@ private:
                 u64 sum;
                 float mine;
                 rank(count, sum, mine);
-                const double reached = by_weight ? weight_above + double(sum) / UNIT : double(count_above) + count;
-                const float found = reached >= target ? mine : -INFINITE;
-                return fmaxf(a, block_reduce<Largest>(found, -INFINITE, shared.scratch));
+                const bool enough = above + (by_weight ? double(sum) / UNIT : double(count)) >= target;
+                return fmaxf(a, block_reduce<Largest>(enough ? mine : -INFINITE, -INFINITE, shared.scratch));
             }
+            float from[3];
+            guess(pass, a, b, (reached - target) / (reached - above), from);
             u32 tries[3];
 #pragma unroll
             for (int j = 0; j < 3; ++j) {
-                // Logits lie evenly rather than their bits; but halving the bits comes to an end.
-                const u32 even = pass < 5 && b - a < 1e30f ? key_of(a + (b - a) * (0.25f * (j + 1)), spare)
-                                                           : low + u32(u64(high - low) * (j + 1) / 4);
-                tries[j] = min(max(even, low + 1), high - 1);
+                // Halving the bits comes to an end, whatever the logits are.
+                const u32 bits = pass < 8 ? key_of(from[j], spare) : low + u32(u64(high - low) * (j + 1) / 4);
+                tries[j] = min(max(bits, low + 1), high - 1);
+                from[j] = of_key(tries[j], spare);
             }
-            const float from[3] = {of_key(tries[0], spare), of_key(tries[1], spare), of_key(tries[2], spare)};
             measure(from);
 #pragma unroll
             for (int j = 2; j >= 0; --j) {
@@ -186,14 +189,33 @@ private:
                 int count = 0;
                 double weighs = 0;
                 for (int w = 0; w < WARPS; ++w) count += shared.counts[j][w], weighs += shared.weights[j][w];
-                if ((by_weight ? weighs : double(count)) >= target) {
-                    low = tries[j], few = count;
+                const double got = by_weight ? weighs : double(count);
+                if (got >= target) {
+                    low = tries[j], few = count, reached = got;
                     break;
                 }
-                high = tries[j], count_above = count, weight_above = weighs;
+                high = tries[j], count_above = count, above = got;
             }
         }
         return of_key(low, spare);
+    }
+
+    // Thresholds to try between a and b, rising. ``share``: where in between the target lies if all is even there.
+    __device__ __forceinline__ void guess(int pass, float a, float b, double share, float (&from)[3]) const {
+        if (a < 0.5f * LOWEST) {  // no bound yet: farther and farther down from the least of the tiles' largest
+            const float m = fmaxf(sorted[tiles - 1], top - 1e25f);
+            const float down = fmaxf(top - m, 1e-3f * fabsf(top)) * float(1 << min(4 * pass, 28));
+            const float start = pass ? b : m;
+            from[0] = start - 3 * down, from[1] = start - 0.5f * down, from[2] = start - (pass ? 0.1f * down : 0);
+        } else if (pass == 0 || !(share > 0 && share < 1)) {
+            from[0] = a + (b - a) * 0.25f, from[1] = a + (b - a) * 0.5f, from[2] = a + (b - a) * 0.75f;
+        } else {  // around the place, and in the middle of the longer rest, where it is if the logits lie unevenly
+            const float at = float(share), left = at - 0.0625f, right = at + 0.0625f;
+            const bool up = at < 0.5f;
+            from[0] = a + (b - a) * (up ? left : 0.5f * left);
+            from[1] = a + (b - a) * (up ? right : left);
+            from[2] = a + (b - a) * (up ? 0.5f * (right + 1) : right);
+        }
     }
 
     // For each threshold (rising), by warp: how many logits are at or above it, and what they weigh. mass: of what is at
