@@ -116,7 +116,7 @@ def variants() -> list[Variant]:
             defines=shape.defines(tokens),
             names=("stack",),
             capability=(9, 0),
-            spills=0 if shape is grouped else 256,
+            spills=0 if shape is grouped else 96,
         )
         for shape in (qwen, llama, grouped)
         for tokens in shape.variants()

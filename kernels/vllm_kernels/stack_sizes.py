@@ -16,6 +16,7 @@ SPLIT = 128  # cached tokens that are worth a block of their own
 WINDOW = 3  # tiles on their way to a block at a time
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 MOST_SPLITS = 32
+COPIES = 4  # of what all blocks read
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +61,7 @@ class StackShape:
         x = tokens * max(_pitch(self.heads * self.head_dim), _pitch(self.hidden), _pitch(self.intermediate))
         attention = 4 * (2 * (group + 2) * self.head_dim + WARPS * group * (self.head_dim + 2))
         partial = 2 * batch * (WARPS * tokens + 1) * 8 * 4
-        others = 32 + self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
+        others = 96 + self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
         return partial + others + max(x, attention) + 4 * 128  # what alignment takes
 
     def stages(self, tokens: int) -> int:
@@ -74,7 +75,8 @@ class StackShape:
         """Of 8 bytes, in global memory, through which blocks exchange results."""
         heads = self.heads * self.head_dim
         results = 2 * heads + 2 * self.kv_heads * self.head_dim + 2 * self.hidden + self.intermediate
-        return 16 + tokens * (results // 2 + self.heads * MOST_SPLITS * (self.head_dim + 2))
+        partial = self.heads * MOST_SPLITS * (self.head_dim + 2)
+        return 16 + tokens * (COPIES * (results // 2) + partial)
 
     def variants(self) -> list[int]:
         """Most tokens of each variant whose ring keeps memory busy."""
@@ -97,6 +99,7 @@ class StackShape:
             "SHARED": self.shared_bytes(tokens),
             "WINDOW": min(WINDOW, self.stages(tokens)),
             "SPLIT": SPLIT,
+            "COPIES": COPIES,
         }
 
 

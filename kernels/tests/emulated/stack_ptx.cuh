@@ -42,24 +42,20 @@ DEVICE void store_word(u64* p, u64 a) {
 }
 
 DEVICE float half_of(u32 x, int i) { return __uint_as_float(i ? x & 0xffff0000u : x << 16); }
-DEVICE void multiply(float2& d, u32 a0, u32 a1, u32 b0, u32 b1) {
+DEVICE void multiply(float4& d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     auto& given = emulated::self->warp->given;
     const int lane = emulated::self->lane, g = lane >> 2, c = lane & 3;
-    const u32 mine[4] = {a0, a1, b0, b1};
-    std::copy(mine, mine + 4, given[lane]);
+    const u32 mine[6] = {a0, a2, a1, a3, b0, b1};
+    std::copy(mine, mine + 6, given[lane]);
     emulated::meet_warp();
-    for (int j = 0; j < 2; ++j)
+    float* result[4] = {&d.x, &d.y, &d.z, &d.w};
+    for (int j = 0; j < 4; ++j)
         for (int k = 0; k < 4; ++k)
             for (int i = 0; i < 4; ++i)
-                (j ? d.y : d.x) +=
-                    half_of(given[4 * g + k][i / 2], i % 2) * half_of(given[4 * (2 * c + j) + k][2 + i / 2], i % 2);
+                *result[j] += half_of(given[4 * g + k][j / 2 * 2 + i / 2], i % 2) *
+                              half_of(given[4 * (2 * c + j % 2) + k][4 + i / 2], i % 2);
     emulated::meet_warp();
 }
-DEVICE void multiply(float4& d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    float2 upper = {d.x, d.y}, lower = {d.z, d.w};
-    multiply(upper, a0, a2, b0, b1);
-    multiply(lower, a1, a3, b0, b1);
-    d = {upper.x, upper.y, lower.x, lower.y};
-}
 DEVICE float exp2_fast(float x) { return exp2f(x); }
+DEVICE int this_thread() { return threadIdx.x; }
 DEVICE void team_sync() { emulated::meet(emulated::self->block->team, 256, "the warps that compute"); }

@@ -28,7 +28,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 namespace emulated {
 struct Meeting { int here = 0, times = 0; };  // of as many threads as are expected
-struct Warp : Meeting { u32 given[32][4]; };
+struct Warp : Meeting { u32 given[32][6]; };
 struct Index { u32 x; };
 struct Block {
     std::unique_ptr<char[]> room;
@@ -190,6 +190,7 @@ inline int run(int blocks, int threads, int seed, std::function<void()> kernel) 
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 
 inline float __uint_as_float(u32 x) { float y; memcpy(&y, &x, 4); return y; }

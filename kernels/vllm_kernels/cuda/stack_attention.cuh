@@ -68,7 +68,7 @@ struct Tile {
 
     // from: the tile's first key, of which ``tokens`` count.
     DEVICE void load_keys(const bf16* from, int stride, int tokens) {
-        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
+        const int thread = this_thread(), g = (thread & 31) >> 2, c = thread & 3;
 #pragma unroll
         for (int h = 0; h < 2; ++h)
 #pragma unroll
@@ -79,7 +79,7 @@ struct Tile {
     }
     // Of one token only, from shared memory.
     DEVICE void set(const bf16* key, const bf16* value) {
-        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
+        const int thread = this_thread(), g = (thread & 31) >> 2, c = thread & 3;
 #pragma unroll
         for (int h = 0; h < 2; ++h)
 #pragma unroll
@@ -92,7 +92,7 @@ struct Tile {
                 v[h][i] = h == 0 && c == 0 ? load_here(value + 64 * i + 8 * g) : make_uint4(0, 0, 0, 0);
     }
     DEVICE void load_values(const bf16* from, int stride, int tokens) {
-        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
+        const int thread = this_thread(), g = (thread & 31) >> 2, c = thread & 3;
 #pragma unroll
         for (int h = 0; h < 4; ++h)
 #pragma unroll
@@ -123,15 +123,15 @@ struct Seen {
 
     // Weights of the tile's tokens, as the product with values wants them.
     DEVICE uint2 look(const Tile& tile, const AttentionScratch& a, float scale, int tokens) {
-        const int g = (threadIdx.x & 31) >> 2, c = threadIdx.x & 3;
-        float2 scores[2][2] = {};
+        const int thread = this_thread(), g = (thread & 31) >> 2, c = thread & 3;
+        float4 scores[2][2] = {};
 #pragma unroll
         for (int i = 0; i < K_LOADS; ++i) {
             const uint4 q = g < GROUP ? load_here(a.q[g] + 32 * i + 8 * c) : make_uint4(0, 0, 0, 0);
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                multiply(scores[h][0], q.x, q.y, tile.k[h][i].x, tile.k[h][i].y);
-                multiply(scores[h][1], q.z, q.w, tile.k[h][i].z, tile.k[h][i].w);
+                multiply(scores[h][0], q.x, 0, q.y, 0, tile.k[h][i].x, tile.k[h][i].y);
+                multiply(scores[h][1], q.z, 0, q.w, 0, tile.k[h][i].z, tile.k[h][i].w);
             }
         }
         float p[4] = {scores[0][0].x + scores[0][1].x, scores[0][0].y + scores[0][1].y,
@@ -167,7 +167,7 @@ struct Seen {
     }
 
     DEVICE void save(AttentionScratch& a) {
-        const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+        const int thread = this_thread(), lane = thread & 31, warp = thread >> 5, g = lane >> 2, c = lane & 3;
         weight += __shfl_xor_sync(~0u, weight, 1);
         weight += __shfl_xor_sync(~0u, weight, 2);
         if (c == 0 && g < GROUP) a.maximum[warp][g] = maximum, a.weight[warp][g] = weight;

@@ -34,7 +34,7 @@ DEVICE void turn_head(Shared& s, float (&x)[4], float* place, uint2 scale, float
 DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, const Pages& pages, int t, int h,
                        bool whole, u32 tag) {
     AttentionScratch& a = s.attention;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, at = 4 * lane;
+    const int thread = this_thread(), lane = thread & 31, warp = thread >> 5, at = 4 * lane;
     for (int item = warp; item < GROUP + 2 * whole; item += WARPS) {
         const int head = item < GROUP ? h * GROUP + item : HEADS + (item - GROUP) * KV_HEADS + h;
         uint2 got[1], scale = make_uint2(0, 0);
@@ -61,7 +61,7 @@ DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, co
 // This block's parts of the attention of a layer, if it has any.
 DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, int tokens, u32 tag) {
     AttentionScratch& a = s.attention;
-    const int warp = threadIdx.x >> 5, most = most_splits(tokens);
+    const int thread = this_thread(), warp = thread >> 5, most = most_splits(tokens);
     Part part;
     for (int i = blockIdx.x; i < tokens * KV_HEADS * most; i += gridDim.x) {
         if (!part.set(s, i, tokens, most)) continue;
@@ -76,11 +76,10 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
         };
         Tile tile;
         int base = part.begin + warp * SPAN, page = base < end ? __ldg(table + (base >> pages.block_bits)) : 0;
-        if (base < end) {
-            tile.load_keys(first_key(page, base), pages.k_token, end - base);
-            tile.load_values(first_value(page, base), pages.v_token, end - base);
-        }
-        take_heads(s, ex.qkv, layer, pages, t, h, split == splits - 1, tag);
+        // Also when there are none: registers that only some paths set would be kept through the whole kernel.
+        tile.load_keys(first_key(page, base), pages.k_token, end - base);
+        tile.load_values(first_value(page, base), pages.v_token, end - base);
+        take_heads(s, ex.mine(ex.qkv), layer, pages, t, h, split == splits - 1, tag);
         Seen seen;
         while (base < end) {
             const int next = base + WARPS * SPAN, tokens_here = end - base;
@@ -97,7 +96,7 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
         }
         seen.save(a);
         team_sync();
-        for (int e = threadIdx.x; e < GROUP * HEAD_DIM; e += TEAM) {
+        for (int e = thread; e < GROUP * HEAD_DIM; e += TEAM) {
             const int j = e / HEAD_DIM, d = e % HEAD_DIM, head = h * GROUP + j;
             float m = NONE, weight = 0.f, sum = 0.f;
 #pragma unroll
@@ -110,7 +109,7 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
             }
             if (splits == 1) {
                 const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
-                if (d % 2 == 0) put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + d) / 2, pack(mine, next), tag);
+                if (d % 2 == 0) put_copies(ex.attention + (t * Q_SIZE + head * HEAD_DIM + d) / 2, pack(mine, next), tag);
                 continue;
             }
             u64* to = ex.partial + i64((t * HEADS + head) * MOST_SPLITS + split) * PARTIAL;
@@ -126,7 +125,7 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
 
 // The parts of a sequence's attention together: a warp for 32 elements of a head.
 DEVICE void join_splits(Shared& s, const Exchange& ex, int tokens, u32 tag) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, most = most_splits(tokens);
+    const int thread = this_thread(), lane = thread & 31, warp = thread >> 5, most = most_splits(tokens);
     constexpr int PARTS = HEAD_DIM / 32;
     for (int i = warp * gridDim.x + blockIdx.x; i < tokens * HEADS * PARTS; i += WARPS * gridDim.x) {
         const int part = i % PARTS, head = i / PARTS % HEADS, t = i / (PARTS * HEADS);
@@ -149,6 +148,6 @@ DEVICE void join_splits(Shared& s, const Exchange& ex, int tokens, u32 tag) {
         }
         const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
         if (lane % 2 == 0)
-            put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + part * 32 + lane) / 2, pack(mine, next), tag);
+            put_copies(ex.attention + (t * Q_SIZE + head * HEAD_DIM + part * 32 + lane) / 2, pack(mine, next), tag);
     }
 }

@@ -45,54 +45,135 @@ DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, co
     }
 }
 
+// Sums of a tile's rows for four tokens. A product has 16 rows of weights and 8 columns of activations: the 16 bytes a
+// lane reads of a row lie in two of them, so a token has two columns with its activations for either half.
+struct Sums {
+    float4 of[ceil_div(TOKENS, 4)] = {};
+    DEVICE float token(int quad) const { return of[quad].x + of[quad].w; }
+    DEVICE void add(const Sums& other) {
+#pragma unroll
+        for (int i = 0; i < ceil_div(TOKENS, 4); ++i) of[i].x += other.of[i].x, of[i].w += other.of[i].w;
+    }
+};
+
+template <int P> struct Operands {
+    static constexpr int K = columns(P), WIDTH = K < CHUNK ? K : CHUNK, QUADS = ceil_div(TOKENS, 4);
+    static constexpr int STEPS = ceil_div(WIDTH, 32 * WARPS), STEP = 64 * WARPS;  // of a tile; bytes of a row a step
+    uint2 x[STEPS][QUADS];
+    uint4 w[STEPS];
+    int thread;
+
+    // Of the tile from this column on; lane (g, c) has token g / 2 of each quad.
+    DEVICE bool here(int column, int i) const {
+        return K % CHUNK == 0 || 2 * column + i * STEP + (thread >> 5) * 64 < 2 * K;
+    }
+    DEVICE int mine() const { return (thread >> 5) * 64 + (thread & 3) * 16; }  // bytes into a step
+
+    DEVICE void load_activations(const Shared& s, int column, int tokens) {
+        const int g = (thread & 31) >> 2;
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i)
+#pragma unroll
+            for (int quad = 0; quad < QUADS; ++quad) {
+                const int token = 4 * quad + g / 2;
+                x[i][quad] = make_uint2(0, 0);
+                if (token >= tokens || !here(column, i)) continue;
+                const char* at = s.x + token * pitch(K) + 2 * column + i * STEP + mine();
+                const uint4 all = *reinterpret_cast<const uint4*>(at);
+                x[i][quad] = g % 2 ? make_uint2(all.y, all.w) : make_uint2(all.x, all.z);
+            }
+    }
+    DEVICE void load_weights(const Shared& s, int slot, int column) {
+        const char* at = s.ring[slot] + ((thread & 31) >> 2) * TILE_PITCH + mine();
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i) {
+            w[i] = make_uint4(0, 0, 0, 0);
+            if (here(column, i)) w[i] = *reinterpret_cast<const uint4*>(at + i * STEP);
+        }
+    }
+    DEVICE void add_to(Sums& sums, const uint2 (&x)[STEPS][QUADS]) const {
+#pragma unroll
+        for (int i = 0; i < STEPS; ++i)
+#pragma unroll
+            for (int quad = 0; quad < QUADS; ++quad)
+                multiply(sums.of[quad], w[i].x, w[i].y, w[i].z, w[i].w, x[i][quad].x, x[i][quad].y);
+    }
+};
+
+DEVICE void give_back(Shared& s, int slot) {
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) barrier_arrive(&s.empty[slot]);
+}
+
+// This warp's share of the sums of row groups ``first`` to ``first + batch`` into s.partial[flip]. Two tiles at a
+// time, so that one's reads go on while the other is waited for.
+template <int P>
+DEVICE void multiply_batch(Shared& s, Turn& turn, Operands<P> (&two)[2], int tokens, int batch, int flip) {
+    constexpr int K = columns(P);
+    const int lane = two[0].thread & 31, warp = two[0].thread >> 5;
+    const auto save = [&](const Sums& sums, int group) {
+#pragma unroll
+        for (int quad = 0; quad < ceil_div(TOKENS, 4); ++quad)
+            if (const int token = 4 * quad + (lane & 3); token < tokens)
+                s.partial[flip][group].of[warp][token][lane >> 2] = sums.token(quad);
+    };
+    const auto load = [&](int i, int column) {
+        const int slot = turn.slot;
+        barrier_wait(&s.full[slot], turn.lap);
+        if (K > CHUNK) two[i].load_activations(s, column, tokens);
+        two[i].load_weights(s, slot, column);
+        turn.next();
+        return slot;
+    };
+    const auto one_tile = [&](Sums& sums, int column) {
+        const int slot = load(0, column);
+        two[0].add_to(sums, two[0].x);
+        give_back(s, slot);
+    };
+    const auto two_tiles = [&](Sums& first_sums, Sums& second_sums, int column, int second_column) {
+        const int first = load(0, column), second = load(1, second_column);
+        two[0].add_to(first_sums, two[0].x);
+        give_back(s, first);
+        two[1].add_to(second_sums, two[K > CHUNK].x);
+        give_back(s, second);
+    };
+    if (K > CHUNK) {
+        for (int g = 0; g < batch; ++g) {
+            Sums sums, others;
+            for (int column = 0; column + CHUNK < K; column += 2 * CHUNK)
+                two_tiles(sums, others, column, column + CHUNK);
+            if (ceil_div(K, CHUNK) % 2) one_tile(sums, (K - 1) / CHUNK * CHUNK);
+            sums.add(others);
+            save(sums, g);
+        }
+    } else {
+        for (int g = 0; g + 1 < batch; g += 2) {
+            Sums first, second;
+            two_tiles(first, second, 0, 0);
+            save(first, g);
+            save(second, g + 1);
+        }
+        if (batch % 2) {
+            Sums last;
+            one_tile(last, 0);
+            save(last, batch - 1);
+        }
+    }
+}
+
 // s.x [tokens, columns(P)] times this block's rows; ``finish(unit, token, a, b)`` gets both sums of a unit (gate and
 // up rows: ``finish(unit, token, gates, ups)``), in a thread each. Reads s.x, and is done with it when it returns.
 template <int P, class Finish>
 DEVICE void product(Shared& s, Turn& turn, int tokens, int& flip, Finish finish) {
-    constexpr int K = columns(P), UNITS = units_a_tile(P), PAIRS = BATCH * UNITS;
-    constexpr int STEPS = ceil_div(K < CHUNK ? K : CHUNK, 32 * WARPS), STEP = 64 * WARPS;  // of a tile; bytes
-    const int count = s.share.count[P], lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = lane >> 2;
-    const int groups = ceil_div(count, UNITS), mine = warp * 64 + (lane & 3) * 16;  // bytes into a step
-    const char *x = s.x + token * pitch(K) + mine, *weights = s.ring[0] + (lane >> 2) * TILE_PITCH + mine;
-    const auto here = [&](int column, int i) { return K % CHUNK == 0 || 2 * column + i * STEP + warp * 64 < 2 * K; };
-    uint4 a[STEPS], b[STEPS];
-    const auto activations = [&](int column) {
-#pragma unroll
-        for (int i = 0; i < STEPS; ++i) {
-            a[i] = make_uint4(0, 0, 0, 0);
-            if (token < tokens && here(column, i)) a[i] = *reinterpret_cast<const uint4*>(x + 2 * column + i * STEP);
-        }
-    };
-    if (K <= CHUNK) activations(0);
+    constexpr int UNITS = units_a_tile(P), PAIRS = BATCH * UNITS;
+    const int count = s.share.count[P], groups = ceil_div(count, UNITS);
+    Operands<P> two[2];
+    const int thread = two[0].thread = two[1].thread = this_thread();
+    if (columns(P) <= CHUNK) two[0].load_activations(s, 0, tokens);
     for (int first = 0; first < groups; first += BATCH) {
-        const int batch = groups - first < BATCH ? groups - first : BATCH;
-        for (int g = 0; g < batch; ++g) {
-            float2 sums[4] = {};
-            for (int column = 0; column < K; column += CHUNK) {
-                if (K > CHUNK) activations(column);
-                barrier_wait(&s.full[turn.slot], turn.lap);
-#pragma unroll
-                for (int i = 0; i < STEPS; ++i) {
-                    b[i] = make_uint4(0, 0, 0, 0);
-                    if (here(column, i))
-                        b[i] = *reinterpret_cast<const uint4*>(weights + turn.slot * TILE_BYTES + i * STEP);
-                }
-                __syncwarp();
-                if (lane == 0) barrier_arrive(&s.empty[turn.slot]);
-                turn.next();
-#pragma unroll
-                for (int i = 0; i < STEPS; ++i) {
-                    multiply(sums[i % 2 * 2], a[i].x, a[i].y, b[i].x, b[i].y);
-                    multiply(sums[i % 2 * 2 + 1], a[i].z, a[i].w, b[i].z, b[i].w);
-                }
-            }
-            if (token < tokens)
-                *reinterpret_cast<float2*>(&s.partial[flip][g].of[warp][token][2 * (lane & 3)]) =
-                    make_float2(sums[0].x + sums[1].x + sums[2].x + sums[3].x,
-                                sums[0].y + sums[1].y + sums[2].y + sums[3].y);
-        }
+        multiply_batch<P>(s, turn, two, tokens, groups - first < BATCH ? groups - first : BATCH, flip);
         team_sync();
-        const int pair = threadIdx.x % PAIRS, t = threadIdx.x / PAIRS, unit = first * UNITS + pair;
+        const int pair = thread % PAIRS, t = thread / PAIRS, unit = first * UNITS + pair;
         if (t < tokens && unit < count) {
             float2 a = make_float2(0.f, 0.f), b = a;
 #pragma unroll

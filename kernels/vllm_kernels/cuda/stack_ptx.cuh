@@ -82,20 +82,9 @@ DEVICE u64 load_word(const u64* p) {
 }
 DEVICE void store_word(u64* p, u64 a) { asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(p), "l"(a) : "memory"); }
 
-// d += a b: a [16 tokens, 16] of which rows 8 to 15 are zero, b [16, 8 outputs]. Lane (g = lane / 4, c = lane % 4)
-// gives row g of a and column g of b, of each its elements c of two groups of four pairs, and gets row g, columns
-// 2c and 2c + 1 of d.
-DEVICE void multiply(float2& d, u32 a0, u32 a1, u32 b0, u32 b1) {
-    float unused0 = 0.f, unused1 = 0.f;
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d.x), "+f"(d.y), "+f"(unused0), "+f"(unused1)
-        : "r"(a0), "r"(0), "r"(a1), "r"(0), "r"(b0), "r"(b1));
-}
-
-// The same with all rows of a: lane (g, c) gives rows g (a0, a2) and g + 8 (a1, a3), and gets columns 2c and 2c + 1 of
-// row g (x, y) and of row g + 8 (z, w).
+// d += a b: a [16, 16], b [16, 8]. Lane (g = lane / 4, c = lane % 4) gives of rows g (a0, a2) and g + 8 (a1, a3) of a,
+// and of column g of b (b0, b1), two neighbouring elements each: 2c and on, and 2c + 8 and on. It gets columns 2c and
+// 2c + 1 of row g (x, y) and of row g + 8 (z, w) of d.
 DEVICE void multiply(float4& d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -108,6 +97,13 @@ DEVICE float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+// threadIdx.x, and all that follows from it to be computed anew: not to be kept in registers from layer to layer.
+DEVICE int this_thread() {
+    int thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));
+    return thread;
 }
 
 // The warps that compute, not the one that copies.

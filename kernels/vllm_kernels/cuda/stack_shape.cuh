@@ -62,6 +62,11 @@ template <int P> DEVICE int weight_row(int first, int count, int g, int j) {
 
 // Words in global memory through which blocks exchange results: 4 bytes of payload, 4 of the tag that says which
 // layer of which launch wrote them. Nothing has to be reset, and a word that is there is whole.
+// There are several copies of them all, in different places of the L2 cache: one place for the readers of all blocks
+// would serve them one after the other.
+#ifndef COPIES
+#define COPIES 4
+#endif
 constexpr int LAUNCHES = 16;  // words in front: number of the last tag
 constexpr int QKV_WORDS = TOKENS * QKV_ROWS / 2;
 constexpr int PARTIAL = HEAD_DIM + 2;  // words of a split's result for one head: sums, maximum, weight
@@ -69,18 +74,21 @@ constexpr int PARTIAL_WORDS = TOKENS * HEADS * MOST_SPLITS * PARTIAL;
 constexpr int ATTENTION_WORDS = TOKENS * Q_SIZE / 2;
 constexpr int HIDDEN_WORDS = TOKENS * HIDDEN / 2;
 constexpr int ACT_WORDS = TOKENS * INTERMEDIATE / 2;
+constexpr int COPY_WORDS = QKV_WORDS + ATTENTION_WORDS + 2 * HIDDEN_WORDS + ACT_WORDS;
 
+// What a block reads; it writes to all copies, which follow each other.
 struct Exchange {
-    u64 *launches, *qkv, *partial, *attention, *out, *act, *down;
+    u64 *launches, *partial, *qkv, *attention, *out, *act, *down;
     DEVICE Exchange(u64* p) {
         launches = p;
-        qkv = launches + LAUNCHES;
-        partial = qkv + QKV_WORDS;
-        attention = partial + PARTIAL_WORDS;
+        partial = launches + LAUNCHES;  // one copy: few read it
+        qkv = partial + PARTIAL_WORDS;
+        attention = qkv + QKV_WORDS;
         out = attention + ATTENTION_WORDS;
         act = out + HIDDEN_WORDS;
         down = act + ACT_WORDS;
     }
+    DEVICE u64* mine(u64* first) const { return first + blockIdx.x % COPIES * COPY_WORDS; }
 };
 
 // Shared memory of a block.

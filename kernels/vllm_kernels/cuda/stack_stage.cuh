@@ -9,16 +9,17 @@
 // words: [tokens, K / 2]. Every thread takes quads of elements.
 template <int K> DEVICE void stage(Shared& s, const u64* words, int tokens, u32 tag) {
     constexpr int QUADS = K / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < LOOK ? ALL : LOOK;
+    const int thread = this_thread();
 #pragma unroll 1
     for (int from = 0; from < ALL; from += AT_ONCE) {
         uint2 got[AT_ONCE];
         take_pairs(got, tag, [&](int i) {
-            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + threadIdx.x;
+            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + thread;
             return from + i < ALL && t < tokens && quad < QUADS ? words + t * (K / 2) + 2 * quad : nullptr;
         });
 #pragma unroll
         for (int i = 0; i < AT_ONCE; ++i) {
-            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + threadIdx.x;
+            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + thread;
             if (from + i < ALL && t < tokens && quad < QUADS)
                 *reinterpret_cast<uint2*>(s.x + t * pitch(K) + 8 * quad) = got[i];
         }
@@ -33,11 +34,11 @@ DEVICE uint2 load_quad(const bf16* p) { return *reinterpret_cast<const uint2*>(p
 DEVICE void stage_norm(Shared& s, const u64* words, const bf16* weight, float eps, int tokens, u32 tag, bool add,
                        bf16* keep) {
     constexpr int QUADS = HIDDEN / 4, EACH = ceil_div(QUADS, TEAM), ALL = TOKENS * EACH, AT_ONCE = ALL < LOOK ? ALL : LOOK;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int thread = this_thread(), lane = thread & 31, warp = thread >> 5;
     uint2 scale[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
-        const int quad = i * TEAM + threadIdx.x;
+        const int quad = i * TEAM + thread;
         scale[i] = quad < QUADS ? load_quad(weight + 4 * quad) : make_uint2(0, 0);
     }
     float squares[TOKENS];
@@ -47,12 +48,12 @@ DEVICE void stage_norm(Shared& s, const u64* words, const bf16* weight, float ep
     for (int from = 0; from < ALL; from += AT_ONCE) {
         uint2 got[AT_ONCE];
         take_pairs(got, tag, [&](int i) {
-            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + threadIdx.x;
+            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + thread;
             return add && from + i < ALL && t < tokens && quad < QUADS ? words + t * (HIDDEN / 2) + 2 * quad : nullptr;
         });
 #pragma unroll
         for (int i = 0; i < AT_ONCE; ++i) {
-            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + threadIdx.x;
+            const int t = (from + i) / EACH, quad = (from + i) % EACH * TEAM + thread;
             if (from + i >= ALL || t >= tokens || quad >= QUADS) continue;
             uint2* place = reinterpret_cast<uint2*>(s.residual[t] + 4 * quad);
             uint2 r = *place;
@@ -80,7 +81,7 @@ DEVICE void stage_norm(Shared& s, const u64* words, const bf16* weight, float ep
         const float factor = rsqrtf(sum / HIDDEN + eps);
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const int quad = i * TEAM + threadIdx.x;
+            const int quad = i * TEAM + thread;
             if (quad >= QUADS) continue;
             const uint2 r = *reinterpret_cast<const uint2*>(s.residual[t] + 4 * quad), w = scale[i];
             *reinterpret_cast<uint2*>(s.x + t * pitch(HIDDEN) + 8 * quad) =
