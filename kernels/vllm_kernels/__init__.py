@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import OpQuery, SamplerQuery
 from vllm_core.plugin import Offer, Provides, Rank, Refusal, hookimpl
-from vllm_kernels.offers import OPS, SAMPLER
+from vllm_kernels.offers import INVARIANT, OPS, SAMPLER
 
 HOOK_API = 1
 
@@ -36,7 +36,7 @@ def sampler(query: SamplerQuery) -> Offer | Refusal | None:
         return None
     if reason := machine_limits(query.device):
         return Refusal(reason, name="kernels", remedy="the core's own sampler draws")
-    return Offer(name="kernels", target=SAMPLER, rank=Rank.TUNED, capabilities=frozenset({"graph"}))
+    return Offer(name="kernels", target=SAMPLER, rank=Rank.TUNED, capabilities=INVARIANT)
 
 
 def machine_limits(device: Device) -> str:

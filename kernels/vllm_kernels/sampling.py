@@ -21,7 +21,7 @@ MOST_TILES = 2048  # of a line: 16 bytes of shared memory each
 
 def variants() -> list[Variant]:
     # So that two blocks fit on a multiprocessor, ``sample`` keeps a few numbers outside its loop in local memory.
-    return [Variant(file=FILE, names=("sample", "sample_truncated", "probabilities"), spills=40)]
+    return [Variant(file=FILE, names=("sample", "sample_truncated", "probabilities"), spills=64)]
 
 
 class Sampler:
