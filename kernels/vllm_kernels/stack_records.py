@@ -8,7 +8,6 @@ import attrs
 import torch
 from torch import Tensor
 
-
 FEWEST_TOKENS = 16  # of a page: no tile of keys lies in two
 
 
