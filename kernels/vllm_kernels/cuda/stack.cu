@@ -53,7 +53,6 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
     Shared& s = *reinterpret_cast<Shared*>(memory);
     const Exchange ex(words);
     const int thread = threadIdx.x;
-    u32 tag = u32(load_word(ex.launches)) + 1;
     if (thread == 0) {
         for (int i = 0; i < STAGES; ++i) {
             barrier_init(&s.full[i], 1);
@@ -66,17 +65,18 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
 
     if (thread >= TEAM) {  // the warp that copies
         const u64 policy = streaming_policy();
-        Turn turn, landed;
-        int under_way = 0;
+        Turn turn;
+        Speed speed;
         for (int l = 0; l < LAYERS; ++l) {
-            copy_weights<QKV>(s, turn, landed, under_way, layers[l].qkv, policy);
-            copy_weights<OUT>(s, turn, landed, under_way, layers[l].out, policy);
-            copy_weights<GATE_UP>(s, turn, landed, under_way, layers[l].gate_up, policy);
-            copy_weights<DOWN>(s, turn, landed, under_way, layers[l].down, policy);
+            copy_weights<QKV>(s, turn, speed, layers[l].qkv, policy);
+            copy_weights<OUT>(s, turn, speed, layers[l].out, policy);
+            copy_weights<GATE_UP>(s, turn, speed, layers[l].gate_up, policy);
+            copy_weights<DOWN>(s, turn, speed, layers[l].down, policy);
         }
         return;
     }
 
+    u32 tag = u32(load_word(ex.launches)) + 1;
     for (int i = thread; i < LAYERS * int(sizeof(LayerRecord) / 8); i += TEAM)
         reinterpret_cast<u64*>(s.layers)[i] = reinterpret_cast<const u64*>(layers)[i];
     for (int t = 0; t < tokens; ++t) {

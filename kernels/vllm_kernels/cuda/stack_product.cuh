@@ -17,11 +17,28 @@ struct Turn {
     }
 };
 
+// How fast the copying warp goes. Not more than WINDOW tiles are on their way at a time, nor more than one in PACE
+// cycles: what the blocks tell each other would queue behind them.
+struct Speed {
+    Turn landed;
+    int under_way = 0;
+    u32 last = 0;
+    DEVICE void wait(Shared& s) {
+        if (under_way == WINDOW) {
+            barrier_wait(&s.full[landed.slot], landed.lap);
+            landed.next();
+        } else
+            ++under_way;
+        if constexpr (PACE > 0) {
+            while (u32(clock()) - last < PACE) {}
+            last = u32(clock());
+        }
+    }
+};
+
 // Lanes of the copying warp: all tiles of one product of a layer.
-// Not more than WINDOW tiles are on their way at a time: more would not come faster, and all that the blocks tell
-// each other would queue behind them.
 template <int P>
-DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, const bf16* weight, u64 policy) {
+DEVICE void copy_weights(Shared& s, Turn& turn, Speed& speed, const bf16* weight, u64 policy) {
     constexpr int K = columns(P), GROUPS_OF = units_a_tile(P);
     const int first = s.share.first[P], count = s.share.count[P], lane = threadIdx.x & 31;
     for (int g = 0; g * GROUPS_OF < count; ++g) {
@@ -29,11 +46,7 @@ DEVICE void copy_weights(Shared& s, Turn& turn, Turn& landed, int& under_way, co
         const int rows = __popc(__ballot_sync(~0u, row >= 0));
         for (int column = 0; column < K; column += CHUNK) {
             const u32 bytes = 2 * (K - column < CHUNK ? K - column : CHUNK);
-            if (under_way == WINDOW) {
-                barrier_wait(&s.full[landed.slot], landed.lap);
-                landed.next();
-            } else
-                ++under_way;
+            speed.wait(s);
             barrier_wait(&s.empty[turn.slot], turn.lap ^ 1);
             if (lane == 0) barrier_expect(&s.full[turn.slot], rows * bytes);
             __syncwarp();

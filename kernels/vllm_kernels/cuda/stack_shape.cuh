@@ -1,5 +1,5 @@
 // Shapes of the stack, its work's division over blocks, and what lies where.
-// Defines: LAYERS HIDDEN HEADS KV_HEADS HEAD_DIM INTERMEDIATE ROTARY INTERLEAVED QK_NORM ACT, and of a variant TOKENS STAGES SHARED WINDOW SPLIT
+// Defines: LAYERS HIDDEN HEADS KV_HEADS HEAD_DIM INTERMEDIATE ROTARY INTERLEAVED QK_NORM ACT, and of a variant TOKENS STAGES SHARED WINDOW PACE SPLIT
 #pragma once
 #include "stack_ptx.cuh"
 
@@ -64,6 +64,9 @@ template <int P> DEVICE int weight_row(int first, int count, int g, int j) {
 // layer of which launch wrote them. Nothing has to be reset, and a word that is there is whole.
 // There are several copies of them all, in different places of the L2 cache: one place for the readers of all blocks
 // would serve them one after the other.
+#ifndef PACE
+#define PACE 0
+#endif
 #ifndef COPIES
 #define COPIES 4
 #endif
