@@ -29,10 +29,10 @@ struct Speed {
             landed.next();
         } else
             ++under_way;
-        if constexpr (PACE > 0) {
-            while (u32(clock()) - last < PACE) {}
-            last = u32(clock());
-        }
+#if PACE
+        while (u32(clock()) - last < PACE) {}
+        last = u32(clock());
+#endif
     }
 };
 
