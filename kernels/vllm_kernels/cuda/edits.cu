@@ -1,5 +1,5 @@
-// Penalties for tokens that a sequence has already: vllm_core.ops.logits.penalize. A block counts the tokens of one part
-// of the vocabulary in shared memory, so that no matrix of counts is needed, however long the sequence.
+// Penalties for tokens that a sequence has already: vllm_core.ops.logits.penalize. A block counts the tokens of one
+// part of the vocabulary in shared memory, so that no matrix of counts is needed, however long the sequence.
 #include "common.cuh"
 
 namespace {

@@ -81,7 +81,8 @@ private:
         const u16 bits = static_cast<const u16*>(at)[i];
         return kind == BF16 ? to_float(bf16{bits}) : to_float(f16{bits});
     }
-    template <typename T> static __device__ __forceinline__ void unpack(const uint4 (&raw)[EACH / 8], float (&v)[EACH]) {
+    template <typename T>
+    static __device__ __forceinline__ void unpack(const uint4 (&raw)[EACH / 8], float (&v)[EACH]) {
 #pragma unroll
         for (int j = 0; j < EACH / 8; ++j) {
             const u32 pairs[4] = {raw[j].x, raw[j].y, raw[j].z, raw[j].w};

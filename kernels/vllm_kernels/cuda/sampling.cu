@@ -1,69 +1,10 @@
-// A token a line of logits. Every block of ``sample`` reads some tiles of a line, and the one that comes last draws:
-// the tiles' largest logits and sums of weights are all that a greedy or plainly random line needs, for its token lies
-// in one tile, which is read again. Lines with min-p, top-k or top-p are left to ``sample_truncated``, a block each, which
+// A token a line of logits. Every block of ``sample`` reads some tiles of a line, and the one that comes last decides:
+// greedy.cuh; or draw.cuh, which needs no more than the tiles' largest logits and sums of weights, for a token lies in
+// one tile, which is read again. Lines with min-p, top-k or top-p are left to ``sample_truncated``, a block each, which
 // first finds the least logit that stays (truncate.cuh).
+#include "draw.cuh"
+#include "greedy.cuh"
 #include "truncate.cuh"
-
-namespace {
-
-// mass[i]: of tile i. The tile where the running sum passes ``noise`` of the total, and how far inside it: 0 to 1.
-__device__ int draw_tile(const double* mass, int tiles, double noise, double& share, Shared& shared) {
-    const int chunk = (tiles + THREADS - 1) / THREADS, first = threadIdx.x * chunk, end = min(first + chunk, tiles);
-    double own = 0, total;
-    for (int i = first; i < end; ++i) own += mass[i];
-    const double sum = block_scan(own, total, shared.scratch);
-    const double target = noise * total;
-    const int thread = first_beyond(own, sum, target, shared.scratch);
-    if (thread < 0) return -1;
-    if (threadIdx.x == thread) {
-        double before = sum - own;
-        int last = first;
-        for (int i = first; i < end; ++i) {
-            if (!(mass[i] > 0)) continue;
-            last = i;
-            if (before + mass[i] > target) break;
-            if (i + 1 < end) before += mass[i];
-        }
-        shared.tile = last;
-        // Less than 1, so that no rounding points past the tile's last token of any weight.
-        shared.share = fmin(fmax((target - before) / mass[last], 0.), 1 - 0x1p-48);
-    }
-    __syncthreads();
-    share = shared.share;
-    return shared.tile;
-}
-
-__device__ int draw_inside(const Line& line, int tile, float base, float least, float rate, double share,
-                           Shared& shared) {
-    const int id = tile * TILE + 2 * threadIdx.x;
-    const float a = line[id], b = line[id + 1];
-    const double left = a >= least ? exp2_of((a - base) * rate) : 0;
-    const double right = b >= least ? exp2_of((b - base) * rate) : 0;
-    double total;
-    const double own = left + right, sum = block_scan(own, total, shared.scratch), target = share * total;
-    const int thread = first_beyond(own, sum, target, shared.scratch);
-    if (threadIdx.x == thread) shared.tile = left > 0 && (!(right > 0) || sum - right > target) ? id : id + 1;
-    __syncthreads();
-    return thread < 0 ? -1 : shared.tile;
-}
-
-// The first token of logit ``top``.
-__device__ int first_of(const Line& line, const float* largest, int tiles, float top, Shared& shared) {
-    int tile = NONE;
-    for (int i = threadIdx.x; i < tiles; i += THREADS) {
-        if (largest[i] == top) {
-            tile = i;
-            break;
-        }
-    }
-    tile = block_reduce<Least>(tile, NONE, shared.scratch);
-    if (tile == NONE) return 0;  // nothing but NaN
-    const int id = tile * TILE + 2 * threadIdx.x;
-    const int found = line[id] == top ? id : line[id + 1] == top ? id + 1 : NONE;
-    return block_reduce<Least>(found, NONE, shared.scratch);
-}
-
-}  // namespace
 
 namespace {
 
@@ -109,55 +50,6 @@ __device__ double sum_of(const double* mass, int tiles, Shared& shared) {
     double own = 0;
     for (int i = threadIdx.x; i < tiles; i += THREADS) own += mass[i];
     return block_reduce<Sum>(own, 0., shared.scratch);
-}
-
-// A logit with its token, such that the largest number is the first of the largest logits; 0 is nothing.
-__device__ __forceinline__ u64 ranked(float x, int id) { return u64(key_of(x, 0)) << 32 | (0xffffffffu - id); }
-
-__device__ __forceinline__ u64 warp_largest(u64 x) {
-#pragma unroll
-    for (int d = 16; d; d >>= 1) x = Largest::of(x, __shfl_xor_sync(~0u, x, d));
-    return x;
-}
-
-// All of a greedy line by its blocks. ``found``: work space, a number a block.
-__device__ __forceinline__ void take_largest(const Line& line, int tiles, u64* found, int* arrived, i64* token,
-                                             float4* facts, u64* scratch) {
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, blocks = gridDim.x;
-    u64 best = 0;
-    for (int tile = blockIdx.x * WARPS + warp; tile < tiles; tile += blocks * WARPS) {
-        float v[EACH];
-        line.read(tile, v);
-        const float m = largest_of(v);
-        if (best && key_of(m, 0) <= u32(best >> 32)) continue;
-        int id = NONE;
-#pragma unroll
-        for (int e = EACH - 1; e >= 0; --e) id = v[e] == m ? Line::place(tile, e) : id;
-        id = __reduce_min_sync(~0u, id);
-        if (id < line.size) best = ranked(m, id);  // else all of it is NaN
-    }
-    if (lane == 0) scratch[warp] = best;
-    __syncthreads();
-    if (warp) return;
-    best = warp_largest(lane < WARPS ? scratch[lane] : 0);
-    if (blocks > 1) {
-        int before = 0;
-        if (lane == 0) {
-            __stcg(found + blockIdx.x, best);
-            __threadfence();
-            before = atomicAdd(arrived, 1);
-        }
-        if (__shfl_sync(~0u, before, 0) != blocks - 1) return;
-        __threadfence();
-        best = 0;
-        for (int i = lane; i < blocks; i += 32) best = Largest::of(best, __ldcg(found + i));
-        best = warp_largest(best);
-        if (lane == 0) *arrived = 0;
-    }
-    if (lane == 0) {
-        *token = best ? 0xffffffffu - u32(best) : 0;
-        if (facts != nullptr) *facts = make_float4(of_key(u32(best >> 32), 0), -INFINITE, 0.f, 0.f);
-    }
 }
 
 __device__ __forceinline__ bool finite(float x) { return x > -INFINITE && x < INFINITE; }
@@ -250,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const float top = collect(stats + i64(row) * tiles, tiles, largest, mass, shared);
     if (!finite(top)) return;
     rescale(largest, mass, tiles, top, asked.rate);
-    Truncation kept{line, mass, largest, sorted, tiles, top, asked.heat, asked.rate, shared};
+    Truncation kept({line, largest, tiles, top, asked.rate, shared}, mass, sorted, asked.heat);
     float least;
     double total;
     int token = kept.draw(asked.k, asked.p, asked.min_share, noise[row], least, total);

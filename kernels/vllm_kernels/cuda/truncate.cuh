@@ -1,40 +1,24 @@
 // min-p, top-k and top-p of one line, by one block: each keeps the logits at or above a threshold. No sort.
 //
-// Usually few tokens stay, and the tiles' largest logits bound the threshold from below: the k-th largest of them has at
-// least k logits at or above it, and where their own weights reach top-p's share, so do the weights of all logits from
+// Usually few tokens stay, and the tiles' largest logits bound the threshold from below: the k-th largest of them has
+// at least k logits at or above it, and where their own weights reach top-p's share, so do the weights of all logits from
 // there on. The logits above that bound are gathered from the tiles that have any, and compared each with each.
 // Where they are too many, passes over the line narrow the threshold down, until few logits lie between its bounds.
 #pragma once
-#include "lines.cuh"
+#include "candidates.cuh"
 
 namespace {
 
-constexpr int LIST = THREADS;
-constexpr double UNIT = 0x1p40;  // fixed point: sums do not depend on the order of a list that atomics made
+struct Truncation : Candidates {
+    double* mass;   // [tiles], of the tile's weights; with a threshold, of those that stay
+    float* sorted;  // [tiles], room
+    float heat;     // temperature
 
-struct Shared {
-    double scratch[WARPS];
-    double share, weights[3][WARPS];
-    u64 weight[LIST];
-    float logit[LIST];
-    int id[LIST];
-    int tile, listed, counts[3][WARPS];
-    bool last;
-};
+    __device__ __forceinline__ Truncation(const Candidates& all, double* mass, float* sorted, float heat)
+        : Candidates(all), mass(mass), sorted(sorted), heat(heat) {}
 
-struct Truncation {
-    const Line& line;
-    double* mass;          // [tiles], of the tile's weights; with a threshold, of those that stay
-    const float* largest;  // [tiles]
-    float* sorted;         // [tiles], room
-    int tiles;
-    float top, heat, rate;  // largest logit, temperature, and log2(e) / temperature
-    Shared& shared;
-
-    __device__ __forceinline__ float weight(float x) const { return exp2_of((x - top) * rate); }
-
-    // The token, or -1 where it is yet to be drawn from ``mass``. ``least``: what stays is at or above it; ``total``: its
-    // weight.
+    // The token, or -1 where it is yet to be drawn from ``mass``. ``least``: what stays is at or above it;
+    // ``total``: the weight of what stays.
     __device__ int draw(int k, float p, float min_share, double noise, float& least, double& total) {
         // -inf never stays.
         const float floor = fmaxf(min_share > 0 ? top + heat * logf(min_share) : LOWEST, LOWEST);
@@ -87,42 +71,6 @@ private:
         return thread == NONE ? LOWEST : sorted[min((thread + 1) * chunk, tiles) - 1];
     }
 
-    // Logits in [from, below) with their tokens and weights, in any order; shared.listed may exceed what is kept.
-    __device__ void gather(float from, float below) {
-        if (threadIdx.x == 0) shared.listed = 0;
-        __syncthreads();
-        for (int tile = threadIdx.x >> 5; tile < tiles; tile += WARPS) {
-            if (largest[tile] < from) continue;
-            float v[EACH];
-            line.read(tile, v);
-            u32 chosen = 0;
-#pragma unroll
-            for (int e = 0; e < EACH; ++e) chosen |= u32(v[e] >= from && v[e] < below) << e;
-            if (!chosen) continue;
-            int at = atomicAdd(&shared.listed, __popc(chosen));
-            for (; chosen && at < LIST; chosen &= chosen - 1, ++at) {
-                const int id = Line::place(tile, __ffs(chosen) - 1);
-                const float x = line[id];
-                shared.id[at] = id;
-                shared.logit[at] = x;
-                shared.weight[at] = __float2ull_rn(weight(x) * float(UNIT));
-            }
-        }
-        __syncthreads();
-    }
-
-    // Of the listed logits: how many are at or above the thread's own, and their weight.
-    __device__ __forceinline__ void rank(int& count, u64& sum, float& mine) {
-        const int n = shared.listed, i = threadIdx.x;
-        mine = i < n ? shared.logit[i] : -INFINITE;
-        count = 0, sum = 0;
-        if (i >= n) return;
-#pragma unroll 4
-        for (int j = 0; j < n; ++j) {
-            if (shared.logit[j] >= mine) ++count, sum += shared.weight[j];
-        }
-    }
-
     // All that may stay is listed. ``all``: the weights that top-p counts shares of, or -1: of what is left by then.
     __device__ int from_list(int k, float p, double all, double noise, float from, float& least, double& total) {
         const int n = shared.listed, i = threadIdx.x;
@@ -131,7 +79,10 @@ private:
         float mine;
         rank(count, sum, mine);
         least = from;
-        if (k) least = fmaxf(least, block_reduce<Largest>(i < n && count >= k ? mine : -INFINITE, -INFINITE, shared.scratch));
+        if (k) {
+            const float enough = i < n && count >= k ? mine : -INFINITE;
+            least = fmaxf(least, block_reduce<Largest>(enough, -INFINITE, shared.scratch));
+        }
         u64 stays = block_reduce<Largest>(mine >= least ? sum : 0ull, 0ull, shared.scratch);
         if (p < 1) {
             const double target = p * (all < 0 ? double(stays) : all * UNIT);
@@ -218,8 +169,8 @@ private:
         }
     }
 
-    // For each threshold (rising), by warp: how many logits are at or above it, and what they weigh. mass: of what is at
-    // or above the first.
+    // For each threshold (rising), by warp: how many logits are at or above it, and what they weigh. mass: of what is
+    // at or above the first.
     __device__ void measure(const float (&from)[3]) {
         const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
         int counts[3] = {0, 0, 0};
