@@ -107,7 +107,7 @@ def test_a_captured_step_runs_again_from_where_the_rows_stand():
     computed.copy_(known - 1)
     table = rand(1, 99, rows_in_all, room // size + 1, dtype=torch.int32)
     rows, starts = torch.arange(sequences, device="cuda"), torch.arange(sequences + 1, device="cuda")
-    ones, zeros = torch.ones_like(rows), torch.zeros_like(rows)
+    lines, ones, zeros = rows.clone(), torch.ones_like(rows), torch.zeros_like(rows)
     result = torch.empty(sequences, 1, dtype=torch.int32, device="cuda")
     call = {
         name: kernel(name, **({"block_size": size} if name == "page_slots" else {}))
@@ -118,7 +118,7 @@ def test_a_captured_step_runs_again_from_where_the_rows_stand():
         ids, positions, sequence, _ = ops_of["step_inputs"](state[0], state[2], rows, starts, sequences)
         _, slots = ops_of["page_slots"](table, rows, sequence, positions, size, 3)
         drawn = (ids * 31 + slots) % 1000
-        ops_of["commit_tokens"](*state, rows, ones, rows, drawn[:, None], zeros, result, ones)
+        ops_of["commit_tokens"](*state, rows, ones, lines, drawn[:, None], zeros, result, ones)
 
     state = [token_ids, known, computed]
     plain, want = [t.clone() for t in state], result.clone()
