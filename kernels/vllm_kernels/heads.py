@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-MOST_THREADS = 256  # of a block
-
 
 def head_width(head_dim: int, rotary_dim: int, interleaved: bool) -> int:
     """Elements that a thread has: 8, 4 or 2, with the partners of all of them in one other thread; 0: none fits."""
     half = 0 if interleaved else rotary_dim // 2
     sizes = (n for n in (8, 4, 2) if head_dim % n == 0 and half % n == 0 and head_dim // n <= 32)
     return next(sizes, 0)
-
-
-def threads_and_blocks(heads: int, shift: int, units: int) -> tuple[int, int]:
-    """(threads of a block, blocks a token) where a group of 1 << shift threads has ``units`` of a token's heads."""
-    wanted = -(-heads // units) << shift
-    blocks = -(-wanted // MOST_THREADS)
-    return -(-wanted // blocks // 32) * 32, blocks
 
 
 def head_limits(head_dim: int, rotary_dim: int, interleaved: bool) -> str:

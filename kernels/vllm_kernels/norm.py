@@ -27,10 +27,9 @@ def shape_of(size: int, dtype: str) -> SHAPE:
         return 1, 0, min(MOST_THREADS, -(-size // 32) * 32)
     parts = size // width
     for accesses in (1, 2, 4):
-        if parts <= 32 * accesses:
-            return width, accesses, 32
-    threads = -(-parts // 4 // 32) * 32
-    return (width, 4, threads) if threads <= MOST_THREADS else (width, 0, MOST_THREADS)
+        if parts <= MOST_THREADS * accesses:
+            return width, accesses, -(-parts // accesses // 32) * 32
+    return width, 0, MOST_THREADS
 
 
 def rms_norm(query: OpQuery) -> Callable[..., Tensor]:

@@ -9,14 +9,13 @@ from torch import Tensor
 from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.cache import lies_well
 from vllm_kernels.dtypes import CUDA_NAMES, KV_NAMES
-from vllm_kernels.heads import head_width, threads_and_blocks
+from vllm_kernels.heads import head_width
 from vllm_kernels.kernel import Kernel
 from vllm_kernels.variant import Variant
 
-FILE = "qk.cu"
-FORMS = (("qk_norm_rope_write", 1), ("qk_norm_rope_write_many", 4))  # heads a group of threads has
-MANY = 512  # tokens from which on the second is as fast
-SIGNATURE = "PPPPPPPPPPiiiiiiffllllll"
+FILE, NAME = "qk.cu", "qk_norm_rope_write"
+SIGNATURE = "PPPPPPPPPPiiiiiiiffllllll"
+THREADS = 256
 LAYOUTS = ("NHD", "HND")  # of pages
 
 
@@ -46,17 +45,11 @@ class QKWrite:
         self._eps = eps, eps if k_eps is None else k_eps
         norm = "" if q_weight is None else str(q_weight.dtype).removeprefix("torch.")
         variant = variant_of(dtype, kv_dtype, norm, head_width(head_dim, rotary_dim, interleaved), bool(interleaved))
+        self._kernel = Kernel(FILE, NAME, SIGNATURE, variant.defines, dependent=True)
         self._half = rotary_dim // 2
         self._elements = int(variant.defines["WIDTH"])
         self._shift = (head_dim // self._elements - 1).bit_length()  # threads a head: 1 << shift
-        units = heads + 2 * kv_heads
-        self._forms = [
-            (
-                Kernel(FILE, name, SIGNATURE, variant.defines, dependent=True),
-                threads_and_blocks(units, self._shift, each),
-            )
-            for name, each in FORMS
-        ]
+        self._blocks = -(-((heads + 2 * kv_heads) << self._shift) // THREADS)
 
     @classmethod
     def of_layer(cls, query: OpQuery, layer: Any) -> QKWrite:
@@ -101,11 +94,10 @@ class QKWrite:
         q = qkv.new_empty(tokens, heads, self._head_dim)
         page, token, head = (0, 1, 2) if layout == "NHD" else (0, 2, 1)
         k, v = k_pages.stride(), v_pages.stride()
-        kernel, (threads, blocks) = self._forms[tokens >= MANY]
-        kernel(
-            (tokens, blocks), threads,
+        self._kernel(
+            (tokens, self._blocks), THREADS,
             qkv, q, self._q_weight, self._k_weight, cos, sin, positions, k_pages, v_pages, slots,
-            heads, self._kv_heads, self._head_dim, self._half, k_pages.shape[token], self._shift,
+            tokens, heads, self._kv_heads, self._head_dim, self._half, k_pages.shape[token], self._shift,
             *self._eps, k[page], k[token], k[head], v[page], v[token], v[head],
         )  # fmt: skip
         return q
@@ -128,7 +120,7 @@ def variant_of(dtype: str, kv_dtype: str, norm: str, elements: int, interleaved:
     }
     if norm:
         defines["W_TYPE"] = CUDA_NAMES[norm]
-    return Variant(file=FILE, defines=defines, names=tuple(name for name, _ in FORMS))
+    return Variant(file=FILE, defines=defines, names=(NAME,))
 
 
 def variants() -> list[Variant]:
