@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import vllm_kernels
-from vllm_kernels import stack
+from vllm_kernels import stack, stack_sizes
 from vllm_kernels.compiler import SOURCES
 from vllm_kernels.stack_limits import stack_limits
 from vllm_kernels.stack_records import page_strides, readable, records
@@ -193,6 +193,7 @@ class Launches(list):
 
 def bound_stack(monkeypatch: Any) -> tuple[Any, Launches]:
     launches, made = Launches(), decoders()
+    monkeypatch.setattr(stack_sizes, "VARIANTS", (1, 4, 8))
     monkeypatch.setattr(stack, "Kernel", launches)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Thing(multi_processor_count=132))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

@@ -11,12 +11,11 @@ WARPS = 8  # that compute
 TILE_BYTES = 8 * (2 * 1024 + 64)  # of weights: 8 rows of 1,024 columns, padded
 MOST_SHARED = 227 * 1024  # bytes a block may have on sm_90
 FEWEST_STAGES = 3
-VARIANTS = (1, 4, 8)  # tokens of a step that a variant is compiled for
+VARIANTS = (1,)  # most tokens of a step that a variant is compiled for; with 2 or more, kernels one by one are faster
 SPLIT = 128  # cached tokens that are worth a block of their own
-WINDOW = 3  # tiles on their way to a block at a time
+SMALL_LAYER = 40 << 20  # bytes of weights that are read while a layer's exchanges are waited for
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 MOST_SPLITS = 32
-COPIES = 4  # of what all blocks read
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +60,13 @@ class StackShape:
         x = tokens * max(_pitch(self.heads * self.head_dim), _pitch(self.hidden), _pitch(self.intermediate))
         attention = 4 * (2 * (group + 2) * self.head_dim + WARPS * group * (self.head_dim + 2))
         partial = 2 * batch * (WARPS * tokens + 1) * 8 * 4
-        others = 96 + self.layers * 112 + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 12)
+        others = 112 + self.layers * 112
+        others += tokens * (28 * self.kv_heads + 2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 16)
+            112
+            + self.layers * 112
+            + 28 * tokens * self.kv_heads
+            + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 16)
+        )
         return partial + others + max(x, attention) + 4 * 128  # what alignment takes
 
     def stages(self, tokens: int) -> int:
@@ -76,7 +81,15 @@ class StackShape:
         heads = self.heads * self.head_dim
         results = 2 * heads + 2 * self.kv_heads * self.head_dim + 2 * self.hidden + self.intermediate
         partial = self.heads * MOST_SPLITS * (self.head_dim + 2)
-        return 16 + tokens * (COPIES * (results // 2) + partial)
+        return 16 + tokens * (results // 2 + partial)
+
+    @property
+    def window(self) -> int:
+        """Tiles on their way to a block at a time; one gives half the bandwidth, and exchanges are faster beside it."""
+        heads = self.heads * self.head_dim
+        qkv = heads + 2 * self.kv_heads * self.head_dim
+        weights = 2 * (self.hidden * (qkv + heads) + 3 * self.hidden * self.intermediate)
+        return 1 if weights < SMALL_LAYER else 3
 
     def variants(self) -> list[int]:
         """Most tokens of each variant whose ring keeps memory busy."""
@@ -97,9 +110,8 @@ class StackShape:
             "TOKENS": tokens,
             "STAGES": self.stages(tokens),
             "SHARED": self.shared_bytes(tokens),
-            "WINDOW": min(WINDOW, self.stages(tokens)),
+            "WINDOW": self.window,
             "SPLIT": SPLIT,
-            "COPIES": COPIES,
         }
 
 

@@ -96,40 +96,42 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
     }
     if (thread < tokens) s.lengths[thread] = lengths[thread], s.slots[thread] = slots[thread];
     team_sync();
+    if (thread == 0) set_parts(s, tokens);
+    team_sync();
 
     // 1.4427 = log2(e): exponentials are powers of two.
     const Pages pages{table,       width,       block_bits,  k_page,
                       v_page,      int(k_token), int(k_head), int(v_token),
                       int(v_head), scale * 1.44269504f, qk_eps};
-    if (!(ABLATE & 1)) expect_cache(s, s.layers[0], pages, tokens);
+    if (!(ABLATE & 1)) expect_cache(s, s.layers[0], pages);
     Turn turn;
     int flip = 0;
     Marks mark;
     for (int l = 0; l < LAYERS; ++l, ++tag) {
         const LayerRecord& layer = s.layers[l];
         if (l + 1 < LAYERS && blockIdx.x == (l + 1) % gridDim.x) expect_vectors(s.layers[l + 1]);
-        stage_norm(s, ex.mine(ex.down), layer.norm, eps, tokens, tag - 1, l > 0, nullptr);
+        stage_norm(s, ex.down, layer.norm, eps, tokens, tag - 1, l > 0, nullptr);
         mark(0);
         product<QKV>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.qkv_bias) a.x += to_float(layer.qkv_bias[2 * unit]), a.y += to_float(layer.qkv_bias[2 * unit + 1]);
-            put_copies(ex.qkv + t * (QKV_ROWS / 2) + unit, pack(a.x, a.y), tag);
+            put(ex.qkv + t * (QKV_ROWS / 2) + unit, pack(a.x, a.y), tag);
         });
         mark(1);
         if (!(ABLATE & 1)) {
-            attend(s, ex, layer, pages, tokens, tag);
+            attend(s, ex, layer, pages, tag);
             mark(2);
             join_splits(s, ex, tokens, tag);
         }
         mark(3);
-        stage<Q_SIZE>(s, ex.mine(ABLATE & 1 ? ex.qkv : ex.attention), tokens, tag);
+        stage<Q_SIZE>(s, ABLATE & 1 ? ex.qkv : ex.attention, tokens, tag);
         mark(4);
         product<OUT>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.out_bias) a.x += to_float(layer.out_bias[2 * unit]), a.y += to_float(layer.out_bias[2 * unit + 1]);
-            put_copies(ex.out + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
+            put(ex.out + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
         });
         mark(5);
-        if (l + 1 < LAYERS && !(ABLATE & 1)) expect_cache(s, s.layers[l + 1], pages, tokens);
-        stage_norm(s, ex.mine(ex.out), layer.mlp_norm, mlp_eps, tokens, tag, true,
+        if (l + 1 < LAYERS && !(ABLATE & 1)) expect_cache(s, s.layers[l + 1], pages);
+        stage_norm(s, ex.out, layer.mlp_norm, mlp_eps, tokens, tag, true,
                    l == LAYERS - 1 && blockIdx.x == 0 ? residual_out : nullptr);
         mark(6);
         product<GATE_UP>(s, turn, tokens, flip, [&](int unit, int t, float2 gate, float2 up) {
@@ -139,22 +141,22 @@ extern "C" __global__ void __launch_bounds__(TEAM + 32, 1)
             }
             const float a = rounded<bf16>(activation(rounded<bf16>(gate.x))) * rounded<bf16>(up.x);
             const float b = rounded<bf16>(activation(rounded<bf16>(gate.y))) * rounded<bf16>(up.y);
-            put_copies(ex.act + t * (INTERMEDIATE / 2) + unit, pack(a, b), tag);
+            put(ex.act + t * (INTERMEDIATE / 2) + unit, pack(a, b), tag);
         });
         mark(7);
-        stage<INTERMEDIATE>(s, ex.mine(ex.act), tokens, tag);
+        stage<INTERMEDIATE>(s, ex.act, tokens, tag);
         mark(8);
         product<DOWN>(s, turn, tokens, flip, [&](int unit, int t, float2 a, float2) {
             if (layer.down_bias)
                 a.x += to_float(layer.down_bias[2 * unit]), a.y += to_float(layer.down_bias[2 * unit + 1]);
             if (l < LAYERS - 1)
-                put_copies(ex.down + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
+                put(ex.down + t * (HIDDEN / 2) + unit, pack(a.x, a.y), tag);
             else
                 *reinterpret_cast<u32*>(x_out + t * HIDDEN + 2 * unit) = pack(a.x, a.y);
         });
         mark(9);
     }
-    if (thread == 0) mark.save(ex.qkv + COPIES * COPY_WORDS);
+    if (thread == 0) mark.save(ex.down + HIDDEN_WORDS);
     // All blocks have read the number when any block comes here: it has their results.
     if (blockIdx.x == 0 && thread == 0) store_word(ex.launches, u64(tag - 1));
 }

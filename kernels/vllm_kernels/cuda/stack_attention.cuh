@@ -18,36 +18,29 @@ constexpr int K_LOADS = HEAD_DIM / 32;   // of 16 bytes a lane, for 8 tokens' ke
 constexpr int V_LOADS = HEAD_DIM / 64;   // for a token's values
 constexpr float NONE = -1e30f;
 
-// The cache is split so that every part is worth a block, as far as there are blocks.
-DEVICE int most_splits(int tokens) {
-    const int n = int(gridDim.x) / (tokens * KV_HEADS);
-    return n < 1 ? 1 : n > MOST_SPLITS ? MOST_SPLITS : n;
-}
-DEVICE int splits_of(int cached, int most) {
-    const int n = ceil_div(cached, SPLIT);
-    return n < 1 ? 1 : n > most ? most : n;
-}
-
-// One block's part of the attention of a layer: some cached tokens of a sequence, for one key/value head.
-struct Part {
-    int head, token, split, splits, begin, end;  // end <= begin: no cached tokens
-    // False: there is none with this index.
-    DEVICE bool set(const Shared& s, int index, int tokens, int most) {
-        head = index % KV_HEADS, token = index / KV_HEADS % tokens, split = index / (KV_HEADS * tokens);
-        const int cached = s.lengths[token] - 1;
-        splits = splits_of(cached, most);
-        const int each = ceil_div(ceil_div(cached, splits), SPAN) * SPAN;  // no tile lies in two pages
-        begin = split * each;
-        end = begin + each < cached ? begin + each : cached;
-        return split < splits;
+// The cache is split so that every part is worth a block, as far as there are blocks. Once a launch, by one thread.
+DEVICE void set_parts(Shared& s, int tokens) {
+    int most = int(gridDim.x) / (tokens * KV_HEADS);
+    most = most < 1 ? 1 : most > MOST_SPLITS ? MOST_SPLITS : most;
+    for (int t = 0; t < tokens; ++t) {
+        const int wanted = ceil_div(s.lengths[t] - 1, SPLIT);
+        s.splits[t] = wanted < 1 ? 1 : wanted > most ? most : wanted;
     }
-};
+    s.num_parts = 0;
+    for (int i = blockIdx.x; i < tokens * KV_HEADS * most; i += gridDim.x) {
+        const int token = i / KV_HEADS % tokens, split = i / (KV_HEADS * tokens), splits = s.splits[token];
+        if (split >= splits) continue;
+        const int cached = s.lengths[token] - 1;
+        const int each = ceil_div(ceil_div(cached, splits), SPAN) * SPAN, begin = split * each;  // no tile in two pages
+        const int end = begin + each < cached ? begin + each : cached;
+        s.parts[s.num_parts++] = {i % KV_HEADS, token, split, splits, begin, end};
+    }
+}
 
 // The next layer's keys and values of this block on their way to the L2 cache, as far as the first loads go.
-DEVICE void expect_cache(const Shared& s, const LayerRecord& layer, const Pages& pages, int tokens) {
-    Part part;
-    if (blockIdx.x >= tokens * KV_HEADS * most_splits(tokens)) return;
-    if (!part.set(s, blockIdx.x, tokens, most_splits(tokens))) return;
+DEVICE void expect_cache(const Shared& s, const LayerRecord& layer, const Pages& pages) {
+    if (s.num_parts == 0) return;
+    const Part part = s.parts[0];
     const int* table = pages.table + i64(part.token) * pages.width;
     constexpr int LINES = ceil_div(2 * HEAD_DIM, 128);
     for (int i = threadIdx.x; i < EXPECT * LINES; i += TEAM) {

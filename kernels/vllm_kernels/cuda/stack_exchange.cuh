@@ -1,6 +1,6 @@
 // Words that carry their own flag: the reader polls the data itself, so that an exchange between all blocks costs
 // one store and one load. (NCCL's low-latency protocol does so between devices.)
-// Why one buffer (with its copies) a product is enough: a block writes product p of the next layer after it has read all of the
+// Why one buffer a product is enough: a block writes product p of the next layer after it has read all of the
 // products between, and of those every block wrote its part after it had read p of this layer.
 #pragma once
 #include "stack_shape.cuh"
@@ -17,10 +17,6 @@ DEVICE float low(u32 x) { return __uint_as_float(x << 16); }
 DEVICE float high(u32 x) { return __uint_as_float(x & 0xffff0000u); }
 
 DEVICE void put(u64* word, u32 payload, u32 tag) { store_word(word, u64(tag) << 32 | payload); }
-DEVICE void put_copies(u64* word, u32 payload, u32 tag) {
-#pragma unroll
-    for (int i = 0; i < COPIES; ++i) put(word + i * COPY_WORDS, payload, tag);
-}
 DEVICE bool fresh(u64 word, u32 tag) { return (ABLATE & 2) || u32(word >> 32) == tag; }
 
 // N pairs of words at at(i), each nullptr or 16-byte aligned; their payloads, zero for nullptr.

@@ -59,12 +59,11 @@ DEVICE void take_heads(Shared& s, const u64* words, const LayerRecord& layer, co
 }
 
 // This block's parts of the attention of a layer, if it has any.
-DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, int tokens, u32 tag) {
+DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, const Pages& pages, u32 tag) {
     AttentionScratch& a = s.attention;
-    const int thread = this_thread(), warp = thread >> 5, most = most_splits(tokens);
-    Part part;
-    for (int i = blockIdx.x; i < tokens * KV_HEADS * most; i += gridDim.x) {
-        if (!part.set(s, i, tokens, most)) continue;
+    const int thread = this_thread(), warp = thread >> 5;
+    for (int i = 0; i < s.num_parts; ++i) {
+        const Part part = s.parts[i];
         const int h = part.head, t = part.token, split = part.split, splits = part.splits, end = part.end;
         const int* table = pages.table + i64(t) * pages.width;
         const bf16 *keys = layer.k_pages + h * pages.k_head, *values = layer.v_pages + h * pages.v_head;
@@ -79,7 +78,7 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
         // Also when there are none: registers that only some paths set would be kept through the whole kernel.
         tile.load_keys(first_key(page, base), pages.k_token, end - base);
         tile.load_values(first_value(page, base), pages.v_token, end - base);
-        take_heads(s, ex.mine(ex.qkv), layer, pages, t, h, split == splits - 1, tag);
+        take_heads(s, ex.qkv, layer, pages, t, h, split == splits - 1, tag);
         Seen seen;
         while (base < end) {
             const int next = base + WARPS * SPAN, tokens_here = end - base;
@@ -109,7 +108,7 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
             }
             if (splits == 1) {
                 const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
-                if (d % 2 == 0) put_copies(ex.attention + (t * Q_SIZE + head * HEAD_DIM + d) / 2, pack(mine, next), tag);
+                if (d % 2 == 0) put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + d) / 2, pack(mine, next), tag);
                 continue;
             }
             u64* to = ex.partial + i64((t * HEADS + head) * MOST_SPLITS + split) * PARTIAL;
@@ -125,11 +124,11 @@ DEVICE void attend(Shared& s, const Exchange& ex, const LayerRecord& layer, cons
 
 // The parts of a sequence's attention together: a warp for 32 elements of a head.
 DEVICE void join_splits(Shared& s, const Exchange& ex, int tokens, u32 tag) {
-    const int thread = this_thread(), lane = thread & 31, warp = thread >> 5, most = most_splits(tokens);
+    const int thread = this_thread(), lane = thread & 31, warp = thread >> 5;
     constexpr int PARTS = HEAD_DIM / 32;
     for (int i = warp * gridDim.x + blockIdx.x; i < tokens * HEADS * PARTS; i += WARPS * gridDim.x) {
         const int part = i % PARTS, head = i / PARTS % HEADS, t = i / (PARTS * HEADS);
-        const int splits = splits_of(s.lengths[t] - 1, most);
+        const int splits = s.splits[t];
         if (splits == 1) continue;
         const u64* from = ex.partial + i64((t * HEADS + head) * MOST_SPLITS) * PARTIAL;
         uint2 its[1];
@@ -148,6 +147,6 @@ DEVICE void join_splits(Shared& s, const Exchange& ex, int tokens, u32 tag) {
         }
         const float mine = sum / weight, next = __shfl_down_sync(~0u, mine, 1);
         if (lane % 2 == 0)
-            put_copies(ex.attention + (t * Q_SIZE + head * HEAD_DIM + part * 32 + lane) / 2, pack(mine, next), tag);
+            put(ex.attention + (t * Q_SIZE + head * HEAD_DIM + part * 32 + lane) / 2, pack(mine, next), tag);
     }
 }

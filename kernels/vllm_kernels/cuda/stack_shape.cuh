@@ -62,13 +62,8 @@ template <int P> DEVICE int weight_row(int first, int count, int g, int j) {
 
 // Words in global memory through which blocks exchange results: 4 bytes of payload, 4 of the tag that says which
 // layer of which launch wrote them. Nothing has to be reset, and a word that is there is whole.
-// There are several copies of them all, in different places of the L2 cache: one place for the readers of all blocks
-// would serve them one after the other.
 #ifndef PACE
 #define PACE 0
-#endif
-#ifndef COPIES
-#define COPIES 4
 #endif
 constexpr int LAUNCHES = 16;  // words in front: number of the last tag
 constexpr int QKV_WORDS = TOKENS * QKV_ROWS / 2;
@@ -77,21 +72,18 @@ constexpr int PARTIAL_WORDS = TOKENS * HEADS * MOST_SPLITS * PARTIAL;
 constexpr int ATTENTION_WORDS = TOKENS * Q_SIZE / 2;
 constexpr int HIDDEN_WORDS = TOKENS * HIDDEN / 2;
 constexpr int ACT_WORDS = TOKENS * INTERMEDIATE / 2;
-constexpr int COPY_WORDS = QKV_WORDS + ATTENTION_WORDS + 2 * HIDDEN_WORDS + ACT_WORDS;
 
-// What a block reads; it writes to all copies, which follow each other.
 struct Exchange {
     u64 *launches, *partial, *qkv, *attention, *out, *act, *down;
     DEVICE Exchange(u64* p) {
         launches = p;
-        partial = launches + LAUNCHES;  // one copy: few read it
+        partial = launches + LAUNCHES;
         qkv = partial + PARTIAL_WORDS;
         attention = qkv + QKV_WORDS;
         out = attention + ATTENTION_WORDS;
         act = out + HIDDEN_WORDS;
         down = act + ACT_WORDS;
     }
-    DEVICE u64* mine(u64* first) const { return first + blockIdx.x % COPIES * COPY_WORDS; }
 };
 
 // Shared memory of a block.
@@ -101,6 +93,10 @@ struct AttentionScratch {
     float turning[GROUP + 1][HEAD_DIM];
     float sums[WARPS][GROUP][HEAD_DIM];
     float maximum[WARPS][GROUP], weight[WARPS][GROUP];
+};
+// A block's part of the attention of every layer: some cached tokens of a sequence, for one key/value head.
+struct Part {
+    int head, token, split, splits, begin, end;  // end <= begin: no cached tokens
 };
 // Sums of a row group by each warp's columns; padded against bank conflicts.
 struct alignas(16) RowSums {
@@ -115,7 +111,9 @@ struct Shared {
     float cos[TOKENS][ROTARY / 2 + 1], sin[TOKENS][ROTARY / 2 + 1];
     float squares[TOKENS][WARPS];
     i64 slots[TOKENS];
-    int lengths[TOKENS];
+    int lengths[TOKENS], splits[TOKENS];
+    Part parts[TOKENS * KV_HEADS];
+    int num_parts;
     union alignas(128) {
         char x[X_BYTES];
         AttentionScratch attention;
