@@ -62,11 +62,6 @@ class StackShape:
         partial = 2 * batch * (WARPS * tokens + 1) * 8 * 4
         others = 112 + self.layers * 112
         others += tokens * (28 * self.kv_heads + 2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 16)
-            112
-            + self.layers * 112
-            + 28 * tokens * self.kv_heads
-            + tokens * (2 * self.hidden + 8 * (self.rotary // 2 + 1) + 4 * WARPS + 16)
-        )
         return partial + others + max(x, attention) + 4 * 128  # what alignment takes
 
     def stages(self, tokens: int) -> int:
