@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vllm_core.interfaces.queries import OpQuery
 from vllm_kernels.kernel import Kernel
-from vllm_kernels.sampling import KINDS, MOST_LINES, THREADS, TILE, WARPS, rows_of
+from vllm_kernels.sampling import KINDS, MOST_LINES, THREADS, TILE, WARPS, counters, rows_of
 from vllm_kernels.variant import Variant
 
 FILE = "logprobs.cu"
@@ -22,9 +22,7 @@ class Score:
 
     def __init__(self, query: OpQuery) -> None:
         self._kernel = Kernel(FILE, "token_logprobs", "PliiiPPPPPP", dependent=True)
-        device = torch.device("cuda", torch.cuda.current_device())
-        self._arrived = torch.zeros(MOST_LINES, dtype=torch.int32, device=device)
-        self._blocks = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+        self._arrived, self._blocks = counters()
 
     def __call__(self, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = rows_of(logits)

@@ -52,15 +52,12 @@ def argmax(query: OpQuery) -> Callable[[Tensor], Tensor]:
 
 
 class Draw:
-    """The kernels, and the counters that tell a line's last block."""
+    """The kernels that draw, ready for logits of any float dtype."""
 
     def __init__(self) -> None:
         self._sample = Kernel(FILE, "sample", "PliiiPPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
         self._truncated = Kernel(FILE, "sample_truncated", "PliiiPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
-        device = torch.device("cuda", torch.cuda.current_device())
-        self._arrived = torch.zeros(MOST_LINES, dtype=torch.int32, device=device)
-        # Two blocks a multiprocessor: with more lines than that, a warp reads several tiles.
-        self._blocks = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+        self._arrived, self._blocks = counters()
 
     def __call__(self, logits: Tensor, params: SamplingTensors | None = None, facts: Tensor | None = None) -> Tensor:
         """int64 [N]. Without ``params`` all lines are greedy. ``facts``: float32 [N, 4], filled (see the kernel)."""
@@ -86,6 +83,14 @@ class Draw:
         if cut:
             self._truncated((1, lines), THREADS, *given, tokens, facts, shared=16 * tiles)
         return tokens
+
+
+def counters() -> tuple[Tensor, int]:
+    """Zeros, by which a line's last block knows that it is; and how many blocks should share all lines: two for each
+    multiprocessor. With more lines than that, a warp reads several tiles."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    zeros = torch.zeros(MOST_LINES, dtype=torch.int32, device=device)
+    return zeros, 2 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def rows_of(logits: Tensor) -> Tensor:
