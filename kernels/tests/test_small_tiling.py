@@ -3,13 +3,13 @@
 import pytest
 from vllm_kernels.small_tiling import GPU, Problem, choose, shape_limits
 
-H200 = GPU(multiprocessors=132, most_shared=232448, clusters=True)
-RTX3090 = GPU(multiprocessors=82, most_shared=101376, clusters=False)
+H200 = GPU(multiprocessors=132, most_shared=232448)
+RTX3090 = GPU(multiprocessors=82, most_shared=101376)
 SHAPES = [(1024, 4096), (2048, 1024), (1024, 3072), (3072, 1024), (4096, 14336), (14336, 4096), (576, 963), (72, 8)]
 
 
 @pytest.mark.parametrize("gpu", [H200, RTX3090])
-@pytest.mark.parametrize("tokens", [8, 16, 32, 64])
+@pytest.mark.parametrize("tokens", [8, 16])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize(("in_size", "out_size"), SHAPES)
 @pytest.mark.parametrize("scale_bytes", [0, 2, 4])
@@ -17,23 +17,19 @@ def test_every_input_and_every_row_has_a_place_and_the_block_fits(in_size, out_s
     problem = Problem(in_size=in_size, out_size=out_size, gate=gate, scale_bytes=scale_bytes, tokens=tokens)
     cut = choose(problem, gpu)
     if cut is None:
-        assert tokens > 8 or tokens * in_size * 2 > 47 * 1024, "few tokens fit"
+        assert gpu is RTX3090 or not problem.worth, "an H200 holds what is worth it"
         return
     rows = cut.tiles * 8 // (1 + gate)
     units = -(-out_size // rows)
 
-    assert cut.steps * cut.warps * cut.cluster * 32 >= in_size
+    assert cut.steps * cut.warps * 32 >= in_size
     assert rows <= out_size
-    assert cut.grid <= gpu.multiprocessors
-    assert cut.grid <= units * cut.cluster
-    assert cut.grid % cut.cluster == 0
-    assert cut.cluster == 1 or gpu.clusters
-    assert cut.shared(tokens) <= gpu.most_shared
+    assert cut.grid == min(units, gpu.multiprocessors)
+    assert cut.shared(problem.worth) <= gpu.most_shared
     assert cut.steps % cut.span == 0
-    assert cut.tiles % cut.group == 0
     if cut.once:
-        assert cut.depth == cut.steps * cut.tiles // cut.group
-        assert cut.grid == units * cut.cluster
+        assert cut.depth == cut.steps * cut.tiles
+        assert cut.grid == units
     else:
         assert cut.depth >= 2
 
@@ -46,7 +42,7 @@ def test_the_layers_of_a_small_model_have_all_weights_under_way_at_once_on_an_h2
 
 
 def test_a_shape_that_no_block_can_hold_has_no_cut():
-    assert choose(Problem(in_size=65536, out_size=4096, scale_bytes=2, tokens=32), H200) is None
+    assert choose(Problem(in_size=65536, out_size=4096, scale_bytes=4, tokens=16), H200) is None
 
 
 @pytest.mark.parametrize(
@@ -55,3 +51,10 @@ def test_a_shape_that_no_block_can_hold_has_no_cut():
 )
 def test_limits_say_what_is_wrong_with_a_shape(in_size, out_size, dtype, said):
     assert said in shape_limits(in_size, out_size, dtype)
+
+
+def test_long_rows_are_left_to_torch_from_fewer_tokens_on():
+    def worth(in_size, norm):
+        return Problem(in_size=in_size, out_size=4096, scale_bytes=2 if norm else 0, tokens=16).worth
+
+    assert [worth(1024, True), worth(4096, True), worth(2048, False), worth(14336, False)] == [16, 4, 16, 3]

@@ -38,9 +38,8 @@ def small_mlp(query: OpQuery, layer: Any) -> SmallMLP | None:
 class NormedProduct:
     """(x, residual) -> (product of the norm of their sum, sum): a norm and the linear layer behind it."""
 
-    def __init__(self, norm: Any, linear: Any, compiled: Product, follower: Any = None) -> None:
+    def __init__(self, norm: Any, linear: Any, compiled: Product) -> None:
         self._norm, self._linear, self._product = norm, linear._parameters, compiled
-        self._follower = None if follower is None else follower._parameters
 
     def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         x = _plain(x)
@@ -50,9 +49,8 @@ class NormedProduct:
             residual, total = _plain(residual), torch.empty_like(x)
         norm, linear = self._norm, self._linear
         y = self._product(
-            x, linear["weight"], linear.get("bias"), residual=residual, scale=_scale(norm), eps=norm.eps,
-            total=total, ahead=None if self._follower is None else self._follower["weight"],
-        )  # fmt: skip
+            x, linear["weight"], linear.get("bias"), residual=residual, scale=_scale(norm), eps=norm.eps, total=total
+        )
         return y, x if total is None else total
 
 
@@ -75,8 +73,7 @@ class SmallAttention:
 
     def __init__(self, layer: Any, qkv: Product, out: Product) -> None:
         self.most = min(qkv.most, out.most)
-        # Attention reads few bytes: meanwhile the output's weights come into the cache.
-        self.project = NormedProduct(layer.norm, layer.qkv, qkv, follower=layer.out)
+        self.project = NormedProduct(layer.norm, layer.qkv, qkv)
         self._output = Output(layer.out, out, layer.norm_output)
 
     def output(self, o: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from vllm_kernels.small_tiling import GPU, Problem, Tiling, choose
 from vllm_kernels.variant import Variant
 
 FILE, NAME = "small.cu", "small_product"
-SIGNATURE = "PPPfPPPPPlii"
+SIGNATURE = "PPPfPPPPii"
 GATES = {"": 0, "silu": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
-SIZES_OF_BATCH = (8,)  # tokens: a variant each
-AHEAD = 16 * 2**20  # bytes of a later kernel's weights that are drawn into L2 at most: a third of an H200's
+SIZES_OF_BATCH = (8, 16)  # tokens: a variant each
 
 
 class Product:
@@ -28,19 +27,12 @@ class Product:
     """
 
     def __init__(self, in_size: int, out_size: int, dtype: str, norm: str, act: str, device: int) -> None:
-        gpu = gpu_of(device)
         self.in_size, self.out_size = in_size, out_size
-        self._made: dict[int, tuple[Tiling, Future[Kernel]]] = {}
-        for tokens in SIZES_OF_BATCH:
-            scale_bytes = SIZES[norm] if norm else 0
-            problem = Problem(
-                in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
-            )
-            tiling = choose(problem, gpu)
-            if tiling is None:
-                break
-            self._made[tokens] = tiling, _pool().submit(_kernel, variant_of(tiling, dtype, norm, act), tiling, device)
-        self.most = max(self._made, default=0)
+        self._made: dict[int, tuple[Tiling, Future[Kernel]]] = {
+            size: (tiling, _pool().submit(_kernel, variant_of(tiling, dtype, norm, act), tiling, device))
+            for size, tiling in tilings(in_size, out_size, norm, act, gpu_of(device)).items()
+        }
+        self.most = max((tiling.problem.worth for tiling, _ in self._made.values()), default=0)
         self._kernels: dict[int, tuple[Tiling, Kernel]] = {}
 
     def takes(self, x: Tensor) -> bool:
@@ -57,22 +49,19 @@ class Product:
         scale: Tensor | None = None,
         eps: float = 0.0,
         total: Tensor | None = None,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         """x [T, in_size] -> [T, out_size]. Nothing but the result and ``total`` is written.
 
         weight     [out_size, in_size]; with an activation [2 out_size, in_size], gates before ups
         residual   like x, added to it before the norm, or None; the sum is stored in ``total``, which is neither
         scale      the norm's weight, if there is a norm
-        ahead      the weight of a kernel that follows, to be drawn into the cache
         """
         tokens = x.shape[0]
         tiling, kernel = self._kernel(next(size for size in SIZES_OF_BATCH if size >= tokens))
         y = x.new_empty(tokens, self.out_size)
-        soon = 0 if ahead is None else min(ahead.numel() * ahead.element_size(), AHEAD) // 16 * 16
         kernel(
             tiling.grid, tiling.warps * 32,
-            x, residual, scale, eps, weight, bias, y, total, ahead, soon, tokens, self.out_size,
+            x, residual, scale, eps, weight, bias, y, total, tokens, self.out_size,
             shared=tiling.shared(tokens),
         )  # fmt: skip
         return y
@@ -85,13 +74,24 @@ class Product:
         return made
 
 
+def tilings(in_size: int, out_size: int, norm: str, act: str, gpu: GPU) -> dict[int, Tiling]:
+    """Size of batch -> tiling, for those sizes that more tokens are worth it with, and that fit."""
+    found: dict[int, Tiling] = {}
+    most, scale_bytes = 0, SIZES[norm] if norm else 0
+    for size in SIZES_OF_BATCH:
+        problem = Problem(in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=size)
+        if problem.worth <= most or (tiling := choose(problem, gpu)) is None:
+            break
+        most, found[size] = problem.worth, tiling
+    return found
+
+
 @cache
 def gpu_of(device: int) -> GPU:
     about = torch.cuda.get_device_properties(device)
     return GPU(
         multiprocessors=about.multi_processor_count,
         most_shared=about.shared_memory_per_block_optin,
-        clusters=about.major >= 9,
     )
 
 
@@ -104,19 +104,17 @@ def product(in_size: int, out_size: int, dtype: str, norm: str = "", act: str = 
 def variant_of(tiling: Tiling, dtype: str, norm: str, act: str) -> Variant:
     defines: dict[str, str | int] = {
         "ELEMENT": CUDA_NAMES[dtype], "INPUTS": tiling.problem.in_size, "TOKENS": tiling.problem.tokens,
-        "WARPS": tiling.warps, "TILES": tiling.tiles, "GROUP": tiling.group, "CLUSTER": tiling.cluster,
-        "STEPS": tiling.steps, "DEPTH": tiling.depth, "SPAN": tiling.span,
+        "WARPS": tiling.warps, "TILES": tiling.tiles, "STEPS": tiling.steps, "DEPTH": tiling.depth, "SPAN": tiling.span,
         "ONCE": int(tiling.once), "STREAM": int(tiling.stream),
         "NORM": int(bool(norm)), "SCALE": CUDA_NAMES[norm or dtype], "GATE": GATES[act],
     }  # fmt: skip
-    capability = (9, 0) if tiling.cluster > 1 else (8, 0)
-    return Variant(file=FILE, defines=defines, names=(NAME,), capability=capability)
+    return Variant(file=FILE, defines=defines, names=(NAME,))
 
 
 def variants() -> list[Variant]:
     """Of the shapes that figures are kept for, and odd ones, on two sizes of GPU."""
-    big = GPU(multiprocessors=132, most_shared=232448, clusters=True)
-    little = GPU(multiprocessors=82, most_shared=101376, clusters=False)
+    big = GPU(multiprocessors=132, most_shared=232448)
+    little = GPU(multiprocessors=82, most_shared=101376)
     shapes = [
         (1024, 4096, "bfloat16", "", big), (2048, 1024, "", "", big), (1024, 3072, "bfloat16", "silu", big),
         (3072, 1024, "", "", big), (1024, 151936, "", "", big), (4096, 14336, "bfloat16", "silu", big),
@@ -125,19 +123,14 @@ def variants() -> list[Variant]:
     ]  # fmt: skip
     found = []
     for in_size, out_size, norm, act, gpu in shapes:
-        for tokens in SIZES_OF_BATCH:
-            scale_bytes = SIZES[norm] if norm else 0
-            problem = Problem(
-                in_size=in_size, out_size=out_size, gate=bool(act), scale_bytes=scale_bytes, tokens=tokens
-            )
-            if (tiling := choose(problem, gpu)) is not None:
-                found.append(variant_of(tiling, "float16" if in_size % 32 else "bfloat16", norm, act))
+        dtype = "float16" if in_size % 32 else "bfloat16"
+        found += [variant_of(one, dtype, norm, act) for one in tilings(in_size, out_size, norm, act, gpu).values()]
     return list({str(variant): variant for variant in found}.values())
 
 
 def _kernel(variant: Variant, tiling: Tiling, device: int) -> Kernel:
     use_context(device)  # of a thread of the pool
-    shared = tiling.shared(tiling.problem.tokens)
+    shared = tiling.shared(tiling.problem.worth)
     return Kernel(FILE, NAME, SIGNATURE, variant.defines, shared=shared, dependent=True, device=device)
 
 

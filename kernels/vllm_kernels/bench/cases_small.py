@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from vllm_kernels.bench.case import Call, Case
 from vllm_kernels.small_product import product
+from vllm_kernels.small_tiling import Problem
 
-TOKENS = (1, 4, 8, 16)
+TOKENS = (1, 2, 4, 8, 16)
 EPS = 1e-6
 # model, kernel -> in_size, out_size; those of "norm" have a residual and a norm before them
 PRODUCTS = {
@@ -25,7 +26,10 @@ PRODUCTS = {
 def cases() -> Iterator[Case]:
     for (model, name), (in_size, out_size) in PRODUCTS.items():
         rows = out_size * (2 if name.endswith("silu") else 1)
+        scale_bytes = 2 if name.startswith("norm") else 0
         for tokens in TOKENS:
+            if tokens > Problem(in_size=in_size, out_size=out_size, scale_bytes=scale_bytes, tokens=16).worth:
+                continue
             read = rows * in_size + (2 if name.startswith("norm") else 1) * tokens * in_size
             written = tokens * out_size + (tokens * in_size if name.startswith("norm") else 0)
             yield Case(
