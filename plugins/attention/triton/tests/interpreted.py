@@ -63,10 +63,6 @@ def patch():
 
 def main(names):
     patch()
-    if os.environ.get("FLAT"):
-        import vllm_plugin_triton_attention.variants as v
-
-        v.FLAT = True
     for name in names:
         query = make_query({**SMALL, **CASES[name]}, Device("cpu"))
         trial = Trial(

@@ -35,9 +35,16 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
         rank=Rank.TUNED,
         takes={"kv.page_layout": ("HND", "NHD")},
         capabilities=("lse", "graph", "device_metadata", *(["batch_invariant"] if settings.batch_invariant else [])),
-        # Pages of 64 tokens hold whole tiles of keys, which the copy engine of sm_90 fetches for prompts.
-        options={"block_sizes": (64, 32, 16, 128), "batch_invariant": settings.batch_invariant},
+        options={"block_sizes": _block_sizes(query), "batch_invariant": settings.batch_invariant},
     )
+
+
+def _block_sizes(query: AttentionQuery) -> tuple[int, ...]:
+    """Where the copy engine of sm_90 can fetch prompts' keys, only pages that hold whole tiles of them."""
+    even = {query.k_dim, query.v_dim} <= {64, 128} and query.window is None
+    if even and query.device.capability == (9, 0) and query.kv_dtype == query.dtype != "float32":
+        return (64, 128)
+    return (64, 32, 16, 128)
 
 
 def _refusal(query: AttentionQuery) -> str:

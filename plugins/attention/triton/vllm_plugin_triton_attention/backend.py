@@ -13,6 +13,8 @@ from vllm_plugin_triton_attention.kernels import Kernels
 from vllm_plugin_triton_attention.scores import LOG2E
 from vllm_plugin_triton_attention.variants import aligned
 
+MANY = 128  # sequences: with so many ends and beginnings, a third program a multiprocessor fills the gaps
+
 
 @attrs.define(slots=True)
 class Metadata:
@@ -25,7 +27,6 @@ class Metadata:
     tiles: int = 0  # of sequences with many queries, at most
     short_tiles: Tensor | None = None  # of `schedule`
     work: Tensor | None = None
-    line: Tensor | None = None
 
 
 class TritonAttention:
@@ -54,11 +55,6 @@ class TritonAttention:
             (1, 1, 1), step.query_starts, step.kv_lens, found.short_tiles, memory[first:second], found.work, sequences,
             found.queries,
         )  # fmt: skip
-        if found.short is not None and self.kernels.line_up is not None:
-            size = 8 * sequences * max(1, -(-step.longest_kv // found.short.keys))
-            found.line = torch.empty(size, dtype=torch.int32, device=self.config.device)
-            lists = (step.query_starts, step.kv_lens, found.short_tiles, found.line)
-            self.kernels.line_up((sequences, 1, 1), *lists)
         return found
 
     def _plan(self, step: AttentionStep, sequences: int) -> Metadata:
@@ -87,7 +83,8 @@ class TritonAttention:
 
     def _decoding(self, step: AttentionStep, found: Metadata) -> Metadata:
         tiles = found.sequences * -(-step.longest_kv // found.short.keys)
-        found.programs = max(1, min(found.short.programs, tiles))
+        most = found.short.programs if found.sequences >= MANY else found.short.few
+        found.programs = max(1, min(most, tiles))
         return found
 
     def write(self, k: Tensor, v: Tensor, pages: tuple[Tensor, ...], step: AttentionStep) -> None:
@@ -122,10 +119,9 @@ class TritonAttention:
         table, want = step.block_table, int(lse is not None)
         if m.short is not None:
             d = m.short
-            lists = (step.query_starts, step.kv_lens) if m.line is None else (m.line,)
             d.decode(
-                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, *lists, m.short_tiles,
-                logits, self.scale, m.sequences, q.stride(0), table.stride(0),
+                (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, step.query_starts,
+                step.kv_lens, m.short_tiles, logits, self.scale, m.sequences, q.stride(0), table.stride(0),
                 k.stride(0), want,
             )  # fmt: skip
             if m.programs > 1:

@@ -17,9 +17,9 @@ from vllm_plugin_triton_attention.scores import LOG2E, add_tile, places, rows_of
 
 
 @triton.jit
-def share_of(total, programs, LEAST: tl.constexpr):
+def share_of(total, programs):
     """Tiles that each program takes; fewer programs have work if there are too few."""
-    return tl.maximum((total + programs - 1) // programs, LEAST)
+    return tl.maximum((total + programs - 1) // programs, 1)
 
 
 @triton.jit
@@ -58,16 +58,14 @@ def decode(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     SINKS: tl.constexpr,
-    LEAST: tl.constexpr,
     SPAN: tl.constexpr,
     DEPENDENT: tl.constexpr,  # started while the kernel before it may still run
-    EARLY: tl.constexpr,
 ):
     """Grid (KV, programs)."""
     head, program = tl.program_id(0), tl.program_id(1)
     heads = tl.num_programs(0)
     total_tiles = tl.load(tiles + sequences)
-    share = share_of(total_tiles, tl.num_programs(1), LEAST)
+    share = share_of(total_tiles, tl.num_programs(1))
     at = program * share
     last = tl.minimum(at + share, total_tiles)
     s = tl.minimum(sequence_of(at, tiles, sequences, SPAN), sequences - 1)
@@ -79,8 +77,7 @@ def decode(
     if DEPENDENT:
         # Even without work: whoever waits for this kernel counts on the one before being done, too.
         gdc_wait()
-        if EARLY:
-            gdc_launch_dependents()
+        gdc_launch_dependents()
     while at < last:
         stop = tl.minimum(end, last)
         queries = after - token
@@ -143,7 +140,6 @@ def combine(
     V_DIM: tl.constexpr,
     V_PAD: tl.constexpr,
     SINKS: tl.constexpr,
-    LEAST: tl.constexpr,
     PARTS: tl.constexpr,  # at a time
     SPAN: tl.constexpr,
     DEPENDENT: tl.constexpr,
@@ -154,7 +150,7 @@ def combine(
     """
     q_head, cut, query = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     total_tiles = tl.load(tiles + sequences)
-    share = share_of(total_tiles, programs, LEAST)
+    share = share_of(total_tiles, programs)
     at = (cut + 1) * share
     s = tl.minimum(sequence_of(at, tiles, sequences, SPAN), sequences - 1)
     begin, end = tl.load(tiles + s), tl.load(tiles + s + 1)

@@ -23,7 +23,8 @@ class Short:
 
     rows: int
     keys: int
-    programs: int  # of a KV head, at most
+    programs: int  # of a KV head, at most: all that run at a time
+    few: int  # of a KV head, at most, when there are few sequences: two a multiprocessor
     decode: Any
     combine: Any
     parts: Tensor
@@ -42,7 +43,6 @@ class Kernels:
         ready = self._compiled(needed)
         self.schedule, self.write = ready["schedule"], ready["write"]
         self.prefill, self.prefill_static = ready["prefill"], ready["prefill_static"]
-        self.line_up = ready.get("line_up")
         self.slots = _at_once(self.prefill_static, config)
         rows = [needed[name].constants for name in needed if name.startswith("decode")]
         self.short = [self._short(c, ready[f"decode{c['ROWS']}"], ready[f"combine{c['ROWS']}"]) for c in rows]
@@ -59,11 +59,16 @@ class Kernels:
 
     def _short(self, constants: dict[str, Any], decode: Any, combine: Any) -> Short:
         c, rows = self.config, constants["ROWS"]
-        programs = _programs(decode, c)
-        shape = (programs, 2, c.num_kv_heads, rows)
+        at_once = _at_once(decode, c)
+        programs, few = _programs(at_once, c), _programs(min(at_once, 2 * _processors(c)), c)
+        shape = (max(programs, few), 2, c.num_kv_heads, rows)
         parts = torch.empty(*shape, c.v_dim, dtype=torch.float32, device=c.device)
         sums = torch.empty(shape, dtype=torch.float32, device=c.device)
-        return Short(rows, constants["KEYS"], programs, decode, combine, parts, sums)
+        return Short(rows, constants["KEYS"], programs, few, decode, combine, parts, sums)
+
+
+def _processors(c: AttentionConfig) -> int:
+    return torch.cuda.get_device_properties(c.device).multi_processor_count if c.device.type == "cuda" else 3
 
 
 def _at_once(kernel: Any, c: AttentionConfig) -> int:
@@ -77,9 +82,9 @@ def _at_once(kernel: Any, c: AttentionConfig) -> int:
     return device.multi_processor_count * max(1, min(by_registers, by_memory, 4))
 
 
-def _programs(decode: Any, c: AttentionConfig) -> int:
-    """Of a KV head, so that all run at a time and processors are busy equally."""
-    slots, heads = _at_once(decode, c), c.num_kv_heads
+def _programs(slots: int, c: AttentionConfig) -> int:
+    """Of a KV head, so that about ``slots`` run at a time and processors are busy equally."""
+    heads = c.num_kv_heads
     waves = max(range(1, 4), key=lambda n: (round(n * slots // heads * heads / (n * slots), 1), -n))
     return max(1, waves * slots // heads)
 

@@ -30,6 +30,8 @@ def decode_tile(rows: int, dim: int, itemsize: int, arch: int) -> Tile:
     large = rows * dim > 64 * 128
     if itemsize == 4:
         return Tile(rows, 16, 8 if large else 4, 2)
+    if rows == 16 and dim == 128 and arch == 90:
+        return Tile(rows, 64, 4, 5, 168)  # three programs fit a multiprocessor
     return Tile(rows, max(16, min(64, 8192 // dim)), 8 if large else 4, 5)
 
 
@@ -40,11 +42,11 @@ def prefill_tile(rows: int, dim: int, itemsize: int, arch: int) -> Tile:
         return Tile(max(rows, 64), 32, 8, 3)
     if arch < 90:  # 64 keys would not fit the registers
         return Tile(max(rows, 128), 32, 8, 5 if arch == 80 else 3)
-    if arch == 90 and rows <= 128:
-        return Tile(128, 64, 8, 3, 128)  # two programs a multiprocessor: worth the few registers that it spills
+    if arch == 90:
+        return Tile(max(rows, 128), 64, 8, 3, 128)  # two programs a multiprocessor: worth the few registers it spills
     return Tile(max(rows, 128), 64, 8, 3)
 
 
 def copied_tile(rows: int) -> Tile:
-    """Of `prefill_copied`."""
-    return Tile(rows, 64, 8, 3, 128)
+    """Of `prefill_copied`; ``rows``: the least, heads of a KV head."""
+    return Tile(max(rows, 64), 64, 4, 5)

@@ -9,7 +9,7 @@ import attrs
 import torch
 
 from vllm_core.interfaces.attention import AttentionConfig
-from vllm_plugin_triton_attention import decode, decode_flat, prefill, prefill_copied, schedule, write
+from vllm_plugin_triton_attention import decode, prefill, prefill_copied, schedule, write
 from vllm_plugin_triton_attention.launch import Variant
 from vllm_plugin_triton_attention.tiles import PARTS, SPAN, Tile, copied_tile, decode_tile, padded, prefill_tile
 
@@ -21,10 +21,6 @@ _TYPES = {
     torch.float8_e5m2: "fp8e5",
 }
 SHORT_ROWS = (16, 64)  # queries x heads of a KV head: plain decoding, and drafts
-DEPENDENT = True  # kernels start while the one before still runs, where the device can
-FLAT = False
-EARLY = True  # and let the one behind start at once
-LEAST = 1  # tiles that a program takes
 WORK_TILES = 32  # of queries that are listed at a time
 
 
@@ -33,18 +29,16 @@ def variants(c: AttentionConfig, arch: int) -> dict[str, Variant]:
     group = c.num_heads // c.num_kv_heads
     dim, size = max(padded(c.k_dim), padded(c.v_dim)), max(c.kv_dtype.itemsize, c.dtype.itemsize)
     shorts = [decode_tile(rows, dim, size, arch) for rows in dict.fromkeys(max(padded(group), n) for n in SHORT_ROWS)]
-    long = prefill_tile(padded(group), dim, size, arch)
+    long = copied_tile(padded(group)) if is_copied(c, arch) else prefill_tile(padded(group), dim, size, arch)
     found = {"schedule": _schedule(c, shorts[0].keys, long.rows // group), "write": _write(c)}
     for tile in shorts:
-        found[f"decode{tile.rows}"] = (_decode_flat if FLAT else _decode)(c, tile, arch)
+        found[f"decode{tile.rows}"] = _decode(c, tile, arch)
         found[f"combine{tile.rows}"] = _combine(c, tile, arch)
-    if FLAT:
-        found["line_up"] = _line_up()
     found["prefill"] = _prefill(c, long, turns=False)
     # Turns keep more alive: in few registers it would spill within its loops.
     found["prefill_static"] = _prefill(c, attrs.evolve(long, registers=None), turns=True)
     if is_copied(c, arch):
-        found["prefill"] = _copied(c, copied_tile(long.rows))
+        found["prefill"] = _copied(c, long)
     return found
 
 
@@ -92,33 +86,10 @@ def _decode(c: AttentionConfig, tile: Tile, arch: int) -> Variant:
         {"GROUP": c.num_heads // c.num_kv_heads, "ROWS": tile.rows, "KEYS": tile.keys}
         | _sizes(c)
         | _page(c)
-        | {**_rules(c), "LEAST": LEAST, "SPAN": SPAN, **_chain(c, arch), "EARLY": EARLY},
+        | {**_rules(c), "SPAN": SPAN, **_chain(c, arch)},
         multiples=_q_multiple(c) | _page_multiple(c) | dict.fromkeys(tables, 4) | _loose(c),
         **tile.options(),
     )
-
-
-def _decode_flat(c: AttentionConfig, tile: Tile, arch: int) -> Variant:
-    x, kv = _pointer(c.dtype), _pointer(c.kv_dtype)
-    tables = ("table", "line", "tiles")
-    return Variant(
-        decode_flat.decode_flat,
-        {"q": x, "k": kv, "v": kv, "out": x, "lse": "*fp32", "parts": "*fp32", "sums": "*fp32"}
-        | _ints(tables, "*i32")
-        | {"sinks": x, "scale": "fp32"}
-        | _ints(("sequences", "q_stride", "table_stride", "page_stride", "want_lse")),
-        {"GROUP": c.num_heads // c.num_kv_heads, "ROWS": tile.rows, "KEYS": tile.keys}
-        | _sizes(c)
-        | _page(c)
-        | {**_rules(c), "LEAST": LEAST, "SPAN": SPAN, **_chain(c, arch), "EARLY": EARLY},
-        multiples=_q_multiple(c) | _page_multiple(c) | dict.fromkeys(("table", "tiles"), 4) | _loose(c),
-        **tile.options(),
-    )
-
-
-def _line_up() -> Variant:
-    names = ("starts", "lens", "tiles", "line")
-    return Variant(decode_flat.line_up, _ints(names, "*i32"), {"SPAN": 128}, multiples=dict.fromkeys(names[:3], 4))
 
 
 def _combine(c: AttentionConfig, tile: Tile, arch: int) -> Variant:
@@ -129,7 +100,7 @@ def _combine(c: AttentionConfig, tile: Tile, arch: int) -> Variant:
         {"parts": "*fp32", "sums": "*fp32", "out": x, "lse": "*fp32", "starts": "*i32", "tiles": "*i32", "sinks": x}
         | _ints(("sequences", "programs", "want_lse")),
         {"KV": c.num_kv_heads, "GROUP": c.num_heads // c.num_kv_heads, **sizes}
-        | {"SINKS": c.sinks, "LEAST": LEAST, "PARTS": PARTS, "SPAN": SPAN, **_chain(c, arch)},
+        | {"SINKS": c.sinks, "PARTS": PARTS, "SPAN": SPAN, **_chain(c, arch)},
         multiples={"starts": 4, "tiles": 4, **_loose(c)},
     )
 
@@ -209,4 +180,5 @@ def _loose(c: AttentionConfig) -> dict[str, int]:
 
 
 def _chain(c: AttentionConfig, arch: int) -> dict[str, bool]:
-    return {"DEPENDENT": DEPENDENT and arch >= 90 and c.device.type == "cuda"}
+    """Whether a kernel starts while the one before still runs: where the device can."""
+    return {"DEPENDENT": arch >= 90 and c.device.type == "cuda"}
