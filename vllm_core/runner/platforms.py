@@ -108,8 +108,8 @@ class CudaPlatform:
         return max(0, int(self.facts().memory * self.memory_share) - taken)
 
     def process_memory(self) -> int:
-        """The driver's context (621 MiB on an H200), and code and work space of libraries."""
-        return 900 << 20
+        """The driver's context (621 MiB on an H200) and the code of libraries and kernels (0.77 GiB with it)."""
+        return 800 << 20
 
     def _flops(self) -> float:
         """FLOP/s of large products in 16 bits, a cautious guess by generation."""
