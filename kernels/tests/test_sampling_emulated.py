@@ -55,7 +55,6 @@ def some_logits(vocab: int, scale: float, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(("vocab", "scale"), [(1, 1.0), (40, 0.0), (5003, 0.02), (5003, 4.0), (20000, 1.0)])
 def test_tokens_and_distributions_are_the_cores(vocab, scale, dtype, reverse, monkeypatch):
-    """A scale of 0 gives logits 0 and -0, for which threads once went different ways and never met again."""
     if reverse:
         monkeypatch.setenv("FIBERS_REVERSE", "1")
     sampler, logits, asked = sampling.Sampler(None), some_logits(vocab, scale, dtype), mixed(LINES)
@@ -63,6 +62,18 @@ def test_tokens_and_distributions_are_the_cores(vocab, scale, dtype, reverse, mo
     assert torch.equal(got > 0, want > 0)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
     assert torch.equal(sampler(logits, asked), ReferenceSampler()(logits, asked))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_zeros_of_both_signs_are_one_logit(seed):
+    """Of 0 and -0 a reduction gives some threads one and some the other: they went different ways, and never met."""
+    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(seed)) * 0
+    asked = mixed(4)
+    asked.temperature.copy_(torch.tensor([1.0, 2.0, 1.0, 2.0]))
+    asked.top_p.copy_(torch.tensor([0.1, 0.9, 0.1, 0.9]))
+    asked.top_k.fill_(5)
+    asked.min_p.fill_(0.05)
+    assert torch.equal(sampling.Sampler(None)(logits, asked), (asked.noise * 40).long())
 
 
 def test_the_largest_logit_is_the_first_of_equals():
