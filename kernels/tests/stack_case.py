@@ -131,7 +131,7 @@ class OnlyTheStack:
 
 def model(fused: bool, dtype: torch.dtype = torch.bfloat16, layout: str = "NHD", **options: Any) -> PagedModel:
     config = Config(**options)
-    kept, stack_sizes.VARIANTS = stack_sizes.VARIANTS, (1, 4, 8)  # more tokens than are served by default
+    kept, stack_sizes.SMALL_VARIANTS = stack_sizes.SMALL_VARIANTS, (1, 4, 8)  # more tokens than are served by default
     made = PagedModel(
         SmallLM,
         attrs.asdict(config),
@@ -142,7 +142,7 @@ def model(fused: bool, dtype: torch.dtype = torch.bfloat16, layout: str = "NHD",
         num_pages=1400,
         max_position=8192,
     )
-    stack_sizes.VARIANTS = kept
+    stack_sizes.SMALL_VARIANTS = kept
     assert isinstance(made.model.layers.run, stack.Stack) == fused
     return made
 

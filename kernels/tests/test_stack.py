@@ -193,7 +193,7 @@ class Launches(list):
 
 def bound_stack(monkeypatch: Any) -> tuple[Any, Launches]:
     launches, made = Launches(), decoders()
-    monkeypatch.setattr(stack_sizes, "VARIANTS", (1, 4, 8))
+    monkeypatch.setattr(stack_sizes, "LARGE_VARIANTS", (1, 4, 8))
     monkeypatch.setattr(stack, "Kernel", launches)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Thing(multi_processor_count=132))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

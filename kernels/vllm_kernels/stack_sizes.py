@@ -11,9 +11,10 @@ WARPS = 8  # that compute
 TILE_BYTES = 8 * (2 * 1024 + 64)  # of weights: 8 rows of 1,024 columns, padded
 MOST_SHARED = 227 * 1024  # bytes a block may have on sm_90
 FEWEST_STAGES = 3
-VARIANTS = (1,)  # most tokens of a step that a variant is compiled for; with 2 or more, kernels one by one are faster
+# Most tokens of a step that a variant is compiled for; with more, kernels one by one are faster.
+SMALL_VARIANTS, LARGE_VARIANTS = (1,), (1, 4)
 SPLIT = 128  # cached tokens that are worth a block of their own
-SMALL_LAYER = 40 << 20  # bytes of weights that are read while a layer's exchanges are waited for
+SMALL_LAYER = 40 << 20  # bytes of weights
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 MOST_SPLITS = 32
 
@@ -79,16 +80,21 @@ class StackShape:
         return 16 + tokens * (results // 2 + partial)
 
     @property
-    def window(self) -> int:
-        """Tiles on their way to a block at a time; one gives half the bandwidth, and exchanges are faster beside it."""
+    def is_small(self) -> bool:
+        """Whether a layer's weights are read within the time that its exchanges take."""
         heads = self.heads * self.head_dim
         qkv = heads + 2 * self.kv_heads * self.head_dim
-        weights = 2 * (self.hidden * (qkv + heads) + 3 * self.hidden * self.intermediate)
-        return 1 if weights < SMALL_LAYER else 3
+        return 2 * (self.hidden * (qkv + heads) + 3 * self.hidden * self.intermediate) < SMALL_LAYER
+
+    @property
+    def window(self) -> int:
+        """Tiles on their way to a block at a time; one gives half the bandwidth, and exchanges are faster beside it."""
+        return 1 if self.is_small else 3
 
     def variants(self) -> list[int]:
         """Most tokens of each variant whose ring keeps memory busy."""
-        return [tokens for tokens in VARIANTS if self.stages(tokens) >= FEWEST_STAGES]
+        sizes = SMALL_VARIANTS if self.is_small else LARGE_VARIANTS
+        return [tokens for tokens in sizes if self.stages(tokens) >= FEWEST_STAGES]
 
     def defines(self, tokens: int) -> dict[str, int]:
         return {
