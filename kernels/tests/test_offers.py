@@ -1,10 +1,10 @@
 """What this package says it offers is what the core takes from it."""
 
 import pytest
+from vllm_kernels import machine_limits, op_kernel, provides, sampler
 
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import OpQuery, SamplerQuery
-from vllm_kernels import machine_limits, op_kernel, provides, sampler
 
 GPU = Device(type="cuda", name="a GPU", count=1, memory=1 << 36, capability=(9, 0))
 

@@ -152,8 +152,8 @@ def test_what_depends_on_the_batch_never_runs_in_silence():
 
 def test_an_op_of_the_step_beside_the_model_counts_too():
     plan, model = bound(Chooser("linear", "silu_and_mul"))
+    query = OpQuery(op="token_logprobs", dtype="float32", device=Device("cuda"), shape={})
     with pytest.raises(NoOffer, match="token_logprobs"):
-        query = OpQuery(op="token_logprobs", dtype="float32", device=Device("cuda"), shape={})
         plan.check_invariance(model, [Dependent(query, ()), print])
 
 

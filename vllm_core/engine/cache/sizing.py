@@ -13,6 +13,7 @@ TYPICAL_TOKENS = 4096
 SMALLEST_BLOCK = 16  # tokens; smaller pages cost more in tables than they save, unless somebody asks
 LARGEST_BLOCK = 1024  # tokens tried where nobody says which sizes are accepted
 CHECKPOINT_TOKENS = 512  # least distance between two checkpoints of a recurrent state
+SECOND_CHOICE = 0.03  # of the memory: what a size that a backend does not like best must save
 ALIGNMENT = 16  # bytes; pages begin at its multiples, so that any dtype and vector load fits
 
 Accepted = Mapping[str | CacheSpec, Sequence[int]]
@@ -103,7 +104,7 @@ def _cost(
     pages += sum(count for spec, count in counts.items() if isinstance(spec, RecurrentCache))
     unit = lcm(*sizes.values())  # prefixes are found in these steps
     second_choices = sum(size not in (_accepted(spec, accepted) or [size])[:1] for spec, size in sizes.items())
-    return pages * page_bytes * (1 + unit / (2 * TYPICAL_TOKENS)) * (1 + 0.01 * second_choices)
+    return pages * page_bytes * (1 + unit / (2 * TYPICAL_TOKENS)) * (1 + SECOND_CHOICE * second_choices)
 
 
 def _distance(spec: RecurrentCache, unit: int, accepted: Accepted) -> int:

@@ -45,22 +45,12 @@ def test_what_it_cannot_do_is_refused_with_the_reason(device, more, reason):
 def test_float8_caches_and_batch_invariance_are_offered():
     assert ask(more={"kv_dtype": "float8_e4m3fn"}).rank == Rank.TUNED
     assert "batch_invariant" in ask(batch_invariant=True).capabilities
+    assert "batch_invariant" in ask(more={"batch_invariant": True}).capabilities
     assert "batch_invariant" not in ask().capabilities
 
 
-@pytest.mark.parametrize(
-    ("device", "more", "sizes"),
-    [
-        (H200, {"k_dim": 128, "v_dim": 128}, (64, 128)),
-        (H200, {"k_dim": 80, "v_dim": 80}, (64, 32, 16, 128)),
-        (H200, {"window": 100}, (64, 32, 16, 128)),
-        (Device("cuda", capability=(8, 0)), {}, (64, 32, 16, 128)),
-    ],
-    ids=str,
-)
-def test_where_the_copy_engine_serves_pages_hold_whole_tiles(device, more, sizes):
-    half = {"dtype": "bfloat16", "kv_dtype": "bfloat16"}
-    assert ask(device, {**half, **more}).options["block_sizes"] == sizes
+def test_pages_of_whole_tiles_are_liked_best_and_small_ones_are_taken():
+    assert ask().options["block_sizes"] == (64, 32, 16, 128)
 
 
 def test_without_triton_it_says_so(monkeypatch):

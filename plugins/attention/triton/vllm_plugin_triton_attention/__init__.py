@@ -29,22 +29,16 @@ def settings() -> str:
 def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal | None:
     if reason := _refusal(query):
         return Refusal(reason, name="triton")
+    invariant = settings.batch_invariant or query.batch_invariant
     return Offer(
         name="triton",
         target="vllm_plugin_triton_attention.backend:TritonAttention",
         rank=Rank.TUNED,
         takes={"kv.page_layout": ("HND", "NHD")},
-        capabilities=("lse", "graph", "device_metadata", *(["batch_invariant"] if settings.batch_invariant else [])),
-        options={"block_sizes": _block_sizes(query), "batch_invariant": settings.batch_invariant},
+        capabilities=("lse", "graph", "device_metadata", *(["batch_invariant"] if invariant else [])),
+        # Best first: pages of 64 tokens hold whole tiles of keys, which the copy engine of sm_90 fetches.
+        options={"block_sizes": (64, 32, 16, 128), "batch_invariant": invariant},
     )
-
-
-def _block_sizes(query: AttentionQuery) -> tuple[int, ...]:
-    """Where the copy engine of sm_90 can fetch prompts' keys, only pages that hold whole tiles of them."""
-    even = {query.k_dim, query.v_dim} <= {64, 128} and query.window is None
-    if even and query.device.capability == (9, 0) and query.kv_dtype == query.dtype != "float32":
-        return (64, 128)
-    return (64, 32, 16, 128)
 
 
 def _refusal(query: AttentionQuery) -> str:
