@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.sizing import CachePlanError
-from vllm_core.engine.resolve import resolve
+from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.interfaces.cache import SlidingWindowCache, TokenCache
 from vllm_core.interfaces.queries import PlatformQuery
 from vllm_core.interfaces.steps import NULL_PAGE, PageGrowth, RowInit, RowSampling, StepPlan
@@ -22,7 +23,7 @@ from vllm_core.plugins import Selector, load_catalog, read_policy
 
 ROWS = 6
 LONGEST = 96  # tokens of a sequence
-SMALL_BLOCK = 4  # tokens a page, where backends take it: many pages, and many ends of pages, in short prompts
+SMALL_BLOCK = 4  # tokens a page, where backends take it (else 16): many pages, and many ends of them, in short prompts
 POISON = 0xFF  # bytes of it are NaN in every float format
 
 
@@ -67,12 +68,7 @@ class Served:
             hf_overrides=dict(overrides or {}),
             **(settings or {}),
         )
-        try:
-            self.resolved = resolve(made)
-        except CachePlanError:
-            if block_size is not None:
-                raise
-            self.resolved = resolve(attrs.evolve(made, block_size=None))
+        self.resolved = _resolved(made, [block_size] if block_size else [SMALL_BLOCK, 16, None])
         self.runner, self.capacity = self.resolved.build.make_runner()
         self.groups = self.runner.caches.groups
         for group in self.groups:
@@ -186,3 +182,11 @@ def computes(dtype: str, device: str) -> bool:
         return True
     platform = Selector(load_catalog(read_policy({}))).choose("platform", PlatformQuery(name=device)).load()()
     return dtype in platform.dtypes()
+
+
+def _resolved(settings: EngineSettings, block_sizes: Sequence[int | None]) -> Resolved:
+    """With the first of these sizes that the backends take."""
+    for size in block_sizes[:-1]:
+        with suppress(CachePlanError):
+            return resolve(attrs.evolve(settings, block_size=size))
+    return resolve(attrs.evolve(settings, block_size=block_sizes[-1]))
