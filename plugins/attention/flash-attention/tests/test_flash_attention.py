@@ -65,6 +65,7 @@ def test_with_the_library_pages_are_read_in_place_and_steps_can_be_captured():
     assert offer.target.endswith("paged:PagedFlashAttention")
     assert offer.capabilities == {"lse", "graph", "device_metadata"}
     assert offer.options["engine"] == "flash-attn-4"
+    assert offer.rank == Rank.REFERENCE
     assert 128 not in offer.options["block_sizes"]  # a tile of keys: slots that nobody wrote would be loaded
 
 

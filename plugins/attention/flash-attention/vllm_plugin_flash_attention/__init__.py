@@ -35,7 +35,8 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
         return Offer(
             name="flash-attention",
             target="vllm_plugin_flash_attention.paged:PagedFlashAttention",
-            rank=Rank.PORTABLE,
+            # For those who ask, until it has been tried and measured on a device: so far it was only compiled for one.
+            rank=Rank.REFERENCE,
             takes={"kv.page_layout": ("NHD",)},
             capabilities=frozenset({"lse", "graph", "device_metadata"}),
             # Pages that are as large as its tiles would come by TMA, which brings the slots that nobody wrote.

@@ -57,7 +57,7 @@ def test_on_a_cpu_it_refuses_and_another_is_chosen():
 @pytest.mark.usefixtures("installed")
 def test_with_the_library_it_offers_and_does_not_claim_captured_steps():
     offer = ask(workspace_mib=256)
-    assert offer.rank == Rank.PORTABLE
+    assert offer.rank == Rank.REFERENCE
     assert offer.capabilities == {"lse"}
     assert offer.takes["kv.page_layout"] == ("NHD", "HND")
     assert offer.options == {"workspace_mib": 256}

@@ -33,8 +33,9 @@ def attention_backend(query: AttentionQuery, settings: Any) -> Offer | Refusal |
     return Offer(
         name="flashinfer",
         target="vllm_plugin_flashinfer.backend:FlashInferAttention",
-        # Its work is divided on the host, once a step: steps run eagerly and never from a captured graph.
-        rank=Rank.PORTABLE,
+        # For those who ask: it was not tried on a device yet, and as its work is divided on the host once a step,
+        # steps run op by op and never from a captured graph.
+        rank=Rank.REFERENCE,
         takes={"kv.page_layout": ("NHD", "HND")},
         capabilities=frozenset({"lse"}),
         options={"workspace_mib": settings.workspace_mib},
