@@ -128,7 +128,8 @@ def _fit(found: Found) -> Iterator[Finding]:
     full = min(memory.sequences, rows)
     says = (
         f"weights {size(budget.weights)}, cache {size(memory.cache_bytes)} ({budget.source}): room for {full:,.1f}"
-        f" sequences of {build.max_model_len:,} tokens at once; activations are not counted"
+        f" sequences of {build.max_model_len:,} tokens at once; "
+        + (", ".join(budget.beside.shown()) or "activations are not counted")
     )
     facts = {
         "weights_bytes": budget.weights, "cache_bytes": memory.cache_bytes, "device_bytes": budget.memory,
