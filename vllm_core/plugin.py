@@ -67,6 +67,13 @@ def _is_name(instance: Any, attribute: attrs.Attribute, value: str) -> None:
         )
 
 
+def _is_command(instance: Any, attribute: attrs.Attribute, value: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s:,]+( [^\s:,]+)?", value):
+        raise ValueError(
+            f"{type(instance).__name__}.{attribute.name} must be a name, or a group's and a name, not {value!r}"
+        )
+
+
 def _frozen_mapping(value: Mapping) -> Mapping:
     return MappingProxyType(dict(value))
 
@@ -162,9 +169,12 @@ class BundledModel:
 
 @attrs.frozen
 class Command:
-    """A sub-command of ``vllm-core``; ``target`` is a class with the contract of interfaces.command."""
+    """A sub-command of ``vllm-core``; ``target`` is a class with the contract of interfaces.command.
 
-    name: str = attrs.field(validator=_is_name)
+    A name of two words joins a group of commands: ``"bench serve"`` is ``vllm-core bench serve``.
+    """
+
+    name: str = attrs.field(validator=_is_command)
     target: str = attrs.field(validator=_is_target)
     summary: str = ""
 

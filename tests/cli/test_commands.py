@@ -1,12 +1,14 @@
 """Finding commands, and what is said about wrong ones."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 import vllm_core
+from vllm_core.plugin import Command
 from vllm_core.plugins import index
 
 COMMAND = """
@@ -189,3 +191,45 @@ def test_a_group_of_commands_lists_them_and_refuses_others(run):
     code, _, err = run("bench", "latncy")
     assert code == 2
     assert 'vllm-core bench has no command "latncy"; did you mean "latency"?' in err
+
+
+JOINS = """
+@hookimpl
+def cli_commands():
+    return [Command("bench greet", "{module}_impl:Greet", "greet fast"), Command("own one", "{module}_impl:Greet", "x")]
+"""
+
+
+def test_a_plugins_command_joins_a_group(run, install):
+    install("joins", JOINS, impl=GREET)
+    assert run("bench", "greet", "you") == (3, "hello you\n", "")
+    out = run("bench", "--help")[1]
+    assert "\n  throughput " in out
+    assert re.search(r"\n  greet +greet fast\n", out)
+    assert "bench greet" not in run("--help")[1]
+    assert run("bench", "greet", "--help")[1].startswith("usage: vllm-core bench greet [flags] name\n")
+    code, _, err = run("bench", "gret", "you")
+    assert code == 2
+    assert 'vllm-core bench has no command "gret"; did you mean "greet"?' in err
+
+
+def test_a_group_may_be_of_plugins_alone(run, install):
+    install("joins", JOINS, impl=GREET)
+    assert run("own", "one", "you") == (3, "hello you\n", "")
+    assert "\n  one  x\n" in run("own")[1]
+    assert "\n  own one " in run("--help")[1]
+
+
+def test_a_disabled_command_of_a_group_says_what_disables_it(run, install, home):
+    install("joins", JOINS, impl=GREET)
+    run("bench", "greet", "you")
+    home.joinpath("vllm.toml").write_text('[plugins]\nblock = ["command:bench greet"]')
+    code, out, err = run("bench", "greet", "you")
+    assert (code, out) == (2, "")
+    assert 'offers it, disabled by block in ./vllm.toml; remove "command:bench greet" there' in err
+
+
+@pytest.mark.parametrize("name", ["", "a b c", "a  b", " a", "a:b", "a b,c"])
+def test_a_commands_name_is_a_name_or_that_of_a_group_before_it(name):
+    with pytest.raises(ValueError, match="a group's and a name"):
+        Command(name, "a:B")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vllm_core.cli.parser import Parser
@@ -47,7 +47,9 @@ def overview() -> str:
     try:
         catalog = _catalog()
         for provided in catalog.entries("cli_commands"):
-            commands.setdefault(provided.entry.name, provided.entry)
+            group, _, inner = provided.entry.name.partition(" ")
+            if not (inner and group in commands):  # a group's help shows what joined it
+                commands.setdefault(provided.entry.name, provided.entry)
         if here := catalog.names("bundled_model"):
             note = f"\nmodels that come with plugins: {', '.join(here)}\n"
     except Exception as error:  # help must work above all when the configuration does not
@@ -68,45 +70,69 @@ def _rows(commands: Mapping[str, Command]) -> str:
 
 def run(name: str, words: Sequence[str]) -> int:
     """Run a command. An unknown one is a ``NoOffer`` with the nearest name, or the package to install."""
-    return _run(f"vllm-core {name}", CORE.get(name) or _of_plugins(name), words)
+    if name in CORE:
+        return _run(name, CORE[name], words)
+    catalog = _catalog()
+    if _joined(catalog, name) and name not in _names(catalog):  # a group that only plugins have
+        return _run_inner(name, f"Commands of plugins: {name}.", {}, words)
+    return _run(name, _of_plugins(catalog, name), words)
 
 
-def _run(prog: str, command: Command, words: Sequence[str]) -> int:
+def _run(name: str, command: Command, words: Sequence[str]) -> int:
     line = load_target(command.target)()
     about = getattr(line, "about", "") or f"{command.summary[:1].upper()}{command.summary[1:]}."
     if inner := getattr(line, "commands", ()):
-        return _run_inner(prog, about, {one.name: one for one in inner}, words)
+        return _run_inner(name, about, {one.name: one for one in inner}, words)
+    prog = f"vllm-core {name}"
     parser = Parser(prog=prog, description=about.replace("%", "%%"), examples=getattr(line, "examples", ()))
     line.add_arguments(parser)
     return line.run(parser.parse(words))
 
 
-def _run_inner(prog: str, about: str, inner: Mapping[str, Command], words: Sequence[str]) -> int:
-    """A command that is a group of others: ``vllm-core bench latency``."""
+def _run_inner(group: str, about: str, inner: Mapping[str, Command], words: Sequence[str]) -> int:
+    """A command that is a group of others, ``vllm-core bench latency``, and of those that plugins add to it."""
+    prog = f"vllm-core {group}"
     if not words or words[0] in ("-h", "--help", "help"):
-        print(f"usage: {prog} COMMAND ...\n\n{about}\n\ncommands:\n{_rows(inner)}\n")
+        rows, note = dict(inner), ""
+        try:
+            for joined, command in _joined(_catalog(), group).items():
+                rows.setdefault(joined, command)
+        except Exception as error:  # as in overview
+            note = f"\nPlugins' commands are missing here: {error}\n"
+        print(f"usage: {prog} COMMAND ...\n\n{about}\n\ncommands:\n{_rows(rows)}\n{note}")
         print(f"{prog} COMMAND --help shows a command's arguments.")
         return 0
-    if words[0] not in inner:
-        hint = did_you_mean(words[0], inner)
-        raise UnknownCommand(f'{prog} has no command "{words[0]}"{hint or "."}', known=", ".join(inner))
-    return _run(f"{prog} {words[0]}", inner[words[0]], words[1:])
+    name = f"{group} {words[0]}"
+    return _run(name, inner.get(words[0]) or _of_plugins(_catalog(), name, inner), words[1:])
 
 
-def _of_plugins(name: str) -> Command:
-    catalog = _catalog()
-    known = [*CORE, *(p.entry.name for p in catalog.entries("cli_commands"))]
-    if name in known:
+def _names(catalog: Catalog) -> list[str]:
+    return [provided.entry.name for provided in catalog.entries("cli_commands")]
+
+
+def _joined(catalog: Catalog, group: str) -> dict[str, Command]:
+    """Plugins' commands of a group, by their names within it."""
+    entries = (provided.entry for provided in catalog.entries("cli_commands"))
+    head = f"{group} "
+    return {entry.name.removeprefix(head): entry for entry in entries if entry.name.startswith(head)}
+
+
+def _of_plugins(catalog: Catalog, name: str, inner: Collection[str] = ()) -> Command:
+    """A plugin's command. ``inner`` are the core's own in its group, if the name has one."""
+    if name in _names(catalog):
         return catalog.find("cli_commands", name).entry
+    group, _, last = name.rpartition(" ")
+    known = [*inner, *_joined(catalog, group)] if group else [*CORE, *_names(catalog)]
     error = catalog.nobody("command", name)
     facts = {**error.facts, "known": ", ".join(known)}
+    title = f'vllm-core {group} has no command "{last}"' if group else f'there is no command "{name}"'
     if facts.get("why"):  # somebody has it, disabled or quarantined
         raise UnknownCommand(error.title, **facts)
     if not facts.get("install") and name in INSTEAD:
         facts["instead"] = INSTEAD[name]
-        raise UnknownCommand(f'there is no command "{name}", though vLLM has it.', **facts)
-    hint = "" if facts.get("install") else did_you_mean(name, known)
-    raise UnknownCommand(f'there is no command "{name}"{hint or "."}', **facts)
+        raise UnknownCommand(f"{title}, though vLLM has it.", **facts)
+    hint = "" if facts.get("install") else did_you_mean(last, known)
+    raise UnknownCommand(f"{title}{hint or '.'}", **facts)
 
 
 def _catalog() -> Catalog:

@@ -51,7 +51,8 @@ def cli_commands() -> list[Command]:  # type: ignore[empty-body]
              Must be fast and must not import torch.
     query    none
     Returns  A list of ``plugin.Command``; ``target`` names a class with the contract
-             ``interfaces.command.CommandLine``, imported only when its command is used.
+             ``interfaces.command.CommandLine``, imported only when its command is used. A name
+             of two words, ``"bench serve"``, joins the group of the first, here ``vllm-core bench``.
     Choice   None: all commands are there. The core's own names cannot be replaced; the same
              name from two plugins is an error when it is used; ``prefer.cli_commands`` decides.
     Errors   An exception, or anything but such a list, quarantines the plugin.
