@@ -41,6 +41,22 @@ def test_the_layers_of_a_small_model_have_all_weights_under_way_at_once_on_an_h2
         assert cut.grid == 128
 
 
+@pytest.mark.parametrize(
+    ("gpu", "kib"), [(H200, 228), (GPU(multiprocessors=108, most_shared=166912), 164), (RTX3090, 100)]
+)
+def test_no_two_blocks_of_a_head_share_a_multiprocessor_at_any_number_of_tokens(gpu, kib):
+    for in_size, out_size in ((1024, 151936), (4096, 128256)):
+        cut = choose(Problem(in_size=in_size, out_size=out_size), gpu)
+        for tokens in (1, 2, 4, 8):
+            taken = cut.shared(tokens) + 1024  # the system's
+            assert taken <= kib << 10 < 2 * taken
+
+
+def test_products_within_layers_leave_room_for_the_next_one():
+    cut = choose(Problem(in_size=1024, out_size=3072, gate=True, scale_bytes=2), H200)
+    assert 2 * (cut.shared(1) + 1024) <= 228 << 10
+
+
 def test_a_shape_that_no_block_can_hold_has_no_cut():
     assert choose(Problem(in_size=65536, out_size=4096, scale_bytes=4, tokens=16), H200) is None
 

@@ -12,6 +12,7 @@ RING = 96 * 1024  # bytes of weights on their way to one block otherwise; 48 KiB
 LEAST_RING = 40 * 1024
 ONCE_KEPT, RING_KEPT = 64, 16  # registers of a thread for its part of the tokens, if they are kept there
 READ_AGAIN = 3  # tokens that may as well be read from the L2 cache for each tile
+LONG = 32 << 20  # bytes of weights from which evenly loaded multiprocessors matter more than an early start
 UNIT = 3200  # adding a unit's sums up over warps, about 0.1 us: bytes that one multiprocessor could read meanwhile
 # Elements of x up to which this was faster than torch's products with the ops beside them (H200, bfloat16).
 MOST_NORMED, MOST_PLAIN = 16 * 1024, 48 * 1024
@@ -31,6 +32,11 @@ class GPU:
     multiprocessors: int
     most_shared: int  # bytes a block
 
+    @property
+    def more_than_half(self) -> int:
+        """Bytes of shared memory that two blocks of one multiprocessor cannot both have; each takes 1 KiB besides."""
+        return self.most_shared // 2 + 1024
+
 
 @attrs.frozen(kw_only=True)
 class Problem:
@@ -41,6 +47,11 @@ class Problem:
     gate: bool = False
     scale_bytes: int = 0  # of an element of the norm's weight; 0: no norm
     tokens: int = 8  # 8 or 16: the most
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its weights take much longer to read than the kernel before takes to end, as a head's do."""
+        return not self.scale_bytes and 2 * self.in_size * self.out_size * (1 + self.gate) >= LONG
 
     @property
     def worth(self) -> int:
@@ -61,6 +72,7 @@ class Tiling:
     stream: bool
     grid: int
     problem: Problem
+    least_shared: int = 0  # bytes a block takes at least
 
     @property
     def kept(self) -> bool:
@@ -72,7 +84,8 @@ class Tiling:
         inputs = self.steps * self.warps * 32
         staged = 0 if self.stream else tokens * (inputs if inputs % 64 else inputs + 32) * 2
         sums = max(256, self.warps * self.tiles * tokens * 32)
-        return self.depth * self.warps * 512 + staged + self.problem.in_size * self.problem.scale_bytes + sums
+        needed = self.depth * self.warps * 512 + staged + self.problem.in_size * self.problem.scale_bytes + sums
+        return max(needed, self.least_shared)
 
 
 def choose(problem: Problem, gpu: GPU) -> Tiling | None:
@@ -108,7 +121,9 @@ def _fit(p: Problem, gpu: GPU, tiles: int, grid: int, rounds: int, stream: bool)
         warps=warps, tiles=tiles, steps=steps, once=once, stream=stream,
         span=steps if kept else _divisor(steps, 6 if once else 4),
         depth=steps * tiles if once else max(2, min(RING // (warps * 512), rounds * tiles * steps)),
-        grid=grid, problem=p,
+        # While a small kernel still runs on one multiprocessor (the norm before a head), blocks of the next one that
+        # are not wanted there yet go where another is already; then the two share what one would have had.
+        grid=grid, problem=p, least_shared=gpu.more_than_half if p.is_long else 0,
     )  # fmt: skip
     least = 2 if rounds * tiles * steps <= one.depth else min(LEAST_RING, gpu.most_shared // 4) // (warps * 512)
     while not one.once and one.depth > max(2, least) and one.shared(p.worth) > gpu.most_shared:
