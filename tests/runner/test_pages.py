@@ -57,3 +57,15 @@ def test_copies_are_read_before_any_is_written_and_touch_their_groups_tensors_on
     )
     assert pages[0][:, 0].tolist() == [0, 1, 1, 2, 4, 4, 6, 7]
     assert pages[1][:, 63].tolist() == [0, 1, 1, 2, 4, 5, 6, 7]
+
+
+def test_copies_go_through_the_kernel_that_was_chosen():
+    calls = []
+    pages = make_pages(plan(), 8, CPU)
+    copy_pages(
+        pages,
+        plan(),
+        [PageCopy(group=0, source=1, target=2)],
+        lambda tensor, sources, targets: calls.append((tensor.data_ptr(), sources.tolist(), targets.tolist())),
+    )
+    assert calls == [(page.data_ptr(), [1], [2]) for page in pages]

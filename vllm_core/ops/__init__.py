@@ -12,6 +12,7 @@ Shared by all contracts below unless one says otherwise:
 from vllm_core.ops.activation import gelu, gelu_and_mul, gelu_tanh, gelu_tanh_and_mul, relu, silu_and_mul
 from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
+from vllm_core.ops.edits import edit_logits
 from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
 from vllm_core.ops.logits import penalize, token_logprobs
 from vllm_core.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
@@ -28,6 +29,7 @@ __all__ = [
     "argmax",
     "commit_tokens",
     "copy_pages",
+    "edit_logits",
     "embedding",
     "gelu",
     "gelu_and_mul",

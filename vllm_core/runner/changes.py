@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
-from vllm_core import ops
 from vllm_core.interfaces.logits_processor import LogitsProcessor
 from vllm_core.interfaces.steps import RowInit
 from vllm_core.runner.edits import KINDS, Edits
 from vllm_core.runner.inputs import Inputs
 from vllm_core.runner.processors import Processors
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.step_ops import StepOps
 from vllm_core.runner.verify import Emitted
 
 LAST = "penalties"
@@ -27,10 +27,10 @@ class Changes:
         rows: Rows,
         vocab: int,
         processors: Mapping[str, LogitsProcessor],
-        penalize: Callable[..., None] = ops.penalize,
+        ops: StepOps | None = None,
     ) -> None:
         self._rows = rows
-        self.edits = Edits(rows.num_rows, vocab, rows.device, penalize)
+        self.edits = Edits(rows.num_rows, vocab, rows.device, ops)
         self.processors = Processors(processors, rows) if processors else None
 
     def take(self, inits: Sequence[RowInit]) -> None:

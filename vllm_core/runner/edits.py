@@ -8,16 +8,17 @@ is left out there: the only allowed token may be one that ends the text too earl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vllm_core import ops
 from vllm_core.interfaces.steps import RowInit
 from vllm_core.runner.row_lists import RowLists
 from vllm_core.runner.staging import upload
+from vllm_core.runner.step_ops import StepOps
 
 KINDS = ("allowed", "bad_words", "min_tokens", "bias", "penalties")
 """In the order in which they apply; logits processors come before the penalties."""
@@ -27,15 +28,15 @@ class Edits:
     """What each of R rows asks for; the host knows which rows ask at all.
 
     prompt_len   int64 [R], tokens of the prompt: outputs begin there
-    keep         bool [R, V], allowed tokens of rows that restrict them; made when the first one does
-    penalize     an implementation of the op
+    restricts    bool [R], rows that restrict their tokens to some
+    keep         bool [R, V], allowed tokens of such rows; made when the first one comes
+    ops          the kernels that change logits; None: the core's
     """
 
-    def __init__(
-        self, num_rows: int, vocab: int, device: torch.device, penalize: Callable[..., None] = ops.penalize
-    ) -> None:
+    def __init__(self, num_rows: int, vocab: int, device: torch.device, ops: StepOps | None = None) -> None:
         self.num_rows, self.vocab, self.device = num_rows, vocab, device
-        self._penalize = penalize
+        ops = ops or StepOps()
+        self._edit_logits, self._penalize = ops.edit_logits, ops.penalize
         self.asked = {kind: np.zeros(num_rows, dtype=bool) for kind in KINDS}
         self.any = np.zeros(num_rows, dtype=bool)
         self.counting = np.zeros(num_rows, dtype=bool)  # presence or frequency, which need counts
@@ -44,6 +45,7 @@ class Edits:
         self.repetition = torch.ones(num_rows, dtype=torch.float32, device=device)
         self.presence = torch.zeros(num_rows, dtype=torch.float32, device=device)
         self.frequency = torch.zeros(num_rows, dtype=torch.float32, device=device)
+        self.restricts = torch.zeros(num_rows, dtype=torch.bool, device=device)
         self.keep: Tensor | None = None
 
         def lists(pad: float, dtype: torch.dtype = torch.int64) -> RowLists:
@@ -73,6 +75,7 @@ class Edits:
             "repetition": np.array([w.repetition_penalty for w in wanted], dtype=np.float64),
             "presence": np.array([w.presence_penalty for w in wanted], dtype=np.float64),
             "frequency": np.array([w.frequency_penalty for w in wanted], dtype=np.float64),
+            "restricts": np.array([bool(w.allowed_ids) for w in wanted], dtype=np.int64),
         }
         new = upload(host, self.device)
         for name in [name for name in host if name != "rows"]:
@@ -102,57 +105,35 @@ class Edits:
         """
         if not self.any[host_rows].any():
             return logits
-        asked = {kind: lines for kind in kinds if len(lines := np.flatnonzero(self.asked[kind][host_rows]))}
+        asked = {kind: lines for kind in kinds if (lines := self.asked[kind][host_rows]).any()}
         if not asked:
             return logits
         logits = logits.to(torch.float32, copy=True)
-        for kind, lines in asked.items():
+        penalties = asked.pop("penalties", None)
+        if asked:
+            at = upload({"lines": np.flatnonzero(np.logical_or.reduce(list(asked.values())))}, self.device)["lines"]
+            own = (at, rows.index_select(0, at), ends.index_select(0, at), tokens, self.prompt_len)
+            self._edit_logits(logits, *own, **self._tables(asked))
+        if penalties is not None:
+            lines = np.flatnonzero(penalties)
             at = upload({"lines": lines}, self.device)["lines"]
-            mine = rows.index_select(0, at)
-            if kind == "allowed":
-                self._restrict(logits, at, mine)
-            elif kind == "bad_words":
-                _ban(logits, at, self._completed(mine, ends.index_select(0, at), tokens))
-            elif kind == "min_tokens":
-                early = ends.index_select(0, at) < self.min_end.index_select(0, mine)
-                _ban(logits, at, torch.where(early[:, None], self.stops.table.index_select(0, mine), -1))
-            elif kind == "bias":
-                # A bias of 0 for token 0 stands where a row has none.
-                index = at[:, None] * self.vocab + self.bias_ids.table.index_select(0, mine).clamp_min(0)
-                added = self.bias.table.index_select(0, mine).float()
-                logits.view(-1).scatter_add_(0, index.view(-1), added.view(-1))
-            else:
-                self._penalize(
-                    logits,
-                    at,
-                    mine,
-                    ends.index_select(0, at),
-                    tokens,
-                    self.prompt_len,
-                    self.repetition,
-                    self.presence,
-                    self.frequency,
-                    bool(self.counting[host_rows[lines]].any()),
-                )
+            own = (at, rows.index_select(0, at), ends.index_select(0, at), tokens, self.prompt_len)
+            factors = (self.repetition, self.presence, self.frequency)
+            self._penalize(logits, *own, *factors, bool(self.counting[host_rows[lines]].any()))
         return logits
 
-    def _restrict(self, logits: Tensor, at: Tensor, rows: Tensor) -> None:
-        assert self.keep is not None
-        before = _lines(logits, at)
-        kept = before.masked_fill(~self.keep.index_select(0, rows), float("-inf"))
-        logits.index_copy_(0, at, torch.where(_dead(kept), before, kept))
-
-    def _completed(self, rows: Tensor, ends: Tensor, tokens: Tensor) -> Tensor:
-        """int64 [M, words]: the last token of each bad word that it would complete; -1: it would not."""
-        n = self.word_length
-        words = self.words.table.index_select(0, rows)
-        words = words[:, : words.shape[1] // n * n].view(len(rows), -1, n)  # [M, words, n]
-        prefix, last = words[:, :, :-1], words[:, :, -1]
-        # The n - 1 tokens before the one that is drawn; those of the prompt match nothing.
-        at = ends[:, None] + torch.arange(1 - n, 0, device=rows.device)
-        past = tokens.index_select(0, rows).long().gather(1, at.clamp_min(0))
-        past = torch.where(at >= self.prompt_len.index_select(0, rows)[:, None], past, -2)
-        return torch.where(((prefix == past[:, None]) | (prefix == -1)).all(-1), last, -1)
+    def _tables(self, asked: Container[str]) -> dict[str, Any]:
+        """Of these kinds, as the op ``edit_logits`` takes them. A row that asks for nothing has nothing in them."""
+        tables: dict[str, Any] = {}
+        if "allowed" in asked:
+            tables |= {"restricts": self.restricts, "keep": self.keep}
+        if "bad_words" in asked:
+            tables |= {"words": self.words.table, "word_length": self.word_length}
+        if "min_tokens" in asked:
+            tables |= {"min_end": self.min_end, "stops": self.stops.table}
+        if "bias" in asked:
+            tables |= {"bias_ids": self.bias_ids.table, "bias": self.bias.table}
+        return tables
 
     def _set_allowed(self, rows: Tensor, host_rows: Sequence[int], allowed: Sequence[Sequence[int]]) -> None:
         if self.keep is None:
@@ -175,28 +156,6 @@ class Edits:
             for row in rows
         ]
         self.words.set(rows, flat)
-
-
-def _ban(logits: Tensor, at: Tensor, ids: Tensor) -> None:
-    """Take tokens ids [M, W] (-1: none) away from lines ``at`` [M], except from lines where none would be left."""
-    there = ids >= 0
-    first = ids.gather(1, there.long().argmax(1, keepdim=True))  # -1 in lines without any
-    index = (at[:, None] * logits.shape[1] + torch.where(there, ids, first).clamp_min(0)).view(-1)
-    flat = logits.view(-1)
-    before = flat.index_select(0, index).view_as(ids)
-    flat.scatter_(0, index, before.masked_fill(first >= 0, float("-inf")).view(-1))
-    keep = _dead(_lines(logits, at)) | (first < 0)
-    flat.scatter_(0, index, torch.where(keep, before, float("-inf")).view(-1))
-
-
-def _lines(logits: Tensor, at: Tensor) -> Tensor:
-    """Lines ``at``, in ascending order; no copy if it is all of them."""
-    return logits if len(at) == len(logits) else logits.index_select(0, at)
-
-
-def _dead(logits: Tensor) -> Tensor:
-    """bool [M, 1]: no token is left."""
-    return logits.amax(-1, keepdim=True) == float("-inf")
 
 
 _ASKS = {

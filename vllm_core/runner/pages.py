@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vllm_core import ops
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.steps import PageCopy
-from vllm_core.ops.cache import copy_pages as copy_pages_op
 from vllm_core.runner.staging import upload
 
 
@@ -40,18 +40,23 @@ def _lazy_zeros(shape: tuple[int, int]) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8).view(shape)
 
 
-def copy_pages(tensors: Sequence[Tensor], caches: CachePlan, copies: Sequence[PageCopy]) -> None:
-    """Carry out a plan's copies, as if all were read before any is written."""
+def copy_pages(
+    tensors: Sequence[Tensor],
+    caches: CachePlan,
+    copies: Sequence[PageCopy],
+    copy: Callable[..., None] = ops.copy_pages,
+) -> None:
+    """Carry out a plan's copies, as if all were read before any is written. ``copy``: an implementation of the op."""
     for group in caches.groups:
-        ours = [copy for copy in copies if copy.group == group.index]
+        ours = [one for one in copies if one.group == group.index]
         if not ours:
             continue
         ids = upload(
             {
-                "sources": np.array([copy.source for copy in ours], dtype=np.int64),
-                "targets": np.array([copy.target for copy in ours], dtype=np.int64),
+                "sources": np.array([one.source for one in ours], dtype=np.int64),
+                "targets": np.array([one.target for one in ours], dtype=np.int64),
             },
             tensors[0].device,
         )
         for tensor in tensors[: len(group.names)]:
-            copy_pages_op(tensor, ids["sources"], ids["targets"])
+            copy(tensor, ids["sources"], ids["targets"])

@@ -85,7 +85,8 @@ class Runner:
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         self.sampler = sampler or ReferenceSampler()
         ops = ops or StepOps()
-        self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops.penalize)
+        self._copy_pages = ops.copy_pages
+        self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops)
         self.reports = Reports(self.rows, model.vocab_size, ops.token_logprobs)
         self._follow = getattr(proposer, "follow", None)
         self._backends_of: dict[str, list[AttentionBackend | None]] = {"": list(self.backends)}
@@ -160,7 +161,7 @@ class Runner:
             self.changes.take(plan.inits)
             self.reports.take(plan.inits)
         if plan.copies:
-            copy_pages(self.pages, self.caches, plan.copies)
+            copy_pages(self.pages, self.caches, plan.copies, self._copy_pages)
 
     def _forward(self, inputs: Inputs) -> Tensor:
         """Hidden states [T, hidden] of the step's tokens."""

@@ -1,4 +1,4 @@
-"""The ops of a step around the model: inputs from rows, what is done to logits, and the rows' way on."""
+"""The ops of a step around the model: inputs from rows, what is done to logits and pages, and the rows' way on."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from typing import Any
 
 import attrs
 
-from vllm_core.ops import commit_tokens, page_slots, penalize, sampling_rows, step_inputs, token_logprobs
+from vllm_core.ops import (
+    commit_tokens,
+    copy_pages,
+    edit_logits,
+    page_slots,
+    penalize,
+    sampling_rows,
+    step_inputs,
+    token_logprobs,
+)
 
 
 @attrs.frozen
 class StepOps:
-    """Each as its plain reference in ``vllm_core.ops.steps`` or ``.logits`` says."""
+    """Each as its plain reference in ``vllm_core.ops`` says."""
 
     step_inputs: Callable[..., Any] = step_inputs
     page_slots: Callable[..., Any] = page_slots
     sampling_rows: Callable[..., Any] = sampling_rows
     commit_tokens: Callable[..., Any] = commit_tokens
+    edit_logits: Callable[..., Any] = edit_logits
     penalize: Callable[..., Any] = penalize
     token_logprobs: Callable[..., Any] = token_logprobs
+    copy_pages: Callable[..., Any] = copy_pages
 
     @classmethod
     def ask(cls, plan: Any) -> StepOps:
