@@ -24,6 +24,7 @@ class Metadata:
     queries: int  # that a sequence may have to be decoded
     short: Any = None  # the decoding kernels for sequences with few queries; None: there are none
     programs: int = 0  # of a KV head that share their keys
+    shared: int = 0  # bytes of shared memory for each of them; 0: what they need
     tiles: int = 0  # of sequences with many queries, at most
     short_tiles: Tensor | None = None  # of `schedule`
     work: Tensor | None = None
@@ -83,8 +84,9 @@ class TritonAttention:
 
     def _decoding(self, step: AttentionStep, found: Metadata) -> Metadata:
         tiles = found.sequences * -(-step.longest_kv // found.short.keys)
-        most = found.short.programs if found.sequences >= MANY else found.short.few
-        found.programs = max(1, min(most, tiles))
+        short, many = found.short, found.sequences >= MANY
+        found.programs = max(1, min(short.programs if many else short.few, tiles))
+        found.shared = 0 if many else short.few_shared
         return found
 
     def write(self, k: Tensor, v: Tensor, pages: tuple[Tensor, ...], step: AttentionStep) -> None:
@@ -122,7 +124,7 @@ class TritonAttention:
             d.decode(
                 (c.num_kv_heads, m.programs, 1), q, k, v, out, total, d.parts, d.sums, table, step.query_starts,
                 step.kv_lens, m.short_tiles, logits, self.scale, m.sequences, q.stride(0), table.stride(0),
-                k.stride(0), want,
+                k.stride(0), want, shared=m.shared,
             )  # fmt: skip
             if m.programs > 1:
                 longest = min(m.queries, step.longest_query)

@@ -61,10 +61,15 @@ def load(cubin: bytes, name: str, shared: int) -> ctypes.c_void_p:
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     check(library().cuModuleLoadData(ctypes.byref(module), cubin), f"loading {name}")
     check(library().cuModuleGetFunction(ctypes.byref(function), module, name.encode()), f"finding {name}")
+    allow_shared(function, name, shared)
+    return function
+
+
+def allow_shared(function: ctypes.c_void_p, name: str, shared: int) -> None:
+    """Let blocks of ``function`` have ``shared`` bytes."""
     if shared > PLAIN_SHARED:
         done = library().cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, shared)
         check(done, f"{name}: {shared:,} bytes of shared memory a block")
-    return function
 
 
 def usage(function: ctypes.c_void_p) -> tuple[int, int]:

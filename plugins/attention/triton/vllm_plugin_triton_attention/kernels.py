@@ -25,6 +25,7 @@ class Short:
     keys: int
     programs: int  # of a KV head, at most: all that run at a time
     few: int  # of a KV head, at most, when there are few sequences: two a multiprocessor
+    few_shared: int  # bytes of shared memory that a program then takes; 0: what it needs
     decode: Any
     combine: Any
     parts: Tensor
@@ -61,14 +62,31 @@ class Kernels:
         c, rows = self.config, constants["ROWS"]
         at_once = _at_once(decode, c)
         programs, few = _programs(at_once, c), _programs(min(at_once, 2 * _processors(c)), c)
+        shared = _share_of_memory(decode, c) if at_once > 2 * _processors(c) else 0
         shape = (max(programs, few), 2, c.num_kv_heads, rows)
         parts = torch.empty(*shape, c.v_dim, dtype=torch.float32, device=c.device)
         sums = torch.empty(shape, dtype=torch.float32, device=c.device)
-        return Short(rows, constants["KEYS"], programs, few, decode, combine, parts, sums)
+        return Short(rows, constants["KEYS"], programs, few, shared, decode, combine, parts, sums)
 
 
 def _processors(c: AttentionConfig) -> int:
     return torch.cuda.get_device_properties(c.device).multi_processor_count if c.device.type == "cuda" else 3
+
+
+def _share_of_memory(kernel: Any, c: AttentionConfig) -> int:
+    """Half of a multiprocessor's shared memory, bytes: with it, not more than two programs fit.
+
+    A kernel starts while the one before still holds some multiprocessors. If three fitted, others would get a third
+    program in their place, and the step would wait for those.
+    """
+    if c.device.type != "cuda":
+        return 0
+    device = torch.cuda.get_device_properties(c.device)
+    shared = max(
+        kernel.shared, min(device.shared_memory_per_block_optin, device.shared_memory_per_multiprocessor // 2 - 1024)
+    )
+    kernel.allow(shared)
+    return shared
 
 
 def _at_once(kernel: Any, c: AttentionConfig) -> int:

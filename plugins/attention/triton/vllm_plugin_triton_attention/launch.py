@@ -67,7 +67,7 @@ class Variant:
             return self._interpret
         return Launch(compiled, self.types, device.index, bool(self.constants.get("DEPENDENT")))
 
-    def _interpret(self, grid: tuple[int, ...], *arguments: Any) -> None:
+    def _interpret(self, grid: tuple[int, ...], *arguments: Any, **_: Any) -> None:
         if all(grid):
             self.fn[grid](*arguments, **self.constants)
 
@@ -97,11 +97,18 @@ class Launch:
         self.descriptors = [Maker(meta) for meta in getattr(compiled.metadata, "tensordesc_meta", None) or ()]
         self._launch, self._stream = driver.library().cuLaunchKernelEx, torch._C._cuda_getCurrentRawStream
 
-    def __call__(self, grid: tuple[int, int, int], *arguments: Any, descriptors: Sequence[int] = ()) -> None:
-        """``arguments`` without descriptors, whose addresses are given apart."""
+    def allow(self, shared: int) -> None:
+        """Make launches with so many bytes of shared memory possible."""
+        driver.allow_shared(self._function, self.name, shared)
+
+    def __call__(
+        self, grid: tuple[int, int, int], *arguments: Any, descriptors: Sequence[int] = (), shared: int = 0
+    ) -> None:
+        """``arguments`` without descriptors, whose addresses are given apart. ``shared``: bytes; 0: what it needs."""
         if not grid[0] * grid[1] * grid[2]:
             return
-        _HEAD.pack_into(self._config, 0, *grid, self.threads, 1, 1, self.shared, self._stream(self._index))
+        memory = shared or self.shared
+        _HEAD.pack_into(self._config, 0, *grid, self.threads, 1, 1, memory, self._stream(self._index))
         self._layout.pack_into(self._values, 0, *[_plain(x) for x in arguments])
         for place, address in zip(self._wide, descriptors, strict=True):
             self._pointers[place] = address
