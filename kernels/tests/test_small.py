@@ -133,7 +133,7 @@ def test_linear_takes_few_tokens_many_tokens_and_odd_strides():
     from vllm_core.interfaces.device import Device
     from vllm_core.interfaces.queries import OpQuery
 
-    device = Device(type="cuda", index=0, name="", capability=torch.cuda.get_device_capability())
+    device = Device(type="cuda", capability=torch.cuda.get_device_capability())
     query = OpQuery(op="linear", dtype="bfloat16", device=device, shape={"in_size": 256, "out_size": 104, "bias": True})
     multiply = linear(query)
     weight = torch.randn(104, 256, device="cuda", dtype=torch.bfloat16) / 16
