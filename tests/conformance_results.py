@@ -1,18 +1,23 @@
 """Makes docs/conformance_results.md: what every first-party plugin passes of its conformance kit, and what it cannot.
 
-    python -m tests.conformance_results [--out FILE] [FOLDER OF TESTS ...]
+    python -m tests.conformance_results [--out FILE] [--jobs N] [FOLDER OF TESTS ...]
 
-Exits non-zero, and writes nothing, if a test fails.
+Each folder's tests run in a process of their own. Exits non-zero, and writes nothing, if a test fails. On a CUDA device
+the page is docs/conformance_results_cuda.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import re
+import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -20,7 +25,7 @@ import pytest
 
 from tests.packages import ROOT, plugin_packages
 
-OUT = ROOT / "docs" / "conformance_results.md"
+DOCS = ROOT / "docs"
 # What a kit's class calls its subject.
 SUBJECTS = ("backend", "rope_type", "parser", "method", "architecture")
 
@@ -132,26 +137,55 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def here() -> str:
+def here() -> tuple[str, Path]:
+    """What the tests run with, and the page that says so."""
     import torch
 
     gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if gpu else f"a CPU ({platform.machine()})"
-    return f"torch {torch.__version__.split('+')[0]} on {device}"
+    device = f"an {torch.cuda.get_device_name()}" if gpu else f"a CPU ({platform.machine()})"
+    page = DOCS / ("conformance_results_cuda.md" if gpu else "conformance_results.md")
+    return f"torch {torch.__version__.split('+')[0]} on {device}", page
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write the table of what first-party plugins pass.")
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="default: tests of all packages")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help="default: the page in docs/ for this device")
+    parser.add_argument("--jobs", type=int, default=2, help="folders at a time")
+    parser.add_argument("--rows", type=Path, help="run in this process, and write JSON")
     args = parser.parse_args(arguments)
     folders = args.folders or [package.folder / "tests" for package in plugin_packages()]
-    collector = Collector()
-    code = pytest.main(["-q", "-p", "no:cacheprovider", *map(str, folders)], plugins=[collector])
-    if code:
-        return int(code)
-    args.out.write_text(render(collector.rows.values(), here()))
+    if args.rows:
+        return _run(folders, args.rows)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        found = list(pool.map(_rows_of, folders))
+    if None in found:
+        return 1
+    where, page = here()
+    (args.out or page).write_text(render((row for rows in found for row in rows or ()), where))
     return 0
+
+
+def _run(folders: Sequence[Path], out: Path) -> int:
+    collector = Collector()
+    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *map(str, folders)], plugins=[collector]))
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:  # a package without a kit
+        code = 0
+    out.write_text(json.dumps([attrs.asdict(row) for row in collector.rows.values()]))
+    return code
+
+
+def _rows_of(folder: Path) -> list[Row] | None:
+    """What a process of its own found there; None, and its output printed, if a test failed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary, "rows.json")
+        command = [sys.executable, "-m", "tests.conformance_results", "--rows", str(out), str(folder)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout, end="", flush=True)
+        if done.returncode:
+            return None
+        rows = json.loads(out.read_text())
+    return [Row(**row | {key: Counter(row[key]) for key in ("passed", "skipped")}) for row in rows]
 
 
 if __name__ == "__main__":
