@@ -17,7 +17,12 @@ HEADER = Path(__file__).parent / "fibers" / "fibers.h"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fpermissive", "-w", "-ffp-contract=off"]
 _TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
 # Instructions of the GPU, by what they begin with, and what is as good here.
-_INSTRUCTIONS = {"ex2.approx.ftz.f32": "y = exp2f(x);", "cvt.f32.f16": "y = f16_as_float(x.bits);"}
+_INSTRUCTIONS = {
+    "ex2.approx.ftz.f32": "y = exp2f(x);",
+    "cvt.f32.f16": "y = f16_as_float(x.bits);",
+    "cvt.rn.bf16.f32": "y.bits = float_as_bf16(x);",
+    "cvt.rn.f16.f32": "y.bits = float_as_f16(x);",
+}
 
 
 class FibersKernel:

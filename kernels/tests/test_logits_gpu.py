@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kernels.tests.edits_case import case, same
 from vllm_core import ops
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import OpQuery
@@ -49,6 +50,28 @@ def test_penalties_are_the_references_bit_for_bit(vocab, length):
     ops.penalize(want, *arguments)
     run(logits, *arguments)
     assert torch.equal(logits, want)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("vocab", "length"), [(5, 1), (40, 3), (5003, 5), (151936, 2)])
+def test_edits_are_the_references_bit_for_bit(vocab, length, dtype, graph):
+    from vllm_kernels.edits import edit_logits
+
+    run = edit_logits(query("edit_logits"))
+    for seed in range(4):
+        with torch.device("cuda"):
+            logits, arguments = case(vocab, dtype, seed, length)
+        want, before = logits.clone(), logits.clone()
+        ops.edit_logits(want, **arguments)
+        run(logits, **arguments)
+        if graph:
+            recorded = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(recorded):
+                run(logits, **arguments)
+            logits.copy_(before)
+            recorded.replay()
+        assert same(logits, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

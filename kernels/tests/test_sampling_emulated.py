@@ -8,6 +8,7 @@ import pytest
 import torch
 from vllm_kernels import edits, logprobs, sampling
 
+from kernels.tests.edits_case import case, same
 from kernels.tests.fibers_kernel import FibersKernel
 from vllm_core import ops
 from vllm_core.interfaces.sampler import SamplingTensors
@@ -111,3 +112,30 @@ def test_penalties_and_scores_are_the_references():
     came = torch.tensor([0, 39_999, -1, 7, 12])
     for mine, theirs in zip(logprobs.Score(None)(logits, came), ops.token_logprobs(logits, came), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("vocab", "length"), [(5, 1), (5, 2), (40, 3), (5003, 5), (40_001, 3)])
+def test_edits_are_the_references_bit_for_bit(vocab, length, dtype, reverse, monkeypatch):
+    if reverse:
+        monkeypatch.setenv("FIBERS_REVERSE", "1")
+    run = edits.edit_logits(None)
+    for seed in range(2 if vocab > 1000 else 8):
+        logits, arguments = case(vocab, dtype, seed, length)
+        want = logits.clone()
+        ops.edit_logits(want, **arguments)
+        run(logits, **arguments)
+        assert same(logits, want)
+        assert not same(case(vocab, dtype, seed, length)[0], want)
+
+
+@pytest.mark.parametrize("left_out", [("restricts", "keep"), ("words",), ("min_end", "stops"), ("bias_ids", "bias")])
+def test_edits_do_without_any_of_their_tables(left_out):
+    logits, arguments = case(300, torch.float32, 4)
+    for name in left_out:
+        del arguments[name]
+    want = logits.clone()
+    ops.edit_logits(want, **arguments)
+    edits.edit_logits(None)(logits, **arguments)
+    assert same(logits, want)

@@ -34,6 +34,11 @@ static float __uint_as_float(unsigned x) { return bits_as<float>(x); }
 static float __int_as_float(int x) { return bits_as<float>(x); }
 static unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
 static float f16_as_float(unsigned short x) { return float(bits_as<_Float16>(x)); }
+static unsigned short float_as_bf16(float x) {
+    const unsigned bits = bits_as<unsigned>(x);
+    return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+static unsigned short float_as_f16(float x) { return bits_as<unsigned short>(_Float16(x)); }
 static unsigned long long __float2ull_rn(float x) { return llrintf(x); }
 static int __popc(unsigned x) { return __builtin_popcount(x); }
 static int __ffs(unsigned x) { return __builtin_ffs(x); }
@@ -68,6 +73,17 @@ static Barrier of_block, of_warp[MOST_WARPS];
 static char slots[2][MOST_WARPS][LANES][16];  // of two turns: a lane may be one ahead
 
 static void __syncthreads() { of_block.wait(alive); }
+static int __syncthreads_or(int x) {
+    static int any;
+    __syncthreads();
+    any = 0;
+    __syncthreads();
+    any |= x != 0;
+    __syncthreads();
+    const int result = any;
+    __syncthreads();  // nobody asks again before all have read
+    return result;
+}
 
 template <typename X> static X from_lane(X x, int lane) {
     const int warp = threadIdx.x / LANES, turn = of_warp[warp].turn & 1;

@@ -1,4 +1,4 @@
-"""What a step does around the model: inputs, drawing tokens, penalties, scores. Logits in bfloat16."""
+"""What a step does around the model: inputs, drawing tokens, edits, penalties, scores."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def cases() -> Iterator[Case]:
     for lines in LINES:
         # Tokens of the sequence once for each part of the vocabulary would be 10 times as much; they lie in the cache.
         yield _op("penalize", f"N={lines} V=151936 L=1000", lines * 1000 * 12, partial(_penalized, lines, 151936, 1000))
+        for asked, count in (("allowed", 8 * 151936), ("words", 700), ("stops", 100), ("bias", 200)):
+            inputs = partial(_edited, lines, 151936, asked)
+            yield _op("edit_logits", f"N={lines} V=151936 {asked}", lines * count, inputs, dtype="float32")
         for name, count in (
             ("step_inputs", 40),
             ("page_slots", 8 * BLOCKS),
@@ -47,14 +50,17 @@ def cases() -> Iterator[Case]:
             yield _op(name, f"S={lines}", lines * count, partial(_step, name, lines))
 
 
-def _op(name: str, shape: str, size: int, inputs: Callable[[], tuple[Any, ...]]) -> Case:
+def _op(name: str, shape: str, size: int, inputs: Callable[[], Any], dtype: str = "bfloat16") -> Case:
+    """``inputs``: of positions, or by name."""
+
     def call(run: Callable[[], Any]) -> Call:
-        return partial(run(), *inputs())
+        given = inputs()
+        return partial(run(), **given) if isinstance(given, dict) else partial(run(), *given)
 
     return Case(
         kernel=name,
         shape=shape,
-        dtype="bfloat16",
+        dtype=dtype,
         make=partial(call, partial(_kernel, name)),
         reference=partial(call, lambda: getattr(ops, name)),
         bytes=size,
@@ -114,6 +120,28 @@ def _penalized(lines: int, vocab: int, length: int) -> tuple[Any, ...]:
     prompt = torch.full_like(rows, length // 3)
     ends = torch.full_like(rows, length)
     return torch.randn(lines, vocab, device="cuda"), rows, rows, ends, tokens, prompt, factor, factor, factor
+
+
+def _edited(lines: int, vocab: int, asked: str) -> dict[str, Any]:
+    """Every line asks for one thing: 1,000 allowed tokens, 16 bad words of 4, 4 stops or 16 biases."""
+    rows = torch.arange(lines, device="cuda")
+    tokens = torch.randint(0, 3000, (lines, 1000), dtype=torch.int32, device="cuda")
+    ends, ids = torch.full_like(rows, 1000), torch.randint(0, vocab, (lines, 64), device="cuda")
+    given = {"lines": rows, "rows": rows, "ends": ends, "tokens": tokens, "prompt_len": ends // 3}
+    if asked == "allowed":
+        keep = torch.zeros(lines, vocab, dtype=torch.bool, device="cuda")
+        keep.scatter_(1, torch.randint(0, vocab, (lines, 1000), device="cuda"), True)
+        given |= {"restricts": torch.ones_like(rows, dtype=torch.bool), "keep": keep}
+    elif asked == "words":
+        ids[:, 0::4], ids[:, 1::4] = -1, tokens[:, -2:-1]
+        ids[:, 2::4] = tokens[:, -1:]
+        given |= {"words": ids, "word_length": 4}
+    elif asked == "stops":
+        given |= {"min_end": ends + 1, "stops": ids[:, :4].contiguous()}
+    else:
+        own = ids[:, :16].sort(1).values.contiguous()
+        given |= {"bias_ids": own, "bias": torch.ones_like(own, dtype=torch.float64)}
+    return {"logits": torch.randn(lines, vocab, device="cuda"), **given}
 
 
 def _step(name: str, sequences: int) -> tuple[Any, ...]:

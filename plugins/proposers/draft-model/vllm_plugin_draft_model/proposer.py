@@ -38,11 +38,14 @@ class DraftModel:
     def __init__(self, num_drafts: int, config: Mapping[str, Any]) -> None:
         self.num_drafts = self.lookahead = num_drafts
         self.wanted = dict(config)
-        self.choose = {None: _as_served, "greedy": _likeliest, "probabilistic": _drawn}[self.wanted.pop(METHOD, None)]
+        self.choose = {None: _as_served, "greedy": self._likeliest, "probabilistic": _drawn}[
+            self.wanted.pop(METHOD, None)
+        ]
 
     def bind(self, model: Any, plan: ProposerPlan) -> None:
         self.model = plan.second_model(NAME, **self.wanted)
         self.vocab_size = model.vocab_size
+        self._argmax = plan.op("argmax", vocab=self.vocab_size)
 
     def propose(self, rows: Tensor, view: RowView, hidden: Tensor | None, taps: Mapping[int, Tensor]) -> Drafts:
         raise RuntimeError("a draft model follows every step: it cannot be asked for single rows")
@@ -67,6 +70,9 @@ class DraftModel:
                 return Drafts(ids=torch.stack(ids, 1).int(), probs=torch.stack(probs, 1) if probs else None)
             hidden = self._forward(token, step.batch(NAME, single, ahead=len(ids), sampling_only=True))
 
+    def _likeliest(self, step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, None]:
+        return self._argmax(logits), None
+
     def _forward(self, ids: Tensor, run: Pass) -> Tensor:
         return self.model.forward(self.model.embed(ids, run.batch), run.batch)
 
@@ -79,10 +85,6 @@ class DraftModel:
 
 def _as_served(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, None]:
     return step.draw(logits, ahead), None
-
-
-def _likeliest(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, None]:
-    return logits.argmax(-1), None
 
 
 def _drawn(step: Follower, logits: Tensor, ahead: int) -> tuple[Tensor, Tensor]:
