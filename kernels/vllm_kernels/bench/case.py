@@ -19,7 +19,9 @@ class Case:
     make       inputs of their own -> the launch on them, without arguments; called several times, so that what is
                measured does not lie in the L2 cache
     reference  the same in torch's own operations, or None
-    count      bytes that must be read and written, or (``flops``) operations
+    before     makes what stands in front of either in a step; its own time does not count
+    bytes      that must be read and written; ``flops``: operations
+    major      of the compute capability that it needs, if not any
     """
 
     kernel: str
@@ -27,8 +29,10 @@ class Case:
     dtype: str
     make: Callable[[], Call]
     reference: Callable[[], Call] | None = None
+    before: Callable[[], Call] | None = None
     bytes: int
     flops: int = 0
+    major: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kernel} {self.shape} {self.dtype}"

@@ -37,11 +37,16 @@ def cases() -> Iterator[Case]:
         make = partial(_add_norm, tokens, 2304, torch.float32)
         yield _op("add_rms_norm", f"T={tokens} N=2304 float32 weight", weight, 4 * tokens * 2304, make)
         yield _op("layer_norm", f"T={tokens} N=4096", {"size": 4096}, 2 * tokens * 4096, partial(_layer, tokens, 4096))
-    for name in ("silu_and_mul", "gelu_tanh_and_mul"):
-        for size in (3072, 14336):
+        added = partial(_layer, tokens, 4096, residual=True)
+        yield _op("add_layer_norm", f"T={tokens} N=4096", {"size": 4096}, 4 * tokens * 4096, added)
+    for name in ("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul"):
+        for size in (3072, 14336) if name == "silu_and_mul" else (14336,):
             for tokens in TOKENS:
                 make = partial(_gate, tokens, size)
                 yield _op(name, f"T={tokens} N={size}", {"size": size}, 3 * tokens * size, make)
+    for name in ("gelu", "gelu_tanh", "relu"):
+        make = partial(_gate, TOKENS[-1], 5120)
+        yield _op(name, f"T={TOKENS[-1]} N=10240", {"size": 10240}, 2 * TOKENS[-1] * 10240, make)
     for tokens in TOKENS:
         for model, (heads, kv_heads) in HEADS.items():
             yield _qk(tokens, heads, kv_heads, norm=model == "0.6B")
@@ -51,6 +56,8 @@ def cases() -> Iterator[Case]:
         shape = {"num_kv_heads": 8, "k_dim": 128, "v_dim": 128, "head_axis": 2, "kv_dtype": "bfloat16"}
         yield _op("write_kv", f"T={tokens} KV=8 D=128", shape, 4 * tokens * 8 * 128, partial(_write, tokens))
         yield _op("embedding", f"T={tokens} N=1024", {"size": 1024}, 2 * tokens * 1024, partial(_embed, tokens))
+    for count in (1, 64):  # through memory of their own: each page is read and written twice
+        yield _op("copy_pages", f"N={count} of 64 KiB", {}, 2 * count * (1 << 15), partial(_copied, count))
 
 
 def kernel(name: str, dtype: str = "bfloat16", **shape: Any) -> Any:
@@ -90,8 +97,8 @@ def _add_norm(tokens: int, size: int, weight: torch.dtype) -> tuple[Any, ...]:
     return _rand(tokens, size), _rand(tokens, size), _rand(size, dtype=weight), 1e-6
 
 
-def _layer(tokens: int, size: int) -> tuple[Any, ...]:
-    return _rand(tokens, size), _rand(size), _rand(size), 1e-5
+def _layer(tokens: int, size: int, residual: bool = False) -> tuple[Any, ...]:
+    return *(_rand(tokens, size) for _ in range(1 + residual)), _rand(size), _rand(size), 1e-5
 
 
 def _gate(tokens: int, size: int) -> tuple[Any, ...]:
@@ -114,6 +121,11 @@ def _slots(tokens: int) -> Tensor:
 
 def _embed(tokens: int) -> tuple[Any, ...]:
     return torch.randint(151936, (tokens,), device="cuda"), _table()
+
+
+def _copied(count: int) -> tuple[Any, ...]:
+    order = torch.randperm(1024, device="cuda")
+    return torch.empty(1024, 1 << 16, dtype=torch.uint8, device="cuda"), order[:count], order[count : 2 * count]
 
 
 @cache

@@ -17,12 +17,13 @@ from vllm_kernels.sampling import Sampler
 LINES = (1, 32, 256)
 VOCABS = (151936, 128256)
 ROWS, ROOM, BLOCKS, BLOCK = 257, 8200, 513, 16
+ALL = "min-p 0.05, top-k 50, top-p 0.9"
 ASKED: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "temperature": {},
     "top-k 50": {"top_k": 50},
     "top-p 0.9": {"top_p": 0.9},
-    "min-p 0.05, top-k 50, top-p 0.9": {"top_k": 50, "top_p": 0.9, "min_p": 0.05},
+    ALL: {"top_k": 50, "top_p": 0.9, "min_p": 0.05},
 }
 
 
@@ -33,6 +34,8 @@ def cases() -> Iterator[Case]:
             for name in ASKED:
                 make = partial(_draw, lines, vocab, name)
                 yield Case(kernel="sample", shape=f"{shape} {name}", dtype="bfloat16", make=make, bytes=size)
+            make, size_of_both = partial(_draw, lines, vocab, ALL, probs=True), size + 4 * lines * vocab
+            yield Case(kernel="probabilities", shape=shape, dtype="bfloat16", make=make, bytes=size_of_both)
             yield _op("argmax", shape, size, partial(_logits, lines, vocab))
             yield _op("token_logprobs", shape, size, partial(_scored, lines, vocab))
     for lines in LINES:
@@ -84,7 +87,7 @@ def _peaked(lines: int, vocab: int) -> torch.Tensor:
     return logits.bfloat16()
 
 
-def _draw(lines: int, vocab: int, name: str) -> Call:
+def _draw(lines: int, vocab: int, name: str, probs: bool = False) -> Call:
     asked = ASKED[name]
 
     def column(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -102,7 +105,7 @@ def _draw(lines: int, vocab: int, name: str) -> Call:
         any_top_p="top_p" in asked,
         any_min_p="min_p" in asked,
     )
-    return partial(_sampler(), _peaked(lines, vocab), params)
+    return partial(_sampler().probs if probs else _sampler(), _peaked(lines, vocab), params)
 
 
 def _logits(lines: int, vocab: int) -> tuple[Any, ...]:
