@@ -12,6 +12,7 @@ RING = 96 * 1024  # bytes of weights on their way to one block otherwise; 48 KiB
 LEAST_RING = 40 * 1024
 ONCE_KEPT, RING_KEPT = 64, 16  # registers of a thread for its part of the tokens, if they are kept there
 READ_AGAIN = 3  # tokens that may as well be read from the L2 cache for each tile
+IN_L1 = 64 * 1024  # bytes of tokens that stay in the L1 cache beside a ring: reading them there was faster than staging
 LONG = 32 << 20  # bytes of weights from which evenly loaded multiprocessors matter more than an early start
 UNIT = 3200  # adding a unit's sums up over warps, about 0.1 us: bytes that one multiprocessor could read meanwhile
 # Elements of x up to which this was faster than torch's products with the ops beside them (H200, bfloat16).
@@ -102,7 +103,8 @@ def choose(problem: Problem, gpu: GPU) -> Tiling | None:
     for _, tiles, grid, rounds in sorted(cuts):
         found = [_fit(problem, gpu, tiles, grid, rounds, stream) for stream in (False, True)]
         staged, streamed = found[0], None if problem.scale_bytes else found[1]
-        if streamed is not None and (streamed.kept or tiles * rounds == 1 or problem.worth <= READ_AGAIN):
+        near = problem.worth <= READ_AGAIN or 2 * problem.worth * problem.in_size <= IN_L1
+        if streamed is not None and (streamed.kept or tiles * rounds == 1 or near):
             return streamed
         if staged is not None or streamed is not None:
             return staged or streamed
@@ -121,8 +123,8 @@ def _fit(p: Problem, gpu: GPU, tiles: int, grid: int, rounds: int, stream: bool)
         warps=warps, tiles=tiles, steps=steps, once=once, stream=stream,
         span=steps if kept else _divisor(steps, 6 if once else 4),
         depth=steps * tiles if once else max(2, min(RING // (warps * 512), rounds * tiles * steps)),
-        # While a small kernel still runs on one multiprocessor (the norm before a head), blocks of the next one that
-        # are not wanted there yet go where another is already; then the two share what one would have had.
+        # While the norm before a head still runs on one multiprocessor, which is set up for little shared memory, the
+        # block of the head that should run there goes where another is already, and the two share one's bandwidth.
         grid=grid, problem=p, least_shared=gpu.more_than_half if p.is_long else 0,
     )  # fmt: skip
     least = 2 if rounds * tiles * steps <= one.depth else min(LEAST_RING, gpu.most_shared // 4) // (warps * 512)
