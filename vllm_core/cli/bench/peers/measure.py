@@ -46,7 +46,7 @@ def _used_by_others() -> float | None:
     try:
         ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
         own = 0
-        for pid in _tree():
+        for pid in tree():
             try:
                 own += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
             except OSError:
@@ -84,7 +84,7 @@ def load(generate: Generate, job: dict[str, Any], tick: Callable[[], Any] = lamb
 def peak_memory() -> int:
     """Bytes: the peaks of this process and of all below it, added up. Pages that they share count for each."""
     try:
-        return sum(map(_peak, _tree()))
+        return sum(map(_peak, tree()))
     except OSError:  # no /proc
         import resource
 
@@ -94,7 +94,7 @@ def peak_memory() -> int:
         )
 
 
-def _tree() -> set[int]:
+def tree() -> set[int]:
     """This process and all below it."""
     tree, parents = {os.getpid()}, _parents()
     while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
