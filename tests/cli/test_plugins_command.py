@@ -67,7 +67,7 @@ def provides(): return [Provides("pooler", "quick"), Provides("rope_variant", "s
 @hookimpl
 def http_endpoints(): return [Endpoint("/v1/x", "a:B")]
 @hookimpl
-def metrics_sink(query): return None
+def pooler(query): return None
 """
     install("early", source)
     _, out, _ = run("plugins", "list")
@@ -75,7 +75,7 @@ def metrics_sink(query): return None
     assert f"    offers  {offers}" in out
     _, out, _ = run("plugins", "show", "early")
     assert "pooler:quick  [not asked by this version]\n" in out
-    assert "metrics_sink (not asked by this version)" in out
+    assert "pooler (not asked by this version)" in out
     _, out, _ = run("plugins", "list", "--json")
     assert {o["name"]: o["asked"] for o in rows(out)["early"]["provides"]} == {
         "/v1/x": False, "quick": False, "slow": True,

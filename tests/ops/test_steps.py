@@ -1,4 +1,4 @@
-"""Ops of a step against what the runner does with host lists, on random steps."""
+"""Ops of a step against plain loops over a random step's rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from vllm_core.interfaces.steps import PageGrowth, RowInit, RowSampling, StepPla
 from vllm_core.ops.noise import ACCEPT, SAMPLE, uniform
 from vllm_core.runner.inputs import prepare
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.verify import Emitted, advance, sampling_tensors
+from vllm_core.runner.step_ops import StepOps
+from vllm_core.runner.verify import Emitted, sampling_tensors
 
 CPU = torch.device("cpu")
 ROWS, LENGTH, DRAFTS, BLOCKS = 7, 40, 2, (4, 16)
@@ -49,33 +50,37 @@ def a_step(seed: int):
     return rows, plan, make
 
 
-def starts_of(plan: StepPlan) -> torch.Tensor:
-    return torch.tensor([0, *np.cumsum(plan.num_tokens)])
-
-
 @pytest.mark.parametrize("seed", range(25))
-def test_inputs_and_slots_are_those_that_the_host_would_lay_out(seed):
+def test_inputs_and_slots_are_those_of_each_row_where_it_stands(seed):
     rows, plan, _ = a_step(seed)
-    want = prepare(plan, rows)
-    ids, positions, sequence, kv_lens = ops.step_inputs(
-        rows.token_ids, rows.num_computed, want.rows, starts_of(plan), sum(plan.num_tokens)
-    )
-    assert torch.equal(ids, want.ids)
-    assert ids.dtype == want.ids.dtype
-    assert torch.equal(positions, want.batch.positions)
-    assert positions.dtype == torch.int64
-    assert sequence.tolist() == np.repeat(np.arange(len(plan.rows)), plan.num_tokens).tolist()
-    for group, step in enumerate(want.batch.attention):
-        assert torch.equal(kv_lens, step.kv_lens)
-        assert kv_lens.dtype == step.kv_lens.dtype
-        width = step.block_table.shape[1]
-        table, slots = ops.page_slots(
-            rows.block_tables[group], want.rows, sequence, positions, rows.block_sizes[group], width
-        )
-        assert torch.equal(table, step.block_table)
-        assert table.dtype == step.block_table.dtype
-        assert torch.equal(slots, step.slots)
-        assert slots.dtype == step.slots.dtype
+    ids, positions, sequence, lengths = [], [], [], []
+    slots: list[list[int]] = [[] for _ in BLOCKS]
+    for s, (row, count) in enumerate(zip(plan.rows, plan.num_tokens, strict=True)):
+        computed = int(rows.num_computed[row])
+        lengths.append(computed + count)
+        for position in range(computed, computed + count):
+            ids.append(max(0, int(rows.token_ids[row, position])))
+            positions.append(position)
+            sequence.append(s)
+            for group, size in enumerate(BLOCKS):
+                page = int(rows.block_tables[group][row, position // size])
+                slots[group].append(page * size + position % size)
+
+    scheduled, starts = torch.tensor(plan.rows), torch.tensor([0, *np.cumsum(plan.num_tokens)])
+    got = ops.step_inputs(rows.token_ids, rows.num_computed, scheduled, starts, len(ids))
+    assert [part.tolist() for part in got] == [ids, positions, sequence, lengths]
+    assert [part.dtype for part in got] == [torch.int64, torch.int64, torch.int64, torch.int32]
+    for group, size in enumerate(BLOCKS):
+        table, where = ops.page_slots(rows.block_tables[group], scheduled, got[2], got[1], size, 2)
+        assert torch.equal(table, rows.block_tables[group][scheduled, :2])
+        assert where.tolist() == slots[group]
+        assert (table.dtype, where.dtype) == (torch.int32, torch.int64)
+
+    inputs = prepare(plan, rows)
+    assert inputs.ids.tolist() == ids
+    for group, step in enumerate(inputs.batch.attention):
+        assert step.slots.tolist() == slots[group]
+        assert step.kv_lens.tolist() == lengths
 
 
 def test_a_sequence_without_tokens_has_nothing_in_the_cache_and_no_place_in_the_batch():
@@ -110,14 +115,13 @@ def test_lines_are_drawn_with_their_rows_parameters_and_noise(stream):
     rows, _, make = a_step(3)
     lines = torch.from_numpy(make.integers(0, ROWS, 50))
     ends = torch.from_numpy(make.integers(0, 10_000, 50))
-    seeds = rows.seed[lines]
-    want = sampling_tensors(rows, lines, np.unique(lines.numpy()), ends, seeds, stream)
     got = ops.sampling_rows(rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seed, lines, ends, stream)
+    for mine, name in zip(got, ("temperature", "top_k", "top_p", "min_p"), strict=False):
+        assert torch.equal(mine, getattr(rows, name)[lines])
+    assert torch.equal(got[4], uniform(rows.seed[lines], ends, stream))
+    tensors = sampling_tensors(rows, StepOps(), lines, np.unique(lines.numpy()), ends, stream)
     for mine, name in zip(got, ("temperature", "top_k", "top_p", "min_p", "noise"), strict=True):
-        theirs = getattr(want, name)
-        assert torch.equal(mine, theirs)
-        assert mine.dtype == theirs.dtype
-    assert torch.equal(got[4], uniform(seeds, ends, stream))
+        assert torch.equal(mine, getattr(tensors, name))
 
 
 def state(rows: Rows) -> list[torch.Tensor]:
@@ -133,15 +137,22 @@ def drawn(inputs, make) -> Emitted:
 
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("padding", [None, 0, 3])
-def test_rows_move_on_as_the_runner_moves_them(seed, padding):
+def test_rows_move_on_past_what_they_emitted(seed, padding):
     """With padding, every sequence has a line, and further ones of a spare row have no token."""
     rows, plan, make = a_step(seed)
     inputs = prepare(plan, rows)
     emitted = drawn(inputs, make)
     mine = [t.clone() for t in state(rows)]
-    advance(rows, inputs, emitted)
     want = torch.full((len(plan.rows), 1 + DRAFTS), -1, dtype=torch.int32)
-    want[:, : emitted.token_ids.shape[1]].index_copy_(0, inputs.sampling, emitted.token_ids.int())
+    for row, count in zip(plan.rows, inputs.advance.tolist(), strict=True):
+        rows.num_computed[row] += count
+    for line, s in enumerate(inputs.sampling.tolist()):
+        row, accepted, tokens = plan.rows[s], int(emitted.accepted[line]), emitted.token_ids[line].int()
+        known = int(rows.num_tokens[row])
+        rows.token_ids[row, known : known + len(tokens)] = tokens
+        rows.num_tokens[row] += 1 + accepted
+        rows.num_computed[row] += accepted
+        want[s, : len(tokens)] = tokens
 
     count = len(plan.rows) + (padding or 0)
     result = torch.randint(0, 9, (count, 1 + DRAFTS), dtype=torch.int32)

@@ -30,7 +30,7 @@ def step(drafts: Drafts, p: torch.Tensor, temperature: float = 1.0):
     write_drafts(rows, torch.arange(count), drafts, V)
     inputs = prepare(plan, rows)
     emitted = verify(p.log().reshape(-1, V), inputs, rows, ReferenceSampler())
-    advance(rows, inputs, emitted)
+    advance(rows, inputs, emitted, torch.empty(len(plan.rows), 1 + rows.num_drafts, dtype=torch.int32))
     return rows, emitted
 
 

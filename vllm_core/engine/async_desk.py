@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -21,6 +22,8 @@ from vllm_core.engine.remote import EngineProcess
 from vllm_core.engine.sampling_params import SamplingParams
 
 __all__ = ["AsyncDesk"]
+
+log = logging.getLogger(__name__)
 
 LAST_WORDS = 0.2  # seconds that what a process said last may still be on its way
 
@@ -45,6 +48,7 @@ class AsyncDesk:
         self.waiters: dict[str, _Waiter] = {}
         self._calls: dict[int, asyncio.Future[wire.Stats]] = {}
         self._ids = itertools.count()
+        self._watchers: list[Callable[[wire.Figures], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -98,6 +102,12 @@ class AsyncDesk:
         self._engine.send(question(call))
         return await answer
 
+    def on_stats(self, watcher: Callable[[wire.Figures], None]) -> Callable[[], None]:
+        self._watchers.append(watcher)
+        if self._loop is not None and self.dead is None and len(self._watchers) == 1:
+            self._engine.send(wire.Watch())
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
     def die(self, error: EngineDeadError) -> None:
         """Every caller, now and later, gets this error. The first one counts."""
         if self.dead is not None:
@@ -121,6 +131,8 @@ class AsyncDesk:
             self._loop = loop
             self._reader = loop.create_task(self._read())
             self._engine.watch(partial(_tell, loop, self._lost))
+            if self._watchers:
+                self._engine.send(wire.Watch())
         elif self._loop is not loop:
             raise RuntimeError("this AsyncLLM is used from another event loop; make one a loop")
 
@@ -135,18 +147,28 @@ class AsyncDesk:
     def _take(self, message: wire.Up) -> None:
         if isinstance(message, wire.Updates):
             outputs, over = self._processor.take(message.updates)
-            if over:
-                self._engine.send(wire.Abort(over))
+            for sample, reason in over:
+                self._engine.send(wire.Abort([sample], reason))
             for output in outputs:
                 if (waiter := self.waiters.get(output.request_id)) is not None:
                     waiter.newest = output
                     waiter.news.set()
+        elif isinstance(message, wire.Figures):
+            self._tell(message)
         elif isinstance(message, wire.Stats):
             answer = self._calls.pop(message.call)
             if not answer.done():  # else: whoever asked was cancelled
                 answer.set_result(message)
         elif isinstance(message, wire.Failed):
             self.die(EngineDeadError(f"the engine has ended: {message.kind}: {message.error}"))
+
+    def _tell(self, figures: wire.Figures) -> None:
+        for watcher in self._watchers[:]:
+            try:
+                watcher(figures)
+            except Exception:
+                log.exception("%r failed; it gets no more figures", watcher)
+                self._watchers.remove(watcher)
 
     def _lost(self, how: str) -> None:
         dead = EngineDeadError(f"the engine process {how}")

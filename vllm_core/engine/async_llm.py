@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,6 +13,7 @@ from vllm_core.engine.async_desk import AsyncDesk
 from vllm_core.engine.batch_call import priorities
 from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.errors import EngineDeadError
+from vllm_core.engine.figures import Figures
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
@@ -133,6 +134,15 @@ class AsyncLLM:
     async def stats(self) -> wire.Stats:
         """How much runs and waits, and how full the cache is. Raises ``EngineDeadError`` if nobody answers."""
         return await self._desk.ask(wire.AskStats)
+
+    def on_stats(self, callback: Callable[[Figures], None]) -> Callable[[], None]:
+        """Call ``callback`` with what the engine did: every step and every request that ended, nothing twice.
+
+        At most about ten times a second, in the event loop, and not while nothing runs. It begins with the next
+        request, and with requests of other fronts too. What ``callback`` raises is logged and ends its calls.
+        Returns a function that ends them.
+        """
+        return self._desk.on_stats(callback)
 
     # ---- the rest
 

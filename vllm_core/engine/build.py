@@ -11,6 +11,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.choose_text import choose_text
 from vllm_core.engine.parsers import Parsers
 from vllm_core.engine.resolve import Resolved, resolve
+from vllm_core.engine.sinks import Sinks, open_sinks
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.plugins import Decision, Lock
@@ -34,6 +35,7 @@ class BuiltEngine:
     eos_token_ids: tuple[int, ...]
     policy: Any  # interfaces.scheduling.SchedulerPolicy
     processors: Sequence[Chosen]  # logits processors
+    sinks: Sinks  # of the engine's figures
     config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
     lock: Lock
@@ -77,6 +79,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
     timings = resolved.timings
     with timed(timings, "tokenizer"):
         text = open_text(resolved)
+    sinks = open_sinks(resolved.sinks)
     executor, capacity = start_executor(resolved)
     timings.update(capacity.timings)
     return BuiltEngine(
@@ -91,6 +94,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         eos_token_ids=text.eos_token_ids,
         policy=resolved.policy_target(),
         processors=resolved.build.processors,
+        sinks=sinks,
         config=resolved.build.model.config,
         generation_config=resolved.generation_config,
         warnings=resolved.warnings,

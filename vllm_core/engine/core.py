@@ -10,6 +10,7 @@ from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.loop import OverlappedLoop, PlainLoop, StepLoop
 from vllm_core.engine.messages import NewRequest, Update
+from vllm_core.engine.meter import Meter
 from vllm_core.engine.request import FinishReason, Request
 from vllm_core.engine.scheduler import Scheduler
 from vllm_core.interfaces.executor import Capacity, Executor
@@ -62,6 +63,8 @@ class EngineCore:
             max_waiting=settings.max_waiting_requests,
         )
         self.roster = self.scheduler.roster
+        self.meter = Meter(self.cache, self.roster)
+        self.scheduler.watcher = self.meter.retired
         loop = OverlappedLoop if settings.async_scheduling else PlainLoop
         self._loop: StepLoop = loop(self.scheduler, executor)
         self._ended: list[Request] = []  # outside a step: their updates are due at the next one
@@ -85,14 +88,18 @@ class EngineCore:
                 sibling_of=new.sibling_of,
                 salt=new.salt,
                 extra_keys=tuple(new.extra_keys),
+                arrival=time.monotonic() - max(0.0, time.time() - new.arrival_time),
             )
         )
 
-    def abort(self, request_id: str) -> None:
-        """End a request, wherever it is. Its last update comes with the next step. Unknown ids are ignored."""
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
+        """End a request, wherever it is. Its last update comes with the next step. Unknown ids are ignored.
+
+        reason   as figures have it: what is over for its caller may have stopped there, or failed
+        """
         request = self.roster.requests.get(request_id)
         if request is not None and self._dead is None:
-            self.roster.finish(request, FinishReason.ABORT)
+            self.roster.finish(request, reason)
             self._ended.append(request)
 
     @property
@@ -118,6 +125,9 @@ class EngineCore:
                 request.first_token_time = now
         ended = [*self._ended, *self.scheduler.given_up]
         self._ended, self.scheduler.given_up = [], []
+        for request in (*news, *ended):
+            if request.finished:
+                self.meter.ended(request)
         return [_update(request) for request in [*news, *ended] if request.each_token or request.finished]
 
     def end(self, cause: BaseException) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import attrs
 
 from vllm_core.engine.cache.sequence import Growth
@@ -17,15 +19,29 @@ class Flight:
 
     plan: StepPlan
     requests: list[Request]
+    prompt_tokens: int = 0  # of all its tokens, those that no step has sampled just now
+    launched: float = attrs.field(factory=time.monotonic)  # seconds
 
 
 class Draft:
     """A step while it is scheduled. Parallel lists, as in ``StepPlan``."""
 
-    __slots__ = ("budget", "drafts", "ends", "growths", "inits", "requests", "rows", "samples", "tokens")
+    __slots__ = (
+        "budget",
+        "drafts",
+        "ends",
+        "growths",
+        "inits",
+        "prompt_tokens",
+        "requests",
+        "rows",
+        "samples",
+        "tokens",
+    )
 
     def __init__(self, budget: int) -> None:
         self.budget = budget  # tokens left
+        self.prompt_tokens = 0
         self.inits: list[RowInit] = []
         self.growths: list[PageGrowth] = []
         self.requests: list[Request] = []
@@ -41,6 +57,8 @@ class Draft:
     def add(self, request: Request, tokens: int, drafts: int, samples: bool) -> None:
         """Schedule the request's next ``tokens`` tokens; the last ``drafts`` of them are drafts."""
         end = request.bound + tokens
+        if request.bound < request.prefill_end:
+            self.prompt_tokens += tokens
         self.requests.append(request)
         self.rows.append(request.row)
         self.tokens.append(tokens)
@@ -63,4 +81,4 @@ class Draft:
             samples=self.samples,
             kv_bounds=self.ends,
         )
-        return Flight(plan, self.requests)
+        return Flight(plan, self.requests, self.prompt_tokens)

@@ -66,7 +66,7 @@ class LLM:
         self._take(build_engine(settings))
 
     def _take(self, built: Any) -> None:
-        self._stop = weakref.finalize(self, built.executor.stop)
+        self._stop = weakref.finalize(self, _stop, built)
         self.built = built
         self.settings: EngineSettings = built.settings
         self.timings: dict[str, float] = built.timings  # seconds by stage of the start
@@ -234,3 +234,8 @@ class LLM:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(explain_missing(name, [n for n in dir(type(self)) if not n.startswith("_")]))
+
+
+def _stop(built: Any) -> None:
+    built.executor.stop()
+    built.sinks.close()

@@ -32,6 +32,8 @@ class LocalEngine:
             max_step_tokens=built.max_step_tokens,
             policy=built.policy,
         )
+        if built.sinks:
+            core.meter.listeners.append(built.sinks)
         intake = Intake(
             vocab_size=built.capacity.vocab_size,
             longest=core.roster.max_len,
@@ -81,8 +83,8 @@ class LocalEngine:
     def step(self) -> list[RequestOutput]:
         """Go on by about one step. Outputs of requests that finished, and of those that stream."""
         outputs, over = self.processor.take(self.core.step())
-        for sample in over:
-            self.core.abort(sample)
+        for sample, reason in over:
+            self.core.abort(sample, reason)
         return outputs
 
     def end(self, cause: BaseException) -> None:

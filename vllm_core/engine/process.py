@@ -20,7 +20,10 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.figures import Gathered
 from vllm_core.engine.messages import Update
+from vllm_core.engine.request import FinishReason
+from vllm_core.engine.sinks import Sinks, open_sinks
 
 __all__ = ["main", "serve"]
 
@@ -38,7 +41,7 @@ def main() -> int:
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.connect(start.address)
     try:
-        core, timings = _build(start)
+        core, sinks, timings = _build(start)
     except Exception as error:
         socket.send(wire.encode(wire.Failed(kind=type(error).__name__, error=str(error))))
         socket.close()
@@ -51,6 +54,7 @@ def main() -> int:
         socket.send(wire.encode(wire.Failed(kind=type(error).__name__, error=str(error))))
         return 1
     finally:
+        sinks.close()
         core.executor.stop()
         socket.close()
     return 0
@@ -58,6 +62,7 @@ def main() -> int:
 
 def serve(core: EngineCore, socket: Any) -> None:
     """Until told to stop: take messages, step while there is work, sleep while there is none."""
+    figures = Gathered()
     while True:
         waiting = 0 if core.has_work else None
         while socket.poll(waiting):
@@ -65,11 +70,15 @@ def serve(core: EngineCore, socket: Any) -> None:
             message = wire.decode_down(socket.recv())
             if isinstance(message, wire.Stop):
                 return
+            if isinstance(message, wire.Watch) and figures not in core.meter.listeners:
+                core.meter.listeners.append(figures)
             refused = _handle(core, message, socket)
             if refused:
                 socket.send(wire.encode(wire.Updates(refused)))
         if core.has_work and (updates := core.step()):
             socket.send(wire.encode(wire.Updates(updates)))
+        if (news := figures.take(idle=not core.has_work)) is not None:
+            socket.send(wire.encode(news))
 
 
 def _handle(core: EngineCore, message: wire.Down, socket: Any) -> list[Update]:
@@ -84,7 +93,7 @@ def _handle(core: EngineCore, message: wire.Down, socket: Any) -> list[Update]:
                 )
     elif isinstance(message, wire.Abort):
         for request_id in message.request_ids:
-            core.abort(request_id)
+            core.abort(request_id, FinishReason(message.reason))
     elif isinstance(message, wire.Reset | wire.AskStats):
         if isinstance(message, wire.Reset):
             core.cache.reset_prefix_cache()
@@ -113,7 +122,7 @@ def _with_sources(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     }
 
 
-def _build(start: wire.Start) -> tuple[EngineCore, dict[str, float]]:
+def _build(start: wire.Start) -> tuple[EngineCore, Sinks, dict[str, float]]:
     """The engine of these settings. ``LockMismatch`` if the choices made here are not the caller's."""
     from vllm_core.engine.build import start_executor
     from vllm_core.engine.resolve import resolve
@@ -129,6 +138,7 @@ def _build(start: wire.Start) -> tuple[EngineCore, dict[str, float]]:
             instead="start again",
         )
     executor, capacity = start_executor(resolved)
+    sinks = open_sinks(resolved.sinks)
     core = EngineCore(
         settings,
         capacity,
@@ -137,7 +147,9 @@ def _build(start: wire.Start) -> tuple[EngineCore, dict[str, float]]:
         max_step_tokens=resolved.max_step_tokens,
         policy=resolved.policy_target(),
     )
-    return core, {**resolved.timings, **capacity.timings}
+    if sinks:
+        core.meter.listeners.append(sinks)
+    return core, sinks, {**resolved.timings, **capacity.timings}
 
 
 def _read_start(pipe: int) -> wire.Start:

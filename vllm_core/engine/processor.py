@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -14,13 +15,21 @@ from vllm_core.engine.errors import RequestError
 from vllm_core.engine.logprobs import ReadableLogprobs
 from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.engine.outputs import RequestMetrics, RequestOutput
+from vllm_core.engine.request import FinishReason
 from vllm_core.engine.sample import Sample
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.interfaces.tokenizer import Tokenizer
 
-__all__ = ["OutputProcessor"]
+__all__ = ["OutputProcessor", "Over"]
 
 log = logging.getLogger(__name__)
+
+
+class Over(NamedTuple):
+    """A sample that has ended here, where its text is, and goes on in the engine."""
+
+    request_id: str
+    reason: FinishReason
 
 
 @attrs.define(slots=True, kw_only=True, eq=False)
@@ -102,12 +111,12 @@ class OutputProcessor:
         for name in () if track is None else track.samples:
             self._of.pop(name, None)
 
-    def take(self, updates: Iterable[Update]) -> tuple[list[RequestOutput], list[str]]:
-        """(outputs for those who wait, ids of samples that are over here and must be aborted in the engine).
+    def take(self, updates: Iterable[Update]) -> tuple[list[RequestOutput], list[Over]]:
+        """(outputs for those who wait, samples that are over here and must be ended in the engine).
 
         A request's own code runs here: whatever it raises ends this sample only.
         """
-        news, over = dict[str, Track](), []
+        news, over = dict[str, Track](), list[Over]()
         for update in updates:
             track = self._of.get(update.request_id)
             if track is None:
@@ -121,7 +130,7 @@ class OutputProcessor:
             if sample.finish_reason is not None:
                 del self._of[update.request_id]
                 if update.finish_reason is None:
-                    over.append(update.request_id)
+                    over.append(Over(update.request_id, FinishReason(sample.finish_reason)))
             news[track.request_id] = track
         outputs = []
         for track in news.values():

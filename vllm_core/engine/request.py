@@ -76,6 +76,10 @@ class Request:
     logprobs: list[Line] = attrs.field(factory=list)  # of each output token, if asked for
     prompt_logprobs: list[Line] = attrs.field(factory=list)  # of the prompt's tokens from the second on
     first_token_time: float | None = None  # seconds since the epoch
+    started: float | None = None  # when it was first admitted; seconds, monotonic, as all times below
+    first_token: float | None = None
+    last_token: float | None = None
+    metered: int = 0  # output tokens that figures were made of
     told: int = 0  # output tokens that the caller was told of
     told_prompt: int = 0  # lines of prompt_logprobs that it was told of
 

@@ -10,13 +10,13 @@ import attrs
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.find import find
-from vllm_core.engine.fit import fit
+from vllm_core.engine.fit import Fitted, fit
 from vllm_core.engine.memory import MemoryPlan
 from vllm_core.engine.progress import loading_line
 from vllm_core.engine.timing import timed
-from vllm_core.interfaces.queries import ExecutorQuery, SchedulerQuery
+from vllm_core.interfaces.queries import ExecutorQuery, MetricsQuery, SchedulerQuery
 from vllm_core.interfaces.weights import Checkpoint
-from vllm_core.plugins import Lock, LockedChooser, Selector
+from vllm_core.plugins import Decision, Lock, LockedChooser, Selector
 from vllm_core.runner.build import Build
 
 __all__ = ["Resolved", "resolve"]
@@ -35,6 +35,7 @@ class Resolved:
     memory: MemoryPlan
     max_step_tokens: int
     policy_target: Any
+    sinks: Sequence[Decision]  # of the engine's figures
     eos_token_ids: tuple[int, ...]
     generation_config: Mapping[str, Any]
     warnings: Sequence[str]  # about plugins: quarantined ones, names in the policy that nobody has
@@ -61,6 +62,7 @@ def resolve(settings: EngineSettings) -> Resolved:
             None if settings.scheduling_policy == EngineSettings().scheduling_policy else settings.scheduling_policy,
             asked_by="--scheduling-policy",
         )
+        sinks = selector.choose_all("metrics_sink", _metrics_query(settings, fitted))
         lock = Lock.from_decisions(selector.decisions, attrs.asdict(settings))
     build = Build(
         model=fitted.model_build,
@@ -93,5 +95,16 @@ def resolve(settings: EngineSettings) -> Resolved:
         memory=fitted.memory,
         max_step_tokens=fitted.max_step_tokens,
         policy_target=policy.load(),
+        sinks=sinks,
         timings=timings,
     )
+
+
+def _metrics_query(settings: EngineSettings, fitted: Fitted) -> MetricsQuery:
+    facts = {
+        "max_model_len": fitted.model_build.max_model_len,
+        "max_num_seqs": settings.max_rows,
+        "max_num_batched_tokens": fitted.max_step_tokens,
+        "dtype": fitted.model_build.dtype,
+    }
+    return MetricsQuery(model=settings.model, config=facts)

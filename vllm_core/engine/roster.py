@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 
 from vllm_core.engine.cache.manager import CacheManager
@@ -34,6 +35,7 @@ class Roster:
         self.waiting = WaitingQueue(policy or FirstComeFirstServed())
         self.running: list[Request] = []  # in the order of their keys
         self.free_rows = list(range(max_rows - 1, -1, -1))
+        self.preemptions = 0  # since the start
         self._arrivals = 0
 
     def add(self, request: Request) -> None:
@@ -67,7 +69,7 @@ class Roster:
         """The first of the queue gets a row; its pages it has."""
         self.waiting.pop()
         if request.num_cached < 0:
-            request.num_cached = admission.num_computed
+            request.num_cached, request.started = admission.num_computed, time.monotonic()
         request.state = State.RUNNING
         request.row = self.free_rows.pop()
         request.prefill_end = len(request.token_ids)
@@ -80,6 +82,7 @@ class Roster:
         self.cache.release(request.request_id)
         request.state = State.PREEMPTED
         request.num_preemptions += 1
+        self.preemptions += 1
         self.free_row(request)
         self.waiting.push(request)
 

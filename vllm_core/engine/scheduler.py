@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.door import Door
@@ -64,6 +65,7 @@ class Scheduler:
         )
         self.flights: deque[Flight] = deque()  # launched, oldest first
         self.given_up: list[Request] = []  # ended by ``schedule``, for the caller to take
+        self.watcher: Callable[[Flight, Sequence[Request]], None] | None = None  # told of each step and its news
         self._step = 0
 
     @property
@@ -205,6 +207,8 @@ class Scheduler:
                 self.cache.advance(request.request_id, request.cache.computed + tokens)
             if request.state is not State.RUNNING:
                 self.roster.free_row(request)
+        if self.watcher is not None:
+            self.watcher(flight, news)
         return news
 
 

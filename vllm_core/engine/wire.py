@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
+from vllm_core.engine.figures import Figures
 from vllm_core.engine.messages import NewRequest, Update
 
 __all__ = [
-    "Abort", "Add", "AskStats", "Down", "Failed", "Ready", "Reset", "Start", "Stats", "Stop", "Up", "Updates",
-    "decode_down", "decode_up", "encode",
+    "Abort", "Add", "AskStats", "Down", "Failed", "Figures", "Ready", "Reset", "Start", "Stats", "Stop", "Up",
+    "Updates", "Watch", "decode_down", "decode_up", "encode",
 ]  # fmt: skip
 
 
@@ -31,6 +32,7 @@ class Add(msgspec.Struct, frozen=True, tag=True):
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
     request_ids: list[str]
+    reason: str = "abort"  # as figures have it: "stop" or "error" where the text decided
 
 
 class Reset(msgspec.Struct, frozen=True, tag=True):
@@ -43,6 +45,10 @@ class AskStats(msgspec.Struct, frozen=True, tag=True):
     """Answered by ``Stats``."""
 
     call: int
+
+
+class Watch(msgspec.Struct, frozen=True, tag=True):
+    """Send ``Figures`` from now on."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -77,8 +83,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: str
 
 
-Down = Add | Abort | Reset | AskStats | Stop
-Up = Ready | Updates | Stats | Failed
+Down = Add | Abort | Reset | AskStats | Watch | Stop
+Up = Ready | Updates | Figures | Stats | Failed
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode
 decode_up = msgspec.msgpack.Decoder(Up).decode

@@ -64,13 +64,15 @@ def cli_commands() -> list[Command]:  # type: ignore[empty-body]
 def metrics_sink(query: MetricsQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a place that the engine's figures are sent to.
 
-    When     Once per engine, in the process of the scheduler.
-    query    ``model`` as the user named it, ``config`` the settings for metrics.
+    When     Once per engine, in each of its processes; the sink is made in the scheduler's.
+    query    ``model`` as the user named it, ``config`` what was chosen for it: ``max_model_len``,
+             ``max_num_seqs``, ``max_num_batched_tokens``, ``dtype``. The sink is made with the same
+             query, and in its ``options`` those of the offer.
     Returns  ``Offer`` whose target has the contract ``interfaces.metrics.MetricsSink``. ``None``
              if it is not configured.
     Choice   None: every sink that offers gets everything; ranks play no part.
-    Errors   An exception counts as ``Refusal``. One while recording is printed once and ends
-             that sink, never the engine.
+    Errors   An exception counts as ``Refusal``. One while the sink is made ends the start, naming
+             it; one while recording is printed once and ends that sink, never the engine.
     Since    Hook API 1.
     """
     return None

@@ -198,7 +198,8 @@ class ConnectorQuery:
 @attrs.frozen(kw_only=True)
 class MetricsQuery:
     model: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # max_model_len, max_num_seqs, max_num_batched_tokens, dtype
+    options: Mapping[str, Any] = attrs.field(factory=dict)  # of the offer; empty while it is asked for
 
 
 @attrs.frozen(kw_only=True)

@@ -64,7 +64,9 @@ class RunStep:
         positions.clamp_(0, last)
         ids = rows.token_ids.view(-1).index_select(0, positions + dev["token_base"]).clamp_min_(0).long()
         bounds = [min(plan.kv_bounds[i] + plan.samples[i] + ahead, rows.max_kv) for i in chosen]
-        attention = attention_steps(rows, dev, positions, ends.clamp_max(rows.max_kv).int(), lengths, bounds)
+        places = (dev["row"], dev["starts"], dev["sequence"], positions)
+        kv_lens = ends.clamp_max(rows.max_kv).int()
+        attention = attention_steps(rows, self._inputs.ops, *places, kv_lens, lengths, bounds)
         metadata = [
             None if backend is None else backend.begin_step(step)
             for backend, step in zip(self._backends_of(model), attention, strict=True)
@@ -84,5 +86,4 @@ class RunStep:
         inputs, rows = self._inputs, self._rows
         lines = inputs.sampling_rows
         ends = rows.num_tokens.index_select(0, lines).long() + ahead
-        seeds = rows.seed.index_select(0, lines)
-        return sampling_tensors(rows, lines, inputs.sampling_rows_host, ends, seeds, stream)
+        return sampling_tensors(rows, inputs.ops, lines, inputs.sampling_rows_host, ends, stream)

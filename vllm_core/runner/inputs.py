@@ -10,13 +10,15 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.staging import upload
-from vllm_core.runner.tokens import attention_steps, token_arrays
+from vllm_core.runner.step_ops import StepOps
+from vllm_core.runner.tokens import attention_steps
 
 
 @attrs.define(slots=True, kw_only=True)
 class Inputs:
     """T tokens of S rows; N of the rows sample, at M positions in all (1 + drafts each)."""
 
+    ops: StepOps  # the kernels that made them, for what follows in the step
     ids: Tensor  # int64 [T]; "no guess" drafts read token 0
     batch: Batch
     longest: int  # tokens; no row has more after this step, drafts included
@@ -38,20 +40,26 @@ class Inputs:
     logits_slots: Tensor  # int64 [M], n * (1 + max_drafts) + draft, for a matrix [N, 1 + max_drafts]
 
 
-def prepare(plan: StepPlan, rows: Rows) -> Inputs:
-    """Read nothing back from the device; run few ops, whatever the number of tokens. The plan was checked."""
+def prepare(plan: StepPlan, rows: Rows, ops: StepOps | None = None) -> Inputs:
+    """Read nothing back from the device; run few ops, whatever the number of tokens. The plan was checked.
+
+    ops   kernels of a step around the model; None: the core's
+    """
+    ops = ops or StepOps()
     row = np.array(plan.rows, dtype=np.int64)
     lengths = np.array(plan.num_tokens, dtype=np.int64)
     drafts = np.array(plan.num_drafts, dtype=np.int64)
-    host = token_arrays(rows, row, lengths)
-    starts = host["starts"]
+    starts = np.zeros(len(row) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
 
     sampling = np.flatnonzero(plan.samples)
     k = drafts[sampling]
     max_drafts = int(k.max(initial=0))
     ends = np.cumsum(1 + k)
     draft = np.arange((1 + k).sum()) - np.repeat(ends - 1 - k, 1 + k)
-    host |= {
+    host = {
+        "row": row,
+        "starts": starts,
         "advance": lengths - drafts,
         "sampling": sampling,
         "sampling_rows": row[sampling],
@@ -63,13 +71,15 @@ def prepare(plan: StepPlan, rows: Rows) -> Inputs:
     }
     dev = upload(host, rows.device)
 
-    computed = rows.num_computed.index_select(0, dev["row"])
-    positions = computed.index_select(0, dev["sequence"]) + dev["offset"]
-    ids = rows.token_ids.view(-1).index_select(0, positions + dev["token_base"]).clamp_min_(0)
-    kv_lens = (computed + dev["lengths"]).int()
-    attention = attention_steps(rows, dev, positions, kv_lens, plan.num_tokens, plan.kv_bounds)
+    ids, positions, sequence, kv_lens = ops.step_inputs(
+        rows.token_ids, rows.num_computed, dev["row"], dev["starts"], int(starts[-1])
+    )
+    attention = attention_steps(
+        rows, ops, dev["row"], dev["starts"], sequence, positions, kv_lens, plan.num_tokens, plan.kv_bounds
+    )
     return Inputs(
-        ids=ids.long(),
+        ops=ops,
+        ids=ids,
         batch=Batch(
             num_tokens=len(positions), positions=positions, attention=attention, metadata=[None] * len(attention)
         ),

@@ -84,8 +84,7 @@ class Runner:
         self.backends = plan.bind_caches(caches, self.pages)
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         self.sampler = sampler or ReferenceSampler()
-        ops = ops or StepOps()
-        self._copy_pages = ops.copy_pages
+        self._ops = ops = ops or StepOps()
         self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops)
         self.reports = Reports(self.rows, model.vocab_size, ops.token_logprobs)
         self._follow = getattr(proposer, "follow", None)
@@ -113,20 +112,20 @@ class Runner:
             step = self.graphs.run(plan, ending)
             if step is not None:
                 return StepOutput(step.result[: len(plan.rows)])
-        inputs = prepare(plan, self.rows)
+        inputs = prepare(plan, self.rows, self._ops)
         hidden = self._recorded_forward(plan, inputs) if ending == FORWARD else None
         if hidden is None:
             hidden = self._forward(inputs)
         prompts = self.reports.prompts(plan, self.model, hidden)
         if not len(inputs.sampling_rows_host):
-            advance(self.rows, inputs, None)
+            advance(self.rows, inputs, None, None)
             if self._follow is not None:
                 self._follow(self._run_step(plan, inputs))
             return StepOutput(result, prompt_logprobs=prompts)
         raw = self.model.logits(hidden.index_select(0, inputs.logits_at))
         emitted = verify(self.changes.apply(raw, inputs), inputs, self.rows, self.sampler)
         sampled = self.reports.sampled(raw, inputs, emitted)
-        advance(self.rows, inputs, emitted)
+        advance(self.rows, inputs, emitted, result)
         if self._follow is not None:
             drafts = self._follow(self._run_step(plan, inputs))
             if drafts is None:
@@ -136,7 +135,6 @@ class Runner:
             last = inputs.logits_at.index_select(0, inputs.logits_first + emitted.accepted)
             self._propose(self.proposer, inputs, hidden, last, raw.shape[-1])
         self.changes.after(inputs, emitted)
-        result[:, : emitted.token_ids.shape[1]].index_copy_(0, inputs.sampling, emitted.token_ids.int())
         return StepOutput(result, sampled, prompts)
 
     @torch.inference_mode()
@@ -150,9 +148,9 @@ class Runner:
             raise ValueError(f"step {plan.step}: forward_logits verifies no drafts, and the plan has {plan.num_drafts}")
         self._admit(plan)
         check(plan, self.rows)
-        inputs = prepare(plan, self.rows)
+        inputs = prepare(plan, self.rows, self._ops)
         hidden = self._forward(inputs)
-        advance(self.rows, inputs, None)
+        advance(self.rows, inputs, None, None)
         return self.model.logits(hidden)
 
     def _admit(self, plan: StepPlan) -> None:
@@ -161,7 +159,7 @@ class Runner:
             self.changes.take(plan.inits)
             self.reports.take(plan.inits)
         if plan.copies:
-            copy_pages(self.pages, self.caches, plan.copies, self._copy_pages)
+            copy_pages(self.pages, self.caches, plan.copies, self._ops.copy_pages)
 
     def _forward(self, inputs: Inputs) -> Tensor:
         """Hidden states [T, hidden] of the step's tokens."""

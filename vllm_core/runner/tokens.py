@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from vllm_core.interfaces.attention import AttentionStep
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.step_ops import StepOps
 
 
 def token_arrays(rows: Rows, row: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
@@ -16,7 +17,7 @@ def token_arrays(rows: Rows, row: np.ndarray, lengths: np.ndarray) -> dict[str, 
     starts = np.zeros(len(row) + 1, dtype=np.int64)
     np.cumsum(lengths, out=starts[1:])
     row_of_token = np.repeat(row, lengths)
-    host = {
+    return {
         "row": row,
         "lengths": lengths,
         "starts": starts,
@@ -24,33 +25,34 @@ def token_arrays(rows: Rows, row: np.ndarray, lengths: np.ndarray) -> dict[str, 
         "offset": np.arange(int(starts[-1])) - np.repeat(starts[:-1], lengths),
         "token_base": row_of_token * rows.room,
     }
-    for group, blocks in enumerate(rows.blocks):
-        if rows.by_position[group]:
-            host[f"block_base{group}"] = row_of_token * (blocks + 1)
-    return host
 
 
 def attention_steps(
     rows: Rows,
-    dev: Mapping[str, Tensor],
+    ops: StepOps,
+    row: Tensor,
+    starts: Tensor,
+    sequence: Tensor,
     positions: Tensor,
     kv_lens: Tensor,
     query_lens: Sequence[int],
     kv_bounds: Sequence[int],
 ) -> list[AttentionStep]:
-    """One a cache group. ``dev``: `token_arrays` on the device; positions int64 [T]; kv_lens int32 [S]."""
-    starts, longest = dev["starts"].int(), max(kv_bounds)
+    """One a cache group.
+
+    row, starts           int64 [S], the row of each sequence, and [S + 1], its first token
+    sequence, positions   int64 [T], of each token
+    kv_lens               int32 [S]
+    """
+    starts, longest = starts.int(), max(kv_bounds)
     steps = []
     for group, block_size in enumerate(rows.block_sizes):
         table, blocks = rows.block_tables[group], rows.blocks[group]
         if rows.by_position[group]:
             width = min(-(-longest // block_size), blocks)
-            block = positions.div(block_size, rounding_mode="floor")
-            page = table.view(-1).index_select(0, block.clamp_max(blocks) + dev[f"block_base{group}"])
-            # page * block_size + position % block_size
-            slots = positions.add(page.long().sub_(block), alpha=block_size)
+            block_table, slots = ops.page_slots(table, row, sequence, positions, block_size, width)
         else:
-            width, slots = blocks, positions.new_zeros(positions.shape)
+            block_table, slots = table[:, :blocks].index_select(0, row), positions.new_zeros(positions.shape)
         steps.append(
             AttentionStep(
                 num_tokens=len(positions),
@@ -58,7 +60,7 @@ def attention_steps(
                 kv_bounds=kv_bounds,
                 query_starts=starts,
                 kv_lens=kv_lens,
-                block_table=table[:, :width].index_select(0, dev["row"]),
+                block_table=block_table,
                 slots=slots,
             )
         )

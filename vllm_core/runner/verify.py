@@ -20,6 +20,7 @@ from vllm_core.runner.inputs import Inputs
 from vllm_core.runner.noise import ACCEPT, SAMPLE, uniform
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.sampler import draw
+from vllm_core.runner.step_ops import StepOps
 
 
 @attrs.frozen
@@ -30,8 +31,7 @@ class Emitted:
 
 def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emitted:
     """Draw and verify from logits [M, V]; changes nothing. No host synchronisation on accelerators."""
-    seeds = rows.seed.index_select(0, inputs.logits_rows)
-    params = sampling_tensors(rows, inputs.logits_rows, inputs.sampling_rows_host, inputs.logits_ends, seeds)
+    params = sampling_tensors(rows, inputs.ops, inputs.logits_rows, inputs.sampling_rows_host, inputs.logits_ends)
     if inputs.max_drafts == 0:
         token_ids = sampler(logits, params).long()[:, None]
         return Emitted(token_ids, torch.zeros_like(inputs.sampling_rows))
@@ -51,6 +51,7 @@ def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emit
         guess = guesses.clamp_min(0)
         ratio_p = p.gather(1, guess[:, None])[:, 0]
         ratio_q = q.view(-1).index_select(0, at * vocab + guess)
+        seeds = rows.seed.index_select(0, inputs.logits_rows)
         stands = (guesses >= 0) & (uniform(seeds, inputs.logits_ends, ACCEPT) * ratio_q < ratio_p)
         accepted = _prefix(stands, drafts, inputs)
         final = inputs.logits_first + accepted
@@ -66,22 +67,28 @@ def verify(logits: Tensor, inputs: Inputs, rows: Rows, sampler: Sampler) -> Emit
 
 
 def sampling_tensors(
-    rows: Rows, lines: Tensor, which: np.ndarray, ends: Tensor, seeds: Tensor, stream: int = SAMPLE
+    rows: Rows, ops: StepOps, lines: Tensor, which: np.ndarray, ends: Tensor, stream: int = SAMPLE
 ) -> SamplingTensors:
     """The rows' parameters, a line of logits each.
 
-    lines, ends, seeds   int64 [M], of each line the row, the tokens before the one that is drawn, and the row's seed
-    which                rows that occur in ``lines``, as the host knows them
-    stream               what the noise is for
+    lines, ends   int64 [M], of each line the row, and the tokens before the one that is drawn
+    which         rows that occur in ``lines``, as the host knows them
+    stream        what the noise is for
     """
     greedy = rows.host_greedy[which]
     random = which[~greedy]
+    parameters = (rows.temperature, rows.top_k, rows.top_p, rows.min_p)
+    if len(random):
+        temperature, top_k, top_p, min_p, noise = ops.sampling_rows(*parameters, rows.seed, lines, ends, stream)
+    else:  # nobody reads the noise, which takes a CPU longer than all the rest
+        temperature, top_k, top_p, min_p = (parameter.index_select(0, lines) for parameter in parameters)
+        noise = torch.zeros_like(ends, dtype=torch.float64)
     return SamplingTensors(
-        temperature=rows.temperature.index_select(0, lines),
-        top_k=rows.top_k.index_select(0, lines),
-        top_p=rows.top_p.index_select(0, lines),
-        min_p=rows.min_p.index_select(0, lines),
-        noise=uniform(seeds, ends, stream) if len(random) else torch.zeros_like(ends, dtype=torch.float64),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        noise=noise,
         any_greedy=bool(greedy.any()),
         any_random=len(random) > 0,
         largest_top_k=int(rows.host_top_k[random].max(initial=0)),
@@ -105,16 +112,25 @@ def _prefix(stands: Tensor, drafts: Tensor, inputs: Inputs) -> Tensor:
     return matrix.view_as(drafts)[:, :-1].cumprod(1).sum(1)
 
 
-def advance(rows: Rows, inputs: Inputs, emitted: Emitted | None) -> None:
-    """Move the rows past this step. Cache entries of rejected drafts are overwritten by the next one."""
-    computed = inputs.advance
-    if emitted is not None:
-        computed = computed.index_add(0, inputs.sampling, emitted.accepted)
-        columns = torch.arange(emitted.token_ids.shape[1], device=rows.device)
-        at = inputs.sampling_rows * rows.room + rows.num_tokens.index_select(0, inputs.sampling_rows)
-        rows.token_ids.view(-1).index_copy_(0, (at[:, None] + columns).view(-1), emitted.token_ids.view(-1).int())
-        rows.num_tokens.index_add_(0, inputs.sampling_rows, (emitted.accepted + 1).int())
-    rows.num_computed.index_add_(0, inputs.rows, computed.int())
+def advance(rows: Rows, inputs: Inputs, emitted: Emitted | None, result: Tensor | None) -> None:
+    """Move the rows past this step. Cache entries of rejected drafts are overwritten by the next one.
+
+    result   int32 [S, 1 + K], filled with what each sequence emitted, -1 behind it; not read where nothing was
+    """
+    if emitted is None:
+        rows.num_computed.index_add_(0, inputs.rows, inputs.advance.int())
+        return
+    inputs.ops.commit_tokens(
+        rows.token_ids,
+        rows.num_tokens,
+        rows.num_computed,
+        inputs.rows,
+        inputs.advance,
+        inputs.sampling,
+        emitted.token_ids,
+        emitted.accepted,
+        result,
+    )
 
 
 def write_drafts(rows: Rows, which: Tensor, drafts: Drafts, vocab: int) -> None:
