@@ -43,7 +43,7 @@ class RequestStats:
     token), then it decodes. Preemptions count to the part in which they happen.
     """
 
-    request_id: str  # the engine's: "id/i" for sample i of several, behind "FRONT:" where the caller is not the first front
+    request_id: str  # the engine's: "id/i" of several samples, behind "FRONT:" of all but the first front
     finish_reason: str  # "stop", "length", "abort", "error"
     prompt_tokens: int
     cached_tokens: int
