@@ -52,6 +52,30 @@ def test_steps_add_up_to_all_tokens_and_every_request_is_reported_once(overlappe
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.parametrize("overlapped", [True, False])
+def test_accepted_guesses_are_counted_by_their_place(overlapped):
+    engine, kept = listening(FakeDevice(max_rows=2, num_drafts=3, accept=0.6), overlapped=overlapped)
+    submit(engine, 4, tokens=40)
+    run(engine)
+    at = [sum(s.accepted_at[place] for s in kept.steps if len(s.accepted_at) > place) for place in range(3)]
+    assert at[0] >= at[1] >= at[2] > 0
+    assert sum(at) == sum(s.accepted for s in kept.steps)
+    assert sum(r.output_tokens for r in kept.requests) == 160
+    assert sum(at) + sum(len(s.first_tokens) + sum(n for _, n in s.gaps) for s in kept.steps) == 160
+
+
+@pytest.mark.parametrize("num_drafts", [0, 3])
+def test_who_listens_while_requests_run_harms_nothing(num_drafts):
+    engine, kept = make_engine(FakeDevice(max_rows=4, num_drafts=num_drafts)), Kept()
+    submit(engine, 4, tokens=30)
+    for _ in range(6):
+        engine.step()
+    engine.core.meter.listeners.append(kept)
+    run(engine)
+    assert len(kept.requests) == 4
+    assert all(s.accepted <= s.drafted for s in kept.steps)
+
+
 def test_the_parts_of_a_request_add_up_to_its_time():
     engine, kept = listening(FakeDevice(max_rows=2))
     submit(engine, 3)

@@ -38,13 +38,14 @@ class Meter:
         if not self.listeners:
             return
         now, roster, cache, plan = time.monotonic(), self._roster, self._cache, flight.plan
-        first_tokens, last, output, accepted = [], Counter[float](), 0, 0
+        first_tokens, last, output, accepted = [], Counter[float](), 0, [0] * max(plan.num_drafts, default=0)
         for request in news:
             emitted = request.num_output - request.metered
             if not emitted:
                 continue
             output += emitted
-            accepted += emitted - 1
+            for place in range(min(emitted - 1, len(accepted))):  # more: it ran before anybody listened
+                accepted[place] += 1
             request.metered = request.num_output
             if request.first_token is None:
                 request.first_token = now
@@ -72,7 +73,8 @@ class Meter:
             preemptions=preemptions,
             drafts=drafting,
             drafted=sum(plan.num_drafts),
-            accepted=accepted,
+            accepted=sum(accepted),
+            accepted_at=tuple(accepted),
             pages_used=total - cache.num_free,
             pages_total=total,
             first_tokens=tuple(first_tokens),

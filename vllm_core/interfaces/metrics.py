@@ -29,6 +29,7 @@ class StepStats:
     step: int = 0  # its number, from the start of the engine on
     rows: int = 0  # requests in it
     drafts: int = 0  # of them, requests with drafted tokens
+    accepted_at: tuple[int, ...] = ()  # accepted tokens by their place among the drafted ones
     evictions: int = 0  # cached pages given up for room
     first_tokens: tuple[float, ...] = ()  # of each request that got its first token: seconds since its arrival
     gaps: tuple[tuple[float, int], ...] = ()  # (seconds since their tokens before, requests): requests with equal ones
