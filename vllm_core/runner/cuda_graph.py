@@ -17,6 +17,7 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        self._shared = False  # a graph holds the pool
 
     def __call__(self, step: StaticStep) -> Callable[[], None]:
         stream, current = self._stream, torch.cuda.current_stream()
@@ -37,8 +38,14 @@ class CudaRecorder:
                         graph.capture_end()
                     raise
                 graph.capture_end()
+        except BaseException:
+            if not self._shared:  # a pool that no graph holds ends with this one
+                self._pool = torch.cuda.graph_pool_handle()
+            raise
         finally:
             if collecting:
                 gc.enable()
-        current.wait_stream(stream)
+            # After a failure too: what the step has launched so far reads tensors that are free from now on.
+            current.wait_stream(stream)
+        self._shared = True
         return graph.replay

@@ -107,17 +107,28 @@ class StepGraphs:
         if size not in self._recorded:
             start = time.perf_counter()
             self._recorded[size] = None
-            try:
-                step = StaticStep(size, self._machinery)
-                with self._buffers.take(step.count) as (host, move):
-                    step.fill(host, None)
-                    move(step.inputs)
-                self._recorded[size] = Recorded(step, self._record(step))
-            except torch.OutOfMemoryError as error:
-                log.warning("no memory to record a step of %d rows, which will run op by op: %s", size.rows, error)
+            recorded, lacking = self._try(size)
+            if lacking:
+                # While a graph is recorded torch gives back nothing that it keeps for reuse.
+                torch.cuda.empty_cache()
+                recorded, lacking = self._try(size)
+            if lacking:
+                log.warning("no memory to record a step of %d rows, which will run op by op: %s", size.rows, lacking)
+            self._recorded[size] = recorded
             self.seconds[size] = time.perf_counter() - start
             log.debug("recorded %s in %.1f ms", size, self.seconds[size] * 1e3)
         return self._recorded[size]
+
+    def _try(self, size: Size) -> tuple[Recorded | None, str]:
+        """The step of this size, or why there is no memory for it."""
+        try:
+            step = StaticStep(size, self._machinery)
+            with self._buffers.take(step.count) as (host, move):
+                step.fill(host, None)
+                move(step.inputs)
+            return Recorded(step, self._record(step)), ""
+        except torch.OutOfMemoryError as error:
+            return None, str(error)
 
 
 def ending_of(greedy: np.ndarray, top_k: np.ndarray, truncated: np.ndarray, any_sampling: bool) -> str:
