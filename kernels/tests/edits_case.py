@@ -17,7 +17,10 @@ def case(vocab: int, dtype: torch.dtype, seed: int, length: int = 3) -> tuple[to
     logits[:6, min(vocab - 1, 8) :] = float("-inf")  # what is left lies among the first tokens, and much is forbidden
     logits[3, vocab // 2 :] = float("nan")
     keep = torch.rand(ROWS, vocab) < 0.3
-    keep[0], keep[1, : vocab - 1], keep[2, 1:] = False, False, False
+    keep[:3] = False  # row 0 keeps nothing, rows 1 and 2 one token, at either end
+    keep[1, vocab - 1] = keep[2, 1] = True
+    restricts, rows = torch.rand(ROWS) < 0.6, torch.randint(0, ROWS, (CHOSEN,))
+    restricts[1:3], rows[1], rows[-1] = True, 2, 1
     words = torch.randint(0, 5, (ROWS, 32, length))
     words[:, ::2, : length // 2] = -1
     words[:, ::5] = -1
@@ -30,11 +33,11 @@ def case(vocab: int, dtype: torch.dtype, seed: int, length: int = 3) -> tuple[to
         bias_ids[row, : len(some)] = some
     return logits, {
         "lines": torch.randperm(LINES)[:CHOSEN].sort().values,
-        "rows": torch.randint(0, ROWS, (CHOSEN,)),
+        "rows": rows,
         "ends": torch.randint(1, ROOM + 1, (CHOSEN,)),
         "tokens": torch.randint(-1, 5, (ROWS, ROOM + 4), dtype=torch.int32)[:, :ROOM],
         "prompt_len": torch.randint(1, ROOM, (ROWS,)),
-        "restricts": torch.rand(ROWS) < 0.6,
+        "restricts": restricts,
         "keep": keep,
         "words": words.flatten(1)[:, : 32 * length - 1].contiguous(),  # what is left over is no word
         "word_length": length,
