@@ -11,6 +11,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.llm import LLM
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.sinks import Sinks
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 
@@ -56,6 +57,8 @@ def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **de
         eos_token_ids=(),
         policy=None,
         processors=(),
+        grammars=None,
+        sinks=Sinks({}),
         generation_config=generation_config or {},
         timings={},
     )

@@ -172,6 +172,14 @@ class EngineSettings:
         " parameters come with each request, in SamplingParams(extra_args={...}).",
     )
 
+    structured_outputs_config: dict[str, Any] = setting(
+        {},
+        group="sampling",
+        help="How outputs are held to grammars. backend: auto, or the name of one; disable_fallback, "
+        "disable_any_whitespace, disable_additional_properties and enable_in_reasoning as in vLLM; compile_seconds (0.8)"
+        " and compile_threads (2) for specifications; cached_grammars (256) and cached_mib (512) of what was compiled.",
+    )
+
     block_size: int | None = setting(
         None, group="cache", low=1, unit="tokens", help="Tokens a cache page. Default: what the backends agree on."
     )

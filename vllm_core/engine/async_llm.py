@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
+
+import attrs
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.load import from_kwargs
@@ -17,11 +20,19 @@ from vllm_core.engine.figures import Figures
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
-from vllm_core.engine.prompts import read_chat, read_prompt
+from vllm_core.engine.prompts import Prompt, read_chat, read_prompt
 from vllm_core.engine.remote import EngineProcess
 from vllm_core.engine.sampling_params import SamplingParams
 
-__all__ = ["AsyncLLM"]
+__all__ = ["AsyncLLM", "Conversation"]
+
+
+@attrs.frozen
+class Conversation:
+    """A conversation as a prompt, and what reads the answers to it; None: nothing has to be read out of them."""
+
+    prompt: Prompt
+    parsing: ChatParsing | None
 
 
 class AsyncLLM:
@@ -65,6 +76,7 @@ class AsyncLLM:
             processors=resolved.build.processors,
         )
         self._desk = AsyncDesk(self._engine, intake, OutputProcessor(self.text.tokenizer))
+        self.generation_config = resolved.generation_config  # what the model's authors recommend
         self._defaults = SamplingParams.from_defaults(resolved.generation_config)
 
     # ---- requests
@@ -80,16 +92,43 @@ class AsyncLLM:
     ) -> AsyncIterator[RequestOutput]:
         """Outputs as they grow, each with the whole text so far; with ``stream`` False the last one only.
 
+        prompt  as for ``LLM.generate``, or what ``read_prompt`` or ``read_chat`` has made of one
+
         Leaving the iteration, or cancelling its task, ends the request. Raises ``RequestError`` for
         what cannot be served and ``EngineDeadError`` if the engine ends.
         """
-        return self._desk.run(
-            lambda name: read_prompt(prompt, self.text.tokenizer, name),
-            self._defaults if sampling_params is None else sampling_params,
+        params = self._defaults if sampling_params is None else sampling_params
+        parsing = prompt.parsing if isinstance(prompt, Conversation) else None
+        outputs = self._desk.run(
+            partial(self._prompt, prompt),
+            params if parsing is None else parsing.prepare(params),
             request_id,
             priority=self._priority(priority),
             stream=stream,
         )
+        return outputs if parsing is None else self._parsed(outputs, parsing)
+
+    def _prompt(self, prompt: Any, request_id: str) -> Prompt:
+        if isinstance(prompt, Conversation):
+            return prompt.prompt
+        return prompt if isinstance(prompt, Prompt) else read_prompt(prompt, self.text.tokenizer, request_id)
+
+    def read_prompt(self, prompt: Any, *, add_special_tokens: bool = True) -> Prompt:
+        """The token ids of a prompt, for ``generate``. May be called in any thread: long texts take their time."""
+        return read_prompt(prompt, self.text.tokenizer, "", add_special_tokens)
+
+    def read_chat(
+        self, messages: Sequence[dict[str, Any]], *, find_calls: bool = True, **options: Any
+    ) -> Conversation:
+        """A conversation through the chat template, for ``generate``; ``options`` as for ``chat``.
+
+        May be called in any thread, which a template of unknown origin makes wise.
+
+        find_calls   whether answers are searched for calls of the tools; without it the template alone gets them
+        """
+        read = options if find_calls else {**options, "tools": None}
+        parsing = None if self.text.parsers is None else self.text.parsers.for_chat(read)
+        return Conversation(read_chat(messages, self.text.tokenizer, self.text.renderer, "", options), parsing)
 
     def chat(
         self,
@@ -159,6 +198,11 @@ class AsyncLLM:
     def dead(self) -> EngineDeadError | None:
         """Why the engine has ended, if it has."""
         return self._desk.dead
+
+    @property
+    def pid(self) -> int | None:
+        """Of the engine's process, while it lives."""
+        return None if self.dead is not None else self._engine.pid
 
     @property
     def num_requests(self) -> int:

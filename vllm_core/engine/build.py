@@ -9,6 +9,7 @@ import attrs
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.choose_text import choose_text
+from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.parsers import Parsers
 from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.engine.sinks import Sinks, open_sinks
@@ -35,6 +36,7 @@ class BuiltEngine:
     eos_token_ids: tuple[int, ...]
     policy: Any  # interfaces.scheduling.SchedulerPolicy
     processors: Sequence[Chosen]  # logits processors
+    grammars: Grammars | None  # None: no request can have one
     sinks: Sinks  # of the engine's figures
     config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
@@ -63,11 +65,16 @@ def open_text(resolved: Resolved) -> Text:
     return Text(tokenizer, renderer, parsers, tuple(dict.fromkeys([*resolved.eos_token_ids, *of_tokenizer])))
 
 
-def start_executor(resolved: Resolved) -> tuple[Executor, Capacity]:
-    """Start the processes of the model and load it. Whoever gets the executor stops it."""
+def start_executor(resolved: Resolved, text: Text | None = None) -> tuple[Executor, Capacity]:
+    """Start the processes of the model and load it. Whoever gets the executor stops it.
+
+    text   if it was opened already; else it is when a grammar needs it
+    """
     executor = resolved.executor_target(resolved.build)
     try:
-        return executor, executor.start()
+        capacity = executor.start()
+        resolved.build.grammars.opens(lambda: text or open_text(resolved), capacity.vocab_size)
+        return executor, capacity
     except BaseException:
         executor.stop()
         raise
@@ -80,7 +87,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
     with timed(timings, "tokenizer"):
         text = open_text(resolved)
     sinks = open_sinks(resolved.sinks)
-    executor, capacity = start_executor(resolved)
+    executor, capacity = start_executor(resolved, text)
     timings.update(capacity.timings)
     return BuiltEngine(
         settings=resolved.settings,
@@ -94,6 +101,7 @@ def build_engine(settings: EngineSettings) -> BuiltEngine:
         eos_token_ids=text.eos_token_ids,
         policy=resolved.policy_target(),
         processors=resolved.build.processors,
+        grammars=resolved.build.grammars,
         sinks=sinks,
         config=resolved.build.model.config,
         generation_config=resolved.generation_config,

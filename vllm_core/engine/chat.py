@@ -12,7 +12,7 @@ __all__ = ["TemplateRenderer", "check_messages", "default_template", "template_r
 
 OPTIONS = (
     "chat_template", "chat_template_content_format", "add_generation_prompt", "continue_final_message", "tools",
-    "chat_template_kwargs",
+    "chat_template_kwargs", "tool_choice",
 )  # fmt: skip
 
 

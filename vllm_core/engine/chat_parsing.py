@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
+import msgspec
 
+from vllm_core.engine.errors import RequestError
 from vllm_core.engine.outputs import CompletionOutput, ParsedDelta, RequestOutput
 from vllm_core.engine.parsing import Made, OutputParser, warn
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.structured_outputs import StructuredOutputsParams
 
 __all__ = ["ChatParsing"]
 
@@ -42,19 +46,39 @@ class _Reading:
 class ChatParsing:
     """Reads the answers of one call of ``chat``, those to each of its conversations."""
 
-    def __init__(self, tool: Made | None, reasoning: Made | None) -> None:
+    def __init__(
+        self,
+        tool: Made | None,
+        reasoning: Made | None,
+        options: Mapping[str, Any] | None = None,
+        forced: StructuredOutputsParams | None = None,
+    ) -> None:
+        """``options``: of the reasoning parser. ``forced``: what outputs conform to because a call must be made."""
         self._tool, self._reasoning = tool, reasoning
+        self._options, self._forced = dict(options or {}), forced
         self._open: dict[tuple[str, int], _Reading] = {}
 
     def prepare(self, params: SamplingParams) -> SamplingParams:
-        """How the request must be run for the parsers to see what they look for."""
+        """How the request must be run for the parsers to see what they look for.
+
+        A grammar begins behind the reasoning, where a parser looks for that. ``RequestError`` if two are asked for.
+        """
+        wanted = params.structured_outputs
+        if self._forced is not None:
+            if wanted is not None:
+                raise RequestError("tool_choice forces a call, and structured_outputs asks for something else")
+            wanted = self._forced
+        if wanted is not None and self._reasoning is not None:
+            wanted = wanted.behind_reasoning(_plain(self._options))
+        if wanted is not params.structured_outputs:
+            params = attrs.evolve(params, **{"structured_outputs": wanted})
         for made in (self._reasoning, self._tool):
             if made is None:
                 continue
             try:
                 fields = {a.name: getattr(params, a.name) for a in attrs.fields(SamplingParams)}
-                wanted = made.make().prepare(dict(fields))
-                params = attrs.evolve(params, **{k: v for k, v in wanted.items() if v != fields.get(k, made)})
+                changed = made.make().prepare(dict(fields))
+                params = attrs.evolve(params, **{k: v for k, v in changed.items() if v != fields.get(k, made)})
             except Exception as error:
                 warn("of a chat", made, error)
         return params
@@ -78,3 +102,15 @@ class ChatParsing:
             for completion in output.outputs:
                 self._open.pop((output.request_id, completion.index), None)
         return output
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be told to the engine, which may run elsewhere; a parser reads flags and words, not objects."""
+    found = {}
+    for key, value in options.items():
+        try:
+            msgspec.msgpack.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            continue
+        found[key] = value
+    return found

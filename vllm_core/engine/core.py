@@ -7,7 +7,8 @@ import time
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.manager import CacheManager
-from vllm_core.engine.errors import EngineDeadError
+from vllm_core.engine.errors import EngineDeadError, RequestError
+from vllm_core.engine.grammars import Entry, Grammars
 from vllm_core.engine.loop import OverlappedLoop, PlainLoop, StepLoop
 from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.engine.meter import Meter
@@ -20,6 +21,8 @@ __all__ = ["EngineCore"]
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 0.01  # seconds that a step waits for a grammar when nothing else is to be done
+
 
 class EngineCore:
     """``executor`` has been started and found ``capacity``.
@@ -27,6 +30,7 @@ class EngineCore:
     max_model_len    tokens of the longest sequence, prompt and output together
     max_step_tokens  tokens computed in one step, at most
     policy           who runs first; None: first come, first served
+    grammars         compiles what outputs must conform to; None: no request has that
 
     A failure in a step ends all requests and the engine with them. Text is made elsewhere, by
     ``processor``, where a failure belongs to one request.
@@ -41,8 +45,10 @@ class EngineCore:
         max_model_len: int,
         max_step_tokens: int,
         policy: SchedulerPolicy | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         self.capacity = capacity
+        self.grammars = grammars
         self.executor = executor
         self.cache = CacheManager(
             capacity.caches,
@@ -75,6 +81,7 @@ class EngineCore:
         self.check_alive()
         self.roster.add(
             Request(
+                grammar=self._grammar(new),
                 request_id=new.request_id,
                 token_ids=new.token_ids[:],
                 num_prompt=len(new.token_ids),
@@ -110,6 +117,8 @@ class EngineCore:
     def step(self) -> list[Update]:
         """Go on by about one step. Updates of requests that finished, and of those that want each token."""
         self.check_alive()
+        if self.roster.preparing:
+            self._prepare()
         try:
             news = self._loop.step()
         except Exception as error:
@@ -129,6 +138,24 @@ class EngineCore:
             if request.finished:
                 self.meter.ended(request)
         return [_update(request) for request in [*news, *ended] if request.each_token or request.finished]
+
+    def _grammar(self, new: NewRequest) -> Entry | None:
+        if new.sampling.grammar is None:
+            return None
+        if self.grammars is None:
+            raise RequestError("structured_outputs: this engine has nothing that compiles grammars", new.request_id)
+        entry = self.grammars.ask(new.sampling.grammar)
+        if entry.error:
+            raise RequestError(entry.error, new.request_id)
+        return entry
+
+    def _prepare(self) -> None:
+        """Look after requests whose grammars are compiled in other threads; wait a little if there is no other work."""
+        assert self.grammars is not None
+        roster = self.roster
+        if len(roster.preparing) == len(roster.requests) and not self.scheduler.flights and not self._ended:
+            self.grammars.wait(PATIENCE)
+        self._ended += roster.prepared()
 
     def end(self, cause: BaseException) -> None:
         """Nothing runs any more; from now on every call raises ``EngineDeadError`` with this cause."""

@@ -11,6 +11,7 @@ import torch
 
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.choices import Asking, choose_proposer, choose_quantization, choose_step_tokens
+from vllm_core.engine.choose_grammars import GrammarChoices, choose_grammars
 from vllm_core.engine.choose_sampling import choose_processors, choose_sampler
 from vllm_core.engine.find import Found
 from vllm_core.engine.memory import Beside, MemoryPlan, Need, memory_budget, plan_memory
@@ -39,6 +40,7 @@ class Fitted:
     sampler: Chosen
     asked: Sequence[OpQuery]  # kernels that layers will ask for
     processors: Sequence[Chosen]
+    grammars: GrammarChoices
 
 
 def fit(found: Found) -> Fitted:
@@ -97,6 +99,7 @@ def fit(found: Found) -> Fitted:
         sampler=sampler,
         asked=tuple(plan.asked),
         processors=processors,
+        grammars=choose_grammars(selector, settings, model.vocab_size),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
+from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.messages import NewRequest
 from vllm_core.engine.prompts import not_text
@@ -26,6 +27,7 @@ class Intake:
     """longest     tokens of a request, prompt and output together
     seed        decides, with the order of requests, the noise of those that bring no seed of their own
     processors  logits processors, ``runner.build.Chosen`` each
+    grammars    who compiles what outputs conform to; None: nobody
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Intake:
         eos_token_ids: Sequence[int] = (),
         tokenizer: Tokenizer | None = None,
         processors: Sequence[Any] = (),
+        grammars: GrammarChoices | None = None,
     ) -> None:
         self.vocab_size, self.longest = vocab_size, longest
         self.eos_token_ids = frozenset(eos_token_ids)
@@ -47,6 +50,7 @@ class Intake:
             eos_token_ids=self.eos_token_ids,
             tokenizer=tokenizer,
             processors=processors,
+            grammars=grammars,
         )
         self._seed, self._count = seed, 0
 
@@ -83,7 +87,9 @@ class Intake:
                 f"the prompt has {len(ids)} tokens; with one token of output it must fit into {self.longest}",
                 request_id,
             )
-        eos = frozenset() if params.ignore_eos else self.eos_token_ids
+        # A grammar that is complete allows nothing but the end.
+        runs_on = params.ignore_eos and sampling.grammar is None
+        eos = frozenset() if runs_on else self.eos_token_ids
         first = NewRequest(
             request_id=request_id if params.n == 1 else f"{request_id}/0",
             token_ids=ids,

@@ -122,7 +122,8 @@ class LLM:
 
         messages  [{"role": "user", "content": "..."}, ...]
         options   for the chat template: chat_template, chat_template_content_format, add_generation_prompt,
-                  continue_final_message, tools, chat_template_kwargs, and whatever the template itself reads
+                  continue_final_message, tools, chat_template_kwargs, and whatever the template itself reads;
+                  tool_choice ("none", "auto", "required" or a function as in OpenAI's API) says whether one is called
 
         Where the model has parsers (settings tool_call_parser and reasoning_parser), outputs have ``reasoning``,
         ``content`` and, if there are tools, ``tool_calls`` beside the whole ``text``.
@@ -239,3 +240,5 @@ class LLM:
 def _stop(built: Any) -> None:
     built.executor.stop()
     built.sinks.close()
+    if built.grammars is not None:
+        built.grammars.close()

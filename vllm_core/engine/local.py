@@ -31,6 +31,7 @@ class LocalEngine:
             max_model_len=built.max_model_len,
             max_step_tokens=built.max_step_tokens,
             policy=built.policy,
+            grammars=built.grammars,
         )
         if built.sinks:
             core.meter.listeners.append(built.sinks)
@@ -42,6 +43,7 @@ class LocalEngine:
             eos_token_ids=built.eos_token_ids,
             tokenizer=built.tokenizer,
             processors=built.processors,
+            grammars=None if built.grammars is None else built.grammars.choices,
         )
         return cls(intake, core, OutputProcessor(built.tokenizer))
 

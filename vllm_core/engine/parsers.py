@@ -10,6 +10,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.chat import OPTIONS, default_template
 from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.parsing import Made
+from vllm_core.engine.tool_choice import ForcedCalls, read_tool_choice
 from vllm_core.interfaces.queries import ParserQuery
 from vllm_core.interfaces.tokenizer import Tokenizer
 from vllm_core.plugins import Decision, Selector
@@ -49,9 +50,18 @@ class Parsers:
         given = {k: v for k, v in request_options.items() if k not in OPTIONS}
         more = request_options.get("chat_template_kwargs")
         given |= more if isinstance(more, Mapping) else {}
-        tool = self._made("tool_parser", tools) if tools else None
+        choice = read_tool_choice(request_options.get("tool_choice"), tools)
+        tool = forced = None
+        if choice.forced:
+            tool, forced = Made(partial(ForcedCalls, choice.name), "the reader of forced calls"), choice.format()
+        elif choice.mode == "auto":
+            tool = self._made("tool_parser", tools)
         reasoning = self._made("reasoning_parser", given)
-        return None if tool is reasoning is None else ChatParsing(tool, reasoning)
+        return None if tool is reasoning is None else ChatParsing(tool, reasoning, given, forced)
+
+    def reasoning(self, given: Mapping[str, Any]) -> Made | None:
+        """The reasoning parser for a chat with these arguments of its template; None without one."""
+        return self._made("reasoning_parser", given)
 
     def _made(self, hook: str, given: Any) -> Made | None:
         chosen = self._choose(hook)

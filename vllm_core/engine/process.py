@@ -56,6 +56,8 @@ def main() -> int:
     finally:
         sinks.close()
         core.executor.stop()
+        if core.grammars is not None:
+            core.grammars.close()
         socket.close()
     return 0
 
@@ -146,6 +148,7 @@ def _build(start: wire.Start) -> tuple[EngineCore, Sinks, dict[str, float]]:
         max_model_len=resolved.build.model.max_model_len,
         max_step_tokens=resolved.max_step_tokens,
         policy=resolved.policy_target(),
+        grammars=resolved.build.grammars,
     )
     if sinks:
         core.meter.listeners.append(sinks)

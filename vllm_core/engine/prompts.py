@@ -81,6 +81,7 @@ def render_chat(messages: Any, renderer: ChatRenderer | None, options: Mapping[s
     for name, why in NOT_FOR_CHAT.items():
         if given.pop(name, None):
             raise ValueError(f"{name}: {why}")
+    given.pop("tool_choice", None)  # no template's business: see ``tool_choice``
     more = given.pop("chat_template_kwargs", None) or {}
     return renderer.render(messages, **given, **more)
 

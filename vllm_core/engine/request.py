@@ -72,6 +72,7 @@ class Request:
     num_drafted: int = 0  # guesses that were verified for it
     num_accepted: int = 0  # output tokens that were drafted, beyond the one that each step gives
     cache: Any = None  # what the cache manager keeps for it
+    grammar: Any = None  # ``grammars.Entry``, held until it has ended; None: its output is free
     family: Any = None  # ``family.Family``, if its prompt has several samples
     logprobs: list[Line] = attrs.field(factory=list)  # of each output token, if asked for
     prompt_logprobs: list[Line] = attrs.field(factory=list)  # of the prompt's tokens from the second on

@@ -11,6 +11,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.find import find
 from vllm_core.engine.fit import Fitted, fit
+from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.memory import MemoryPlan
 from vllm_core.engine.progress import loading_line
 from vllm_core.engine.timing import timed
@@ -77,6 +78,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         second=fitted.second,
         sampler=fitted.sampler,
         processors=fitted.processors,
+        grammars=Grammars(fitted.grammars),
         progress=loading_line(),
         asked=fitted.asked,
         beside=fitted.memory.budget.beside.by_purpose(),

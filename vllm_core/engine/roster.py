@@ -33,6 +33,7 @@ class Roster:
         self.max_waiting = max_waiting  # requests beyond those that free rows are there for; None: any number
         self.requests: dict[str, Request] = {}  # all that have not finished
         self.waiting = WaitingQueue(policy or FirstComeFirstServed())
+        self.preparing: dict[str, Request] = {}  # would queue, but their grammar is not compiled yet
         self.running: list[Request] = []  # in the order of their keys
         self.free_rows = list(range(max_rows - 1, -1, -1))
         self.preemptions = 0  # since the start
@@ -63,7 +64,29 @@ class Roster:
         request.cache = self.cache.sequences[request.request_id]
         self.requests[request.request_id] = request
         if sibling is None or Family.of(sibling).add(request):
-            self.waiting.push(request)
+            self._queue(request)
+
+    def prepared(self) -> list[Request]:
+        """Queue those whose grammar has been compiled meanwhile; end and return those whose cannot be."""
+        failed = []
+        for request in [request for request in self.preparing.values() if request.grammar.done]:
+            if request.grammar.ready:
+                del self.preparing[request.request_id]
+                self.waiting.push(request)
+            else:
+                failed.append(request)
+                self.finish(request, FinishReason.ERROR, error=request.grammar.error)
+        return failed
+
+    def forget(self, request_id: str) -> None:
+        """Undo an ``add`` that failed half-way."""
+        request = self.requests.pop(request_id, None)
+        if request is not None:
+            self.waiting.remove(request)
+            if request.family is not None:
+                request.family.leave(request)
+        if request_id in self.cache.sequences:
+            self.cache.close(request_id)
 
     def start(self, request: Request, admission: Admission) -> None:
         """The first of the queue gets a row; its pages it has."""
@@ -93,7 +116,7 @@ class Roster:
         held = request.family is not None and request.family.leave(request)
         if request.state is State.RUNNING:
             self.running.remove(request)
-        elif not held:
+        elif self.preparing.pop(request.request_id, None) is None and not held:
             self.waiting.drop()
         request.finish(reason, stop_reason, error)
         del self.requests[request.request_id]
@@ -142,10 +165,17 @@ class Roster:
         """Those who waited for it to compute their prompt, and need to no longer."""
         if request.family is not None:
             for sibling in request.family.let_go():
-                self.waiting.push(sibling)
+                self._queue(sibling)
+
+    def _queue(self, request: Request) -> None:
+        if request.grammar is None or request.grammar.ready:
+            self.waiting.push(request)
+        else:
+            self.preparing[request.request_id] = request
 
     def _check_queue(self, request: Request) -> None:
-        if self.max_waiting is not None and len(self.waiting) >= self.max_waiting + len(self.free_rows):
+        waiting = len(self.waiting) + len(self.preparing)
+        if self.max_waiting is not None and waiting >= self.max_waiting + len(self.free_rows):
             raise RequestError(
                 f"the queue is full (max_waiting_requests={self.max_waiting}); try again later", request.request_id
             )

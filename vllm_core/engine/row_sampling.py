@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import attrs
+from msgspec import structs
 
 from vllm_core.engine.bad_words import bad_word_ids
+from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.structured_outputs import StructuredOutputsParams
+from vllm_core.interfaces.grammar import GrammarSpec
 from vllm_core.interfaces.queries import LogitsProcessorQuery
 from vllm_core.interfaces.steps import RowSampling
 from vllm_core.interfaces.tokenizer import Tokenizer
@@ -36,14 +40,11 @@ class RowSamplings:
     eos_token_ids: frozenset[int]
     tokenizer: Tokenizer | None
     processors: Sequence[Processor] = ()
+    grammars: GrammarChoices | None = None
 
     def of(self, params: SamplingParams, fallback_seed: int) -> RowSampling:
         """``ValueError`` for what cannot be done here. ``fallback_seed`` serves requests that bring none."""
-        if params.structured_outputs is not None:
-            raise ValueError(
-                f"structured_outputs: nothing constrains outputs to a {params.structured_outputs.kind} yet: "
-                "this version asks no grammar backend"
-            )
+        grammar = None if params.structured_outputs is None else self._grammar(params.structured_outputs)
         for name in ("logprobs", "prompt_logprobs"):
             self._check_width(name, getattr(params, name))
         words = bad_word_ids(params.bad_words, self.tokenizer)
@@ -51,11 +52,29 @@ class RowSamplings:
         self._check_ids("allowed_token_ids", params.allowed_token_ids or ())
         self._check_ids("logit_bias", params.logit_bias or ())
         self._check_ids("bad_words", (token for word in words for token in word))
-        return params.for_row(
+        row = params.for_row(
             fallback_seed,
             stop_ids=sorted(self.eos_token_ids.union(params.stop_token_ids)) if params.min_tokens else (),
             bad_words=words,
             processors=self._affecting(params),
+        )
+        if grammar is None or params.structured_outputs is None or self.grammars is None:
+            return row
+        reasoning = None if self.grammars.config.enable_in_reasoning else params.structured_outputs.reasoning
+        return structs.replace(row, grammar=grammar, reasoning=None if reasoning is None else dict(reasoning))
+
+    def _grammar(self, wanted: StructuredOutputsParams) -> GrammarSpec:
+        if self.grammars is None or self.tokenizer is None:
+            raise ValueError("structured_outputs: grammars are about text, and this engine has no tokenizer")
+        if not self.eos_token_ids:
+            raise ValueError("structured_outputs: this model has no token that ends a text, so no grammar could end")
+        if wanted.kind not in self.grammars.backends:
+            raise ValueError(f"structured_outputs: {self.grammars.refusals[wanted.kind]}")
+        config = self.grammars.config
+        return wanted.spec(
+            fallback=not config.disable_fallback,
+            any_whitespace=not config.disable_any_whitespace,
+            closed=config.disable_additional_properties,
         )
 
     def _check_ids(self, field: str, ids: Iterable[int]) -> None:

@@ -195,8 +195,14 @@ class Scheduler:
         rows = zip(
             flight.requests, plan.samples, result.token_ids.tolist(), plan.num_drafts, plan.num_tokens, strict=True
         )
-        for request, samples, sampled, drafts, tokens in rows:
+        for i, (request, samples, sampled, drafts, tokens) in enumerate(rows):
             request.in_flight -= 1
+            if i in result.failed:
+                if request.state is not State.FINISHED:
+                    self.roster.finish(request, FinishReason.ERROR, error=result.failed[i])
+                    news.append(request)
+                self.roster.free_row(request)
+                continue
             if samples:
                 # Of a preempted request the pages are gone, but the tokens are good: noise depends
                 # on seed and position only. What a finished one did in its extra step is dropped.

@@ -81,16 +81,21 @@ def logits_processor(query: LogitsProcessorQuery, settings: Any) -> Offer | Refu
 def grammar_backend(query: GrammarQuery, settings: Any) -> Offer | Refusal | None:
     """Offer to restrict outputs to a schema, a regular expression or a grammar.
 
-    When     Once per engine and kind, when the first request with that kind arrives.
+    When     Once per engine and kind, in the parent process. The target is imported when the
+             first request comes that needs it.
     query    ``kind``: ``"json_schema"``, ``"json_object"``, ``"regex"``, ``"choice"``,
              ``"ebnf"``, ``"structural_tag"``; ``vocab_size`` in tokens.
     Returns  ``Offer`` whose target has the contract ``interfaces.grammar.GrammarBackend``: it
-             compiles a specification (in a thread of the core's) to a matcher that fills bit
-             masks. ``Refusal`` for kinds it cannot do; ``None`` is the same without a reason.
-    Choice   A backend named by the user must offer. Else the highest rank, then
-             ``prefer.grammar_backend``, then an error. A specification the winner refuses
-             goes to the next offer.
-    Errors   An exception counts as ``Refusal``. One while compiling belongs to that request.
+             compiles a specification (off the engine's loop, in limited time) to grammars that
+             fill bit masks. ``Refusal`` for kinds it cannot do; ``None`` is the same without a
+             reason.
+    Choice   A backend that the user named (``backend`` in ``structured_outputs_config``) must
+             offer some kind, and nobody else is asked to compile. Else the highest rank, then
+             ``prefer.grammar_backend``; if these tell nothing apart, requests of that kind are
+             refused naming the setting that decides. A specification the winner refuses goes to
+             the next offer, unless ``disable_fallback`` was set.
+    Errors   An exception counts as ``Refusal``. One while compiling, or in a step, belongs to
+             that request.
     Since    Hook API 1.
     """
     return None

@@ -154,8 +154,8 @@ class LogitsProcessorQuery:
 
 @attrs.frozen(kw_only=True)
 class GrammarQuery:
-    kind: str  # "json_schema", "json_object", "regex", "choice", "ebnf", "structural_tag"
-    vocab_size: int
+    kind: str  # one of ``interfaces.grammar.KINDS``
+    vocab_size: int  # of the logits
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from vllm_core.interfaces.grammar import GrammarSpec
+
 NULL_PAGE = 0
 """Page 0 belongs to nobody: tables point there where a page was freed or is not needed."""
 
@@ -38,6 +40,9 @@ class RowSampling(msgspec.Struct, frozen=True):
     prompt_logprobs: int | None = None  # the same for the tokens of the prompt
     processors: list[str] = []  # logits processors that change its logits, by name
     extra_args: dict[str, Any] = {}  # their parameters
+    grammar: GrammarSpec | None = None  # what the output conforms to
+    reasoning: dict[str, Any] | None = None  # the grammar begins behind the reasoning, which a parser with these
+    # options finds; None: at once
 
 
 class RowInit(msgspec.Struct, frozen=True):
@@ -106,6 +111,7 @@ class StepResult(msgspec.Struct, frozen=True):
     token_ids: np.ndarray  # int32 [S, 1 + K]; -1 where nothing was sampled or a draft was rejected
     logprobs: list[LogprobLines] = []  # of sampled tokens, one for each k that some row asks for
     prompt_logprobs: list[LogprobLines] = []
+    failed: dict[int, str] = {}  # rows (which of plan.rows) that cannot go on, and why; their tokens mean nothing
 
     def tokens(self, i: int) -> list[int]:
         row = self.token_ids[i]

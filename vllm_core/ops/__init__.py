@@ -14,7 +14,7 @@ from vllm_core.ops.attention import paged_attention
 from vllm_core.ops.cache import copy_pages, write_kv
 from vllm_core.ops.edits import edit_logits
 from vllm_core.ops.linear import argmax, embedding, linear, scaled_linear
-from vllm_core.ops.logits import penalize, token_logprobs
+from vllm_core.ops.logits import apply_token_bitmask, penalize, token_logprobs
 from vllm_core.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from vllm_core.ops.rotary import rotary
 from vllm_core.ops.steps import commit_tokens, page_slots, sampling_rows, step_inputs
@@ -26,6 +26,7 @@ __all__ = [
     "Op",
     "add_layer_norm",
     "add_rms_norm",
+    "apply_token_bitmask",
     "argmax",
     "commit_tokens",
     "copy_pages",

@@ -58,6 +58,23 @@ def penalize(
 
 
 @op
+def apply_token_bitmask(logits: Tensor, lines: Tensor, masks: Tensor) -> None:
+    """Set, in place, the logits of tokens to -inf whose bit is 0.
+
+    logits     float32 [M, V], contiguous.
+    lines      int64 [A], which of the M lines; all different.
+    masks      int32 [A, W] with W >= ceil(V / 32): token i of line lines[a] stays if bit i % 32 of masks[a, i // 32]
+               is 1. Further words are not read.
+    Query      (nothing).
+    """
+    vocab = logits.shape[1]
+    words = masks[:, : -(-vocab // 32)]
+    bit = torch.arange(32, dtype=torch.int32, device=masks.device)
+    kept = ((words[:, :, None] >> bit) & 1).view(len(words), -1)[:, :vocab].bool()
+    logits.index_copy_(0, lines, logits.index_select(0, lines).masked_fill_(~kept, float("-inf")))
+
+
+@op
 def token_logprobs(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Natural logarithms of softmax(logits) for one token a line, and where it ranks.
 

@@ -117,6 +117,7 @@ class Build:
     second: Mapping[str, SecondModel] = attrs.field(factory=dict)  # models that the proposer asked for
     sampler: Chosen | None = None
     processors: Sequence[Chosen] = ()
+    grammars: Any = None  # engine.grammars.Grammars: what restricts rows to grammars; None: nothing does
     progress: Progress | None = None
     beside: Mapping[str, int] = attrs.field(factory=dict)  # bytes planned beside weights and cache, by purpose
     asked: Sequence[OpQuery] = ()  # ops and layers whose kernels can be made before layers ask for them
@@ -166,6 +167,7 @@ class Build:
             num_drafts=self.model.num_drafts,
             sampler=ahead.take("sampler", self.sampler.make) if self.sampler else None,
             processors={processor.name: processor.make() for processor in self.processors},
+            grammars=self.grammars,
             ops=plan.step_ops,
             record=self._recorder(plan),
             any_sampling=self.sampler is not None and "graph" in self.sampler.capabilities,

@@ -50,10 +50,14 @@ class HostIds:
         Waits for the copies of earlier steps. The step that is being launched need not have run:
         the device works on its forward pass meanwhile.
         """
+        self.wait()
+        return [self.outputs[row] + self._guesses(row, count) for row, count in zip(rows, drafts, strict=True)]
+
+    def wait(self) -> None:
+        """Until ``outputs`` and ``drafts`` are those of all earlier steps."""
         for copy in self._copies:
             self._read(copy)
         self._copies = []
-        return [self.outputs[row] + self._guesses(row, count) for row, count in zip(rows, drafts, strict=True)]
 
     def after(self, inputs: Inputs, emitted: Emitted) -> None:
         """Begin to copy what a step emitted, once the rows have moved on and have their drafts."""

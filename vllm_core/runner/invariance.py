@@ -22,6 +22,7 @@ REFERENCES = {
     **dict.fromkeys(("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm", "rotary", "relu"), ANY),
     **dict.fromkeys(("embedding", "argmax", "write_kv", "copy_pages"), ANY),
     **dict.fromkeys(("step_inputs", "page_slots", "sampling_rows", "commit_tokens", "penalize", "edit_logits"), ANY),
+    "apply_token_bitmask": ANY,
     "token_logprobs": ("cpu",),  # torch cuts a GPU's sums by the number of rows
     # On a CPU torch rounds numbers at the end of a thread's share otherwise than those before.
     **dict.fromkeys(("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul", "gelu", "gelu_tanh"), CUDA),

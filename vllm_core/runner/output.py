@@ -43,6 +43,7 @@ class StepOutput:
     token_ids: Tensor
     logprobs: list[Lines] = attrs.field(factory=list)
     prompt_logprobs: list[Lines] = attrs.field(factory=list)
+    failed: dict[int, str] = attrs.field(factory=dict)  # as in ``StepResult``
 
     def map(self, move: Callable[[Tensor], Tensor]) -> StepOutput:
         """The same, each tensor moved."""
@@ -50,6 +51,7 @@ class StepOutput:
             move(self.token_ids),
             [lines.map(move) for lines in self.logprobs],
             [lines.map(move) for lines in self.prompt_logprobs],
+            self.failed,
         )
 
     def result(self, step: int) -> StepResult:
@@ -59,4 +61,5 @@ class StepOutput:
             token_ids=self.token_ids.numpy(),
             logprobs=[lines.result() for lines in self.logprobs],
             prompt_logprobs=[lines.result() for lines in self.prompt_logprobs],
+            failed=self.failed,
         )

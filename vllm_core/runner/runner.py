@@ -19,6 +19,7 @@ from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.changes import Changes
 from vllm_core.runner.follow import RunStep
+from vllm_core.runner.grammars import GrammarSource
 from vllm_core.runner.graphs import StepGraphs, ending_of
 from vllm_core.runner.inputs import Inputs, check, prepare
 from vllm_core.runner.output import StepOutput
@@ -52,6 +53,7 @@ class Runner:
     num_drafts      K, drafts a row and step that ``proposer`` makes
     sampler         None: the core's
     processors      logits processors by name, in the order in which they apply
+    grammars        where the grammars of rows come from; None: no row has one
     ops             kernels of a step around the model; None: the core's
     record          makes a step of fixed size that can be run again (``cuda_graph.CudaRecorder``); None: every step
                     runs op by op
@@ -71,6 +73,7 @@ class Runner:
         num_drafts: int = 0,
         sampler: Sampler | None = None,
         processors: Mapping[str, LogitsProcessor] | None = None,
+        grammars: GrammarSource | None = None,
         ops: StepOps | None = None,
         record: Callable[[StaticStep], Callable[[], Any]] | None = None,
         any_sampling: bool = False,
@@ -85,7 +88,7 @@ class Runner:
         self.rows = make_rows(caches, max_rows, max_model_len, num_drafts, self.device)
         self.sampler = sampler or ReferenceSampler()
         self._ops = ops = ops or StepOps()
-        self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops)
+        self.changes = Changes(self.rows, model.vocab_size, processors or {}, ops, grammars)
         self.reports = Reports(self.rows, model.vocab_size, ops.token_logprobs)
         self._follow = getattr(proposer, "follow", None)
         self._backends_of: dict[str, list[AttentionBackend | None]] = {"": list(self.backends)}
@@ -135,7 +138,7 @@ class Runner:
             last = inputs.logits_at.index_select(0, inputs.logits_first + emitted.accepted)
             self._propose(self.proposer, inputs, hidden, last, raw.shape[-1])
         self.changes.after(inputs, emitted)
-        return StepOutput(result, sampled, prompts)
+        return StepOutput(result, sampled, prompts, self.changes.failed)
 
     @torch.inference_mode()
     def forward_logits(self, plan: StepPlan) -> Tensor:

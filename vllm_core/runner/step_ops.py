@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from vllm_core.ops import (
+    apply_token_bitmask,
     commit_tokens,
     copy_pages,
     edit_logits,
@@ -31,6 +32,7 @@ class StepOps:
     penalize: Callable[..., Any] = penalize
     token_logprobs: Callable[..., Any] = token_logprobs
     copy_pages: Callable[..., Any] = copy_pages
+    apply_token_bitmask: Callable[..., Any] = apply_token_bitmask
 
     @classmethod
     def ask(cls, plan: Any) -> StepOps:

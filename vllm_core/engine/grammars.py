@@ -1,0 +1,208 @@
+"""Compiled grammars: made off the engine's loop, in limited time, and kept while they are used or recent.
+
+ask(spec) -> Entry     at once; the entry says when it is done, and with what
+start(spec) -> Grammar     a new one in its first state, of an entry that is done and still held by somebody
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+
+from vllm_core.engine.choose_grammars import GrammarBackendChoice, GrammarChoices
+from vllm_core.engine.grammar_apart import ApartCompiler, CompilerLost
+from vllm_core.engine.vocabulary import vocabulary_of
+from vllm_core.interfaces.grammar import CompiledGrammar, Grammar, GrammarSpec, Vocabulary
+from vllm_core.interfaces.reasoning_parser import ReasoningParser
+from vllm_core.plugin import load_target
+
+__all__ = ["Entry", "Grammars"]
+
+log = logging.getLogger(__name__)
+
+Text = Any  # engine.build.Text
+
+
+@attrs.define(slots=True, eq=False, weakref_slot=True)
+class Entry:
+    """A specification and what became of it. Whoever waits for it, or runs with it, holds it."""
+
+    spec: GrammarSpec
+    compiled: CompiledGrammar | None = None
+    error: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.compiled is not None or bool(self.error)
+
+    @property
+    def ready(self) -> bool:
+        return self.compiled is not None
+
+    @property
+    def nbytes(self) -> int:
+        """As far as the backend tells."""
+        return int(getattr(self.compiled, "nbytes", 0)) + 4 * len(self.spec.text)
+
+
+class Grammars:
+    """Of one engine. Costs nothing before the first request that needs it: no thread, no import, no tokenizer."""
+
+    def __init__(self, choices: GrammarChoices) -> None:
+        self.choices = choices
+        self._open_text: Callable[[], Text] | None = None
+        self._vocab_size = 0
+        self._text: Text = None
+        self._vocabulary: Vocabulary | None = None
+        self._backends: dict[str, Any] = {}  # by target
+        self._apart: dict[str, ApartCompiler] = {}
+        self._making = threading.RLock()
+        self._lock = threading.Lock()  # of the two below
+        self._live: weakref.WeakValueDictionary[GrammarSpec, Entry] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[GrammarSpec, Entry] = OrderedDict()
+        self._threads: ThreadPoolExecutor | None = None
+        self._news = threading.Event()
+        self._closed = False
+
+    def opens(self, text: Callable[[], Text], vocab_size: int) -> None:
+        """Where tokenizer and parsers come from when they are first needed. ``vocab_size``: of the logits."""
+        self._open_text, self._vocab_size = text, vocab_size
+
+    # ---- asked by the engine, between its steps
+
+    def ask(self, spec: GrammarSpec) -> Entry:
+        """Begin to compile, unless that was done or begun before. Never waits."""
+        with self._lock:
+            entry = self._live.get(spec)
+            if entry is not None:
+                if entry.ready:
+                    self._recent[spec] = entry
+                    self._recent.move_to_end(spec)
+                return entry
+            entry = self._live[spec] = Entry(spec)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.choices.config.compile_threads, "vllm-core-grammar")
+        self._threads.submit(self._work, weakref.ref(entry))
+        return entry
+
+    def wait(self, seconds: float) -> None:
+        """Until something was compiled, or so long."""
+        if self._news.wait(seconds):
+            self._news.clear()
+
+    # ---- asked where steps run
+
+    def start(self, spec: GrammarSpec) -> Grammar:
+        """``ValueError`` if it cannot be compiled. Whoever asked before holds the entry, so this is quick."""
+        with self._lock:
+            entry = self._live.get(spec)
+        if entry is None or not entry.done:  # another process asked
+            entry = entry or Entry(spec)
+            self._compile(entry)
+        if entry.compiled is None:
+            raise ValueError(entry.error)
+        return entry.compiled.start()
+
+    def reasoning(self, options: Mapping[str, Any]) -> Callable[[], ReasoningParser] | None:
+        """What makes the parser that tells when the reasoning of a request has ended; None: the engine has none."""
+        parsers = self._opened().parsers
+        made = None if parsers is None else parsers.reasoning(options)
+        return None if made is None else made.make
+
+    def close(self) -> None:
+        """End threads and processes. Safe to call twice."""
+        self._closed = True
+        threads, self._threads = self._threads, None
+        for compiler in list(self._apart.values()):
+            compiler.close()
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    # ---- in a thread of the pool
+
+    def _work(self, asked: weakref.ref[Entry]) -> None:
+        entry = asked()
+        if entry is None or self._closed:
+            return  # whoever wanted it has gone
+        try:
+            self._compile(entry)
+        except BaseException as error:
+            entry.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._news.set()
+
+    def _compile(self, entry: Entry) -> None:
+        """Fill the entry: ask the backends for its kind in turn. Never raises for what they do."""
+        config, spec, refused = self.choices.config, entry.spec, []
+        backends = self.choices.backends.get(spec.kind, ())[: None if spec.fallback else 1]
+        if not backends:
+            entry.error = self.choices.refusals.get(spec.kind, f"nothing compiles a {spec.kind}")
+            return
+        seconds = config.compile_seconds / len(backends)
+        for choice in backends:
+            try:
+                compiled = self._run(choice, self._backend(choice), spec, seconds)
+            except TimeoutError:
+                refused.append(f"{choice.label} needs more than {seconds:g} s for it (compile_seconds)")
+            except Exception as error:
+                said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                refused.append(f"{choice.label}: {said}")
+                if not isinstance(error, ValueError | CompilerLost):
+                    log.warning("%s failed at a %s", choice.label, spec.kind, exc_info=error)
+            else:
+                entry.compiled = compiled
+                self._keep(entry)
+                return
+        entry.error = f"structured_outputs: this {spec.kind} cannot be used: " + "; ".join(refused)
+
+    def _run(self, choice: GrammarBackendChoice, backend: Any, spec: GrammarSpec, seconds: float) -> CompiledGrammar:
+        if not getattr(backend, "apart", False):
+            return backend.compile(spec)
+        with self._making:
+            compiler = self._apart.get(choice.target)
+            if compiler is None:
+                compiler = ApartCompiler(choice.target, self._opened_vocabulary(), choice.options)
+                self._apart[choice.target] = compiler
+        return backend.restore(compiler.export(spec, seconds))
+
+    def _keep(self, entry: Entry) -> None:
+        """As one of the recent ones, at the expense of those that nobody asked for longest."""
+        config = self.choices.config
+        with self._lock:
+            self._recent[entry.spec] = entry
+            self._recent.move_to_end(entry.spec)
+            total = sum(e.nbytes for e in self._recent.values())
+            while len(self._recent) > config.cached_grammars or (total > config.cached_mib << 20 and self._recent):
+                total -= self._recent.popitem(last=False)[1].nbytes
+
+    # ---- made once
+
+    def _backend(self, choice: GrammarBackendChoice) -> Any:
+        with self._making:
+            if choice.target not in self._backends:
+                vocabulary = self._opened_vocabulary()
+                self._backends[choice.target] = load_target(choice.target)(vocabulary, dict(choice.options))
+            return self._backends[choice.target]
+
+    def _opened(self) -> Text:
+        with self._making:
+            if self._text is None:
+                if self._open_text is None:
+                    raise ValueError("grammars need the tokenizer, and this engine was built without one")
+                self._text = self._open_text()
+            return self._text
+
+    def _opened_vocabulary(self) -> Vocabulary:
+        with self._making:
+            if self._vocabulary is None:
+                text = self._opened()
+                self._vocabulary = vocabulary_of(text.tokenizer, self._vocab_size, text.eos_token_ids)
+            return self._vocabulary
