@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "vllm_core").rglob("*.py"))
 PLUGINS = sorted(p for part in ("plugins", "kernels") for p in (ROOT / part).rglob("*.py") if "tests" not in p.parts)
-LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "builtin", "text")  # import no torch
+LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text")  # import no torch
 PUBLIC = re.compile(
-    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm)?"
+    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands)(\.\w+)?)?"
 )
 # Words that name a feature. The core may use one only in prose (comments, docstrings).
 FEATURES = re.compile(

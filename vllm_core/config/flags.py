@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import typing
 from collections.abc import Collection
 from typing import Any
@@ -28,6 +29,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, *, skip: Collection[st
         if setting.type is bool:
             groups[setting.group].add_argument(setting.flag, action=argparse.BooleanOptionalAction, **action)
         else:
+            if (typing.get_origin(setting.type) or setting.type) is list:
+                action["action"] = "append"
             groups[setting.group].add_argument(setting.flag, metavar=_metavar(setting), **action)
 
 
@@ -36,9 +39,21 @@ def given_flags(args: argparse.Namespace, cls: type) -> dict[str, Given]:
     found = {}
     for name, setting in declared(cls).items():
         value = getattr(args, _DEST + name, None)
+        if isinstance(value, list):  # given so many times: one list
+            value = value[0] if len(value) == 1 else json.dumps([item for text in value for item in _items(text)])
         if value is not None:
             found[name] = Given(value, setting.flag, text=isinstance(value, str))
     return found
+
+
+def _items(text: str) -> list[str]:
+    """The entries of one of several flags for the same list. Text that is no JSON is left as it is."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return [text]
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def flag_help(setting: Declared) -> str:

@@ -18,7 +18,7 @@ __all__ = ["Loaded", "from_kwargs", "load", "load_settings"]
 
 T = TypeVar("T")
 ENVIRONMENT = "VLLM_CORE_"
-OTHERS = ("VLLM_CORE_PLUGINS_",)  # read elsewhere: the policy of plugins
+OTHERS = ("VLLM_CORE_PLUGINS_", "VLLM_CORE_SERVER_")  # read elsewhere: the policy of plugins, flags of a command
 
 MERGED = {"plugins": 1, "plugin": 2}  # tables that sources add to, and how deep: the rest are replaced
 

@@ -12,7 +12,7 @@ from vllm_core.config.errors import SettingError, did_you_mean
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
 
-__all__ = ["plugin_settings"]
+__all__ = ["instance", "plugin_settings"]
 
 
 def plugin_settings(catalog: Catalog, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -39,10 +39,11 @@ def plugin_settings(catalog: Catalog, values: Mapping[str, Mapping[str, Any]]) -
         plugin = installed[name]
         if plugin.state == "active" and table:
             raise SettingError(f'plugin "{name}" has no settings\n  by      {plugin.owner}\n  where   {where}')
-    return {name: _instance(name, cls, values.get(name, {})) for name, cls in classes.items()}
+    return {name: instance(name, cls, values.get(name, {})) for name, cls in classes.items()}
 
 
-def _instance(name: str, cls: type, table: Mapping[str, Any]) -> Any:
+def instance(name: str, cls: type, table: Mapping[str, Any]) -> Any:
+    """The settings of one plugin from a table of values, each of which may be a ``Given``."""
     known = declared(cls)
     found = {}
     for key, value in table.items():

@@ -33,10 +33,13 @@ def http_endpoints() -> list[Endpoint]:  # type: ignore[empty-body]
     When     Once per server, before it listens.
     query    none
     Returns  A list of ``plugin.Endpoint``; ``target`` names an
-             ``interfaces.endpoint.EndpointFactory``, called once with the server's context,
-             which returns the asynchronous handler.
-    Choice   None: all routes are served. The same path and method from two plugins ends the
-             start, naming both; ``prefer.http_endpoints`` decides.
+             ``interfaces.endpoint.EndpointFactory``, called once with the server's context
+             (``interfaces.endpoint.ServerContext``), which returns the asynchronous handler.
+             ``path`` may hold parameters, ``/v1/things/{thing}``; limits, keys, errors and
+             request ids are the server's for every route.
+    Choice   None: all routes are served that ``block = ["endpoint:/path"]`` does not take away.
+             The same path and method from two plugins ends the start, naming both;
+             ``prefer.http_endpoints`` decides.
     Errors   An exception, or anything but such a list, quarantines the plugin. What a factory
              raises ends the start. What a handler raises is a 500 for that request.
     Since    Hook API 1.

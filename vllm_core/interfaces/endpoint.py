@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 import attrs
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class ServerContext:
-    """What a route may use."""
+    """What a route may use, made once a server. Routes of one server share it.
 
-    engine: Any  # vllm_core.engine.AsyncLLM
-    models: Mapping[str, str]  # served name: what it is (the base model, or an adapter of it)
-    settings: Any  # the server's settings
-    report: Callable[[], dict[str, Any]]  # what ``explain --json`` prints
+    models       served name: what it is ("base"); the first one names the model in answers
+    settings     the server's settings
+    report       what ``explain --json`` prints
+    work         ``await work(function, *arguments, size=characters)``: CPU work that does not block the event loop
+    observers    told of what happens; a factory may add one (``Observer``)
+    on_shutdown  coroutines that are awaited when the server ends, before the engine does
+    state        what several routes share, by names of their own
+    """
+
+    engine: Any  # vllm_core.serving.AsyncLLM
+    models: MutableMapping[str, str]
+    settings: Any
+    report: Callable[[], dict[str, Any]]
+    work: Callable[..., Awaitable[Any]]
+    admission: Any  # how many requests are held, of how many
+    started: float  # seconds since the epoch
+    observers: list[Any] = attrs.field(factory=list)
+    on_shutdown: list[Callable[[], Awaitable[None]]] = attrs.field(factory=list)
+    state: dict[str, Any] = attrs.field(factory=dict)
 
 
 class EndpointFactory(Protocol):
@@ -24,6 +39,26 @@ class EndpointFactory(Protocol):
     def __call__(self, context: ServerContext) -> Callable[[Any], Awaitable[Any]]:
         """The handler: ``async (request: starlette.requests.Request) -> starlette.responses.Response``.
 
-        It must end what it began in the engine when the client disconnects (cancellation).
-        ``ValueError`` from a handler is a 400 with its text; anything else is a 500.
+        It is cancelled when the client disconnects, and must then end what it began. ``ValueError`` from it is a 400
+        with its text; anything else but the server's own ``ApiError`` is a 500. Attributes that the handler may have
+        (``vllm_plugin_server.api.describe`` sets them) say what its body and answer are, for /openapi.json.
         """
+
+
+class Observer(Protocol):
+    """Every method is optional. What one raises is logged, and never reaches a request.
+
+    call      of the engine: ``request_id``, ``route``, ``model``, ``prompt_tokens``, ``params``, ``arrived`` (epoch)
+    exchange  an HTTP request that was answered: ``method``, ``route``, ``status``, ``seconds``, ``request_id``,
+              ``label`` (the client's own id), ``disconnected``
+    """
+
+    def began(self, call: Any) -> None: ...
+
+    def output(self, call: Any, output: Any) -> None:
+        """A ``RequestOutput``, as it grows."""
+
+    def ended(self, call: Any, reason: str, output: Any) -> None:
+        """``reason``: "stop", "length", "abort" or "error"; ``output``: the last one, or None."""
+
+    def answered(self, exchange: Any) -> None: ...

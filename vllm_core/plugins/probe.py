@@ -20,7 +20,7 @@ import pluggy
 from vllm_core.plugin import load_target
 from vllm_core.plugins.errors import did_you_mean
 from vllm_core.plugins.hooks import make_manager
-from vllm_core.plugins.records import LISTINGS, key_of, plain_value
+from vllm_core.plugins.records import LISTINGS, lines_of, plain_value
 
 
 class Unfit(Exception):
@@ -108,7 +108,7 @@ def check_hooks(plugin: Any, manager: pluggy.PluginManager) -> list[str]:
 def take_listings(plugin: Any, manager: pluggy.PluginManager) -> dict[str, Any]:
     """Call the hooks that list records and return the records as plain data."""
     listings: dict[str, Any] = {}
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     for attribute in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, attribute)
         hook = options.get("specname") or attribute if options else attribute
@@ -142,7 +142,7 @@ def check_settings(target: Any) -> list[str]:
     return [target]
 
 
-def check_records(hook: str, found: Any, seen: set[tuple[str, str]], manager: Any) -> list[dict[str, Any]]:
+def check_records(hook: str, found: Any, seen: set[str], manager: Any) -> list[dict[str, Any]]:
     record: Any = LISTINGS[hook]
     if not isinstance(found, list | tuple):
         raise Unfit(f"its {hook}() returned {found!r:.80}, not a list of {record.__name__}")
@@ -153,9 +153,10 @@ def check_records(hook: str, found: Any, seen: set[tuple[str, str]], manager: An
             known = [name for name, info in vars(manager.hook).items() if _asks(info)]
             if entry.kind not in known:
                 raise Unfit(f'its provides() lists the kind "{entry.kind}", no hook{did_you_mean(entry.kind, known)}')
-        if key_of(hook, entry) in seen:
-            raise Unfit("it lists {}:{} twice".format(*key_of(hook, entry)))
-        seen.add(key_of(hook, entry))
+        lines = lines_of(hook, entry)
+        if twice := seen.intersection(lines):
+            raise Unfit(f"it lists {min(twice)} twice")
+        seen.update(lines)
     return [attrs.asdict(entry, value_serializer=plain_value) for entry in found]
 
 

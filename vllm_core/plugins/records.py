@@ -39,6 +39,12 @@ def key_of(hook: str, entry: Any) -> tuple[str, str]:
     return kind_of(hook), getattr(entry, names.get(hook, "name"))
 
 
+def lines_of(hook: str, entry: Any) -> list[str]:
+    """What no other record of the same plugin may be as well: its key, or of an endpoint each method of its path."""
+    kind, name = key_of(hook, entry)
+    return [f"{kind}:{method} {name}" for method in entry.methods] if hook == "http_endpoints" else [f"{kind}:{name}"]
+
+
 def plain_value(instance: Any, attribute: Any, value: Any) -> Any:
     """For ``attrs.asdict``: JSON has no sets."""
     return sorted(value) if isinstance(value, frozenset | set) else value

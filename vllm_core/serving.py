@@ -1,0 +1,25 @@
+"""What a server imports of the engine: requests in, outputs out, and what can go wrong."""
+
+from __future__ import annotations
+
+from vllm_core.engine.async_llm import AsyncLLM, Conversation
+from vllm_core.engine.errors import EngineDeadError, RequestError, nearest
+from vllm_core.engine.logprobs import Logprob
+from vllm_core.engine.outputs import (
+    CompletionOutput,
+    ParsedDelta,
+    RequestMetrics,
+    RequestOutput,
+    ToolCall,
+    ToolDelta,
+)
+from vllm_core.engine.prompts import Prompt
+from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.structured_outputs import StructuredOutputsParams
+from vllm_core.plugins.explain import explain
+
+__all__ = [
+    "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "Logprob", "ParsedDelta", "Prompt",
+    "RequestError", "RequestMetrics", "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall",
+    "ToolDelta", "explain", "nearest",
+]  # fmt: skip
