@@ -74,6 +74,18 @@ def test_edits_are_the_references_bit_for_bit(vocab, length, dtype, graph):
         assert same(logits, want)
 
 
+@pytest.mark.parametrize("vocab", [5, 64, 5003, 151936])
+def test_masks_of_grammars_are_the_references_bit_for_bit(vocab):
+    from vllm_kernels.edits import apply_token_bitmask
+
+    logits = torch.randn(60, vocab, device="cuda")
+    masks = rand(-(2**31), 2**31, 50, 3 + vocab // 32, dtype=torch.int32)
+    lines, want = torch.randperm(60, device="cuda")[:50], logits.clone()
+    ops.apply_token_bitmask(want, lines, masks)
+    apply_token_bitmask(query("apply_token_bitmask"))(logits, lines, masks)
+    assert same(logits, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("vocab", [1, 12, 5003, 151936])
 @pytest.mark.parametrize("lines", [0, 1, 37, 300])

@@ -139,3 +139,13 @@ def test_edits_do_without_any_of_their_tables(left_out):
     ops.edit_logits(want, **arguments)
     edits.edit_logits(None)(logits, **arguments)
     assert same(logits, want)
+
+
+@pytest.mark.parametrize("vocab", [5, 64, 5003, 40_001])
+def test_masks_of_grammars_are_the_references_bit_for_bit(vocab):
+    logits, masks = torch.randn(6, vocab), torch.randint(-(2**31), 2**31, (4, 3 + vocab // 32), dtype=torch.int32)
+    lines, want = torch.tensor([5, 0, 3, 2]), logits.clone()
+    ops.apply_token_bitmask(want, lines, masks)
+    edits.apply_token_bitmask(None)(logits, lines, masks)
+    assert same(logits, want)
+    assert want.isinf().any()

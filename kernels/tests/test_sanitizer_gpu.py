@@ -142,6 +142,8 @@ def test_edits_and_scores_of_logits(vocab):
     given = [normal(3, vocab, dtype=torch.float32), rows, rows, rows + 40, tokens, rows + 10, factor, factor, factor]
     agree("penalize", given, (0,))
     logits = normal(3, vocab, dtype=torch.float32)
+    masks = torch.randint(-(2**31), 2**31, (2, -(-vocab // 32)), dtype=torch.int32)
+    agree("apply_token_bitmask", [logits.clone(), torch.tensor([2, 0]), masks], (0,))
     agree("token_logprobs", [logits, torch.tensor([0, vocab - 1, -1])])
     agree("argmax", [logits.bfloat16()], vocab=vocab)
 

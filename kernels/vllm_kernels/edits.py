@@ -1,4 +1,4 @@
-"""Changes to logits, a launch or two each: the ops ``edit_logits`` and ``penalize``."""
+"""Changes to logits, a launch or two each: the ops ``edit_logits``, ``apply_token_bitmask`` and ``penalize``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_MARKS = 96 * 1024  # bytes of shared memory that every GPU has: a bit a tok
 
 
 def variants() -> list[Variant]:
-    return [Variant(file=FILE, names=("penalize", "restrict_lines", "edit_lines"))]
+    return [Variant(file=FILE, names=("penalize", "restrict_lines", "edit_lines", "apply_token_bitmask"))]
 
 
 def edit_logits(query: OpQuery) -> Callable[..., None]:
@@ -61,6 +61,17 @@ def edit_logits(query: OpQuery) -> Callable[..., None]:
 def width(table: Tensor | None) -> int:
     """Entries of a row."""
     return 0 if table is None else table.shape[1]
+
+
+def apply_token_bitmask(query: OpQuery) -> Callable[[Tensor, Tensor, Tensor], None]:
+    kernel = Kernel(FILE, "apply_token_bitmask", "PPPli", dependent=True)
+
+    def run(logits: Tensor, lines: Tensor, masks: Tensor) -> None:
+        vocab = logits.shape[1]
+        masks = masks if masks.stride(1) == 1 else masks.contiguous()
+        kernel((-(-vocab // PART), len(lines)), THREADS, logits, lines, masks, masks.stride(0), vocab)
+
+    return run
 
 
 def penalize(query: OpQuery) -> Callable[..., None]:

@@ -90,6 +90,7 @@ OPS: dict[str, Entry] = {
     "copy_pages": Entry("vllm_kernels.rows:copy_pages", capabilities=INVARIANT),
     "argmax": Entry("vllm_kernels.sampling:argmax", dtype_limits, INVARIANT),
     "edit_logits": Entry("vllm_kernels.edits:edit_logits", capabilities=INVARIANT),
+    "apply_token_bitmask": Entry("vllm_kernels.edits:apply_token_bitmask", capabilities=INVARIANT),
     "penalize": Entry("vllm_kernels.edits:penalize", capabilities=INVARIANT),
     "token_logprobs": Entry("vllm_kernels.logprobs:Score", dtype_limits, INVARIANT),
     **{name: Entry(f"vllm_kernels.steps:{name}", capabilities=INVARIANT) for name in _STEPS},

@@ -41,6 +41,8 @@ def cases() -> Iterator[Case]:
     for lines in LINES:
         # Tokens of the sequence once for each part of the vocabulary would be 10 times as much; they lie in the cache.
         yield _op("penalize", f"N={lines} V=151936 L=1000", lines * 1000 * 12, partial(_penalized, lines, 151936, 1000))
+        inputs = partial(_masked, lines, 151936)
+        yield _op("apply_token_bitmask", f"N={lines} V=151936", lines * 151936 * 4, inputs, dtype="float32")
         for asked, count in (("allowed", 8 * 151936), ("words", 700), ("stops", 100), ("bias", 200)):
             inputs = partial(_edited, lines, 151936, asked)
             yield _op("edit_logits", f"N={lines} V=151936 {asked}", lines * count, inputs, dtype="float32")
@@ -145,6 +147,12 @@ def _edited(lines: int, vocab: int, asked: str) -> dict[str, Any]:
         own = ids[:, :16].sort(1).values.contiguous()
         given |= {"bias_ids": own, "bias": torch.ones_like(own, dtype=torch.float64)}
     return {"logits": torch.randn(lines, vocab, device="cuda"), **given}
+
+
+def _masked(lines: int, vocab: int) -> tuple[Any, ...]:
+    """No token may come: all of the logits are written."""
+    masks = torch.zeros(lines, -(-vocab // 32), dtype=torch.int32, device="cuda")
+    return torch.randn(lines, vocab, device="cuda"), torch.arange(lines, device="cuda"), masks
 
 
 def _step(name: str, sequences: int) -> tuple[Any, ...]:

@@ -1,5 +1,5 @@
-// What is done to logits besides drawing: vllm_core.ops.logits.penalize and vllm_core.ops.edits.edit_logits, the latter
-// in two kernels: what a row restricts its tokens to, then all that concerns few tokens of a line.
+// What is done to logits besides drawing: vllm_core.ops.logits.penalize and apply_token_bitmask, and
+// vllm_core.ops.edits.edit_logits, in two kernels: what a row restricts its tokens to, then what concerns few tokens.
 #include "common.cuh"
 
 namespace {
@@ -145,6 +145,20 @@ extern "C" __global__ void __launch_bounds__(512)
     if (kind == F32) edit_line(static_cast<float*>(logits) + start, bits, asked, tokens, end, outputs, vocab);
     else if (kind == BF16) edit_line(static_cast<bf16*>(logits) + start, bits, asked, tokens, end, outputs, vocab);
     else edit_line(static_cast<f16*>(logits) + start, bits, asked, tokens, end, outputs, vocab);
+}
+
+// A grammar's mask: a bit a token, 0 where it must not come. Grid: (parts of the vocabulary, lines). A warp reads a word.
+extern "C" __global__ void __launch_bounds__(512)
+    apply_token_bitmask(float* logits, const i64* lines, const u32* masks, i64 stride, int vocab) {
+    wait_for_previous();
+    let_next_start();
+    float* line = logits + lines[blockIdx.y] * vocab;
+    masks += stride * blockIdx.y;
+#pragma unroll AHEAD
+    for (int e = 0; e < EACH; ++e) {
+        const int i = int(blockIdx.x) * PART + e * THREADS + threadIdx.x;
+        if (i < vocab && !(masks[i >> 5] >> (i & 31) & 1u)) line[i] = GONE;
+    }
 }
 
 // Penalties for tokens that a sequence has already: a block counts the tokens of one part of the vocabulary in shared
