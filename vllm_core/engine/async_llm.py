@@ -74,6 +74,7 @@ class AsyncLLM:
             eos_token_ids=self.text.eos_token_ids,
             tokenizer=self.text.tokenizer,
             processors=resolved.build.processors,
+            grammars=resolved.build.grammars.choices,
         )
         self._desk = AsyncDesk(self._engine, intake, OutputProcessor(self.text.tokenizer))
         self.generation_config = resolved.generation_config  # what the model's authors recommend
