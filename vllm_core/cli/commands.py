@@ -33,7 +33,6 @@ CORE = {
 
 
 INSTEAD = {
-    "serve": "not built yet: the server. From Python, vllm_core.AsyncLLM runs an engine in a process of its own",
     "run-batch": "not built yet: the server. LLM.generate takes a list of prompts; vllm-core complete takes several",
     "collect-env": "vllm-core doctor",
 }

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class ServerContext:
     """What a route may use, made once a server. Routes of one server share it.
 

@@ -1,0 +1,37 @@
+"""The OpenAI-compatible server as a plugin of vllm-core. Importing this module must not import torch."""
+
+from __future__ import annotations
+
+from vllm_core.plugin import Command, Endpoint, hookimpl
+
+HOOK_API = 1
+_HERE = "vllm_plugin_server"
+
+
+@hookimpl
+def settings() -> str:
+    return f"{_HERE}.settings:ServerSettings"
+
+
+@hookimpl
+def cli_commands() -> list[Command]:
+    return [
+        Command("serve", f"{_HERE}.command:Serve", "serve a model over HTTP, as OpenAI does"),
+    ]
+
+
+@hookimpl
+def http_endpoints() -> list[Endpoint]:
+    return [
+        Endpoint("/v1/chat/completions", f"{_HERE}.chat.route:make", ("POST",), "answer a conversation"),
+        Endpoint("/v1/completions", f"{_HERE}.completions.route:make", ("POST",), "continue texts"),
+        Endpoint("/v1/models", f"{_HERE}.models:listing", ("GET",), "the models that are served"),
+        Endpoint("/v1/models/{model:path}", f"{_HERE}.models:one", ("GET",), "one of them"),
+        Endpoint("/tokenize", f"{_HERE}.tokens:tokenize", ("POST",), "token ids of a text or a conversation"),
+        Endpoint("/detokenize", f"{_HERE}.tokens:detokenize", ("POST",), "the text of token ids"),
+        Endpoint("/health", f"{_HERE}.health:health", ("GET",), "200 while the engine lives, else 503"),
+        Endpoint("/ping", f"{_HERE}.health:health", ("GET", "POST"), "as /health"),
+        Endpoint("/version", f"{_HERE}.health:version", ("GET",), "versions, plugins and what was chosen"),
+        Endpoint("/openapi.json", f"{_HERE}.openapi:document", ("GET",), "this interface, as OpenAPI 3.1"),
+        Endpoint("/docs", f"{_HERE}.openapi:page", ("GET",), "this interface, as a page"),
+    ]

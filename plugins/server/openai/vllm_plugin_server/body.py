@@ -1,0 +1,113 @@
+"""From a request's bytes to a checked record: the only way in, for every route."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.ignored import ignored_in
+from vllm_plugin_server.limits import most
+from vllm_plugin_server.strict_json import parse_object
+from vllm_plugin_server.unknown import unknown_names
+
+__all__ = ["read_body", "read_bytes", "to_record"]
+
+T = TypeVar("T")
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_TYPES = {
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "an object", "null": "null",
+}  # fmt: skip
+
+
+async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable[Any]]) -> bytes:
+    """The body, within its limits of size and time. ``ApiError`` 413, 408, or a client that has gone."""
+    largest = most("body_bytes")
+    if headers.get("content-encoding", "identity") not in ("identity", ""):
+        raise ApiError(415, "a body must not be compressed (Content-Encoding)", code="unsupported_encoding")
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > largest:
+        raise _too_large(largest)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(most("body_seconds")):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ConnectionResetError
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > largest:
+                    raise _too_large(largest)
+                if not message.get("more_body", False):
+                    return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+    except TimeoutError:
+        raise ApiError(
+            408, f"the body did not come within {most('body_seconds')} seconds", headers={"connection": "close"}
+        ) from None
+
+
+def _too_large(largest: int) -> ApiError:
+    return ApiError(413, f"the body may have at most {largest:,} bytes", headers={"connection": "close"})
+
+
+async def read_body(request: Request, kind: type[T], context: ServerContext) -> T:
+    """The body as a record of this type; unknown names, wrong types and values out of bounds are an ``ApiError``."""
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media not in ("application/json", "") and not media.endswith("+json"):
+        raise ApiError(
+            415, f"the body must be JSON (Content-Type: application/json), not {media[:80]}",
+            code="unsupported_media_type",
+        )  # fmt: skip
+    raw: bytes = request.state.body
+    lenient = context.settings.lenient_requests
+    record, names = await context.work(_read, raw, kind, lenient, size=len(raw) // 8)
+    if ignored := ignored_in(request.state.route, names):
+        request.state.exchange.ignored = ignored
+    return record
+
+
+def _read(raw: bytes, kind: type[T], lenient: bool) -> tuple[T, list[str]]:
+    tree = parse_object(raw)
+    return to_record(tree, kind, lenient=lenient), list(tree)
+
+
+def to_record(tree: dict[str, Any], kind: type[T], *, lenient: bool = False) -> T:
+    """A parsed object as a record. ``lenient``: names that nobody knows are passed over."""
+    if not lenient:
+        for where, name, known in unknown_names(tree, kind):
+            raise _unknown(where, name, known)
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+
+
+def _unknown(where: str, name: str, known: list[str]) -> ApiError:
+    near = get_close_matches(name[:80], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    inside = f" in {where[:200]}" if where else ""
+    path = f"{where}.{name}" if where else name
+    return bad_request(f"there is no field {name[:80]!r}{inside}{hint}", path[:200], "unknown_field")
+
+
+def _explained(text: str) -> ApiError:
+    """msgspec's message in plain words, with the field it is about."""
+    place = _PLACE.search(text)
+    param = place[1] if place else None
+    what = _PLACE.sub("", text)
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        param = f"{param}.{missing[1]}" if param else missing[1]
+        return bad_request(f"{param} is missing", param, "missing_field")
+    what = what[:1].lower() + what[1:]
+    what = re.sub(r"`([^`]+)`", lambda m: " or ".join(_TYPES.get(t, t) for t in m[1].split(" | ")), what)
+    return bad_request(f"{param or 'the body'}: {what}", param, "invalid_value")

@@ -1,0 +1,57 @@
+"""The prompts of a body, however they are written, as token ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_core.serving import Prompt
+from vllm_plugin_server.completions.wire import CompletionRequest
+from vllm_plugin_server.errors import bad_request
+from vllm_plugin_server.limits import most
+
+__all__ = ["read_prompts"]
+
+
+async def read_prompts(context: ServerContext, body: CompletionRequest) -> list[Prompt]:
+    """At least one. ``ApiError`` 400 for what is none."""
+    if body.prompt_embeds is not None:
+        raise bad_request("prompt_embeds are not supported", "prompt_embeds")
+    if body.prompt is None:
+        raise bad_request("prompt is missing", "prompt", "missing_field")
+    given: list[Any] = [body.prompt] if isinstance(body.prompt, str) or _is_ids(body.prompt) else list(body.prompt)
+    if not given:
+        raise bad_request("prompt is an empty list; it must hold at least one prompt", "prompt")
+    if len(given) > most("prompts"):
+        raise bad_request(f"prompt holds {len(given)} prompts; at most {most('prompts')} are allowed", "prompt")
+    if any(isinstance(item, int) for item in given):
+        raise bad_request("prompt must be texts or lists of token ids, not both in one list", "prompt")
+    size = sum(map(len, given))
+    if size > most("prompt_ids") and not all(isinstance(item, str) for item in given):
+        raise bad_request(f"prompt holds more than {most('prompt_ids'):,} token ids", "prompt")
+    special = True if body.add_special_tokens is None else body.add_special_tokens
+    prompts = await context.work(_read, context, given, special, size=size)
+    return [attrs.evolve(prompt, cache_salt=body.cache_salt or "") for prompt in prompts]
+
+
+def _is_ids(prompt: list[Any]) -> bool:
+    return bool(prompt) and all(type(item) is int for item in prompt)
+
+
+def _read(context: ServerContext, given: list[Any], special: bool) -> list[Prompt]:
+    longest = context.engine.ready.longest
+    found = []
+    for item in given:
+        # A token has few characters: what is far too long need not be tokenized to be refused.
+        if isinstance(item, str) and len(item) > 1000 * longest:
+            raise bad_request(
+                f"This model's maximum context length is {longest} tokens. However, the prompt has {len(item)} "
+                "characters.", "prompt", "context_length_exceeded",
+            )  # fmt: skip
+        prompt = context.engine.read_prompt(item, add_special_tokens=special)
+        if not prompt.token_ids:
+            raise bad_request("the prompt is empty; give it at least one token", "prompt")
+        found.append(prompt)
+    return found

@@ -1,0 +1,100 @@
+"""uvicorn's server with an end of our own: running requests finish, up to a deadline; a second signal ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_plugin_server.boundary import Boundary
+from vllm_plugin_server.errors import ApiError
+
+__all__ = ["DrainingServer"]
+
+log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST_WORDS = 1.0  # seconds for the errors of requests that are ended
+TICK = 0.02  # seconds
+
+
+class DrainingServer(uvicorn.Server):
+    """exit_code   0 after a drain; 128 and the signal's number after a second one; 1 if the engine is gone for good"""
+
+    def __init__(
+        self, config: uvicorn.Config, boundary: Boundary, context: ServerContext, address: str, begun: float
+    ) -> None:
+        super().__init__(config)
+        self._boundary, self._context, self._address, self._begun = boundary, context, address, begun
+        self.exit_code = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        names = ", ".join(self._context.models)
+        log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            self.exit_code = 128 + sig
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        dead = self._context.engine.dead
+        if dead is not None:
+            await asyncio.sleep(LAST_WORDS)  # so that /health has said so
+            log.critical("the engine has ended: %s", dead)
+            self.exit_code = 1
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._boundary.draining = True
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        deadline = time.monotonic() + self._context.settings.shutdown_timeout
+        if self._boundary.exchanges and not self.force_exit:
+            log.info(
+                "ending: %d requests may go on for %g s; a second signal ends them",
+                len(self._boundary.exchanges), self._context.settings.shutdown_timeout,
+            )  # fmt: skip
+        await self._empty(deadline)
+        if left := len(self._boundary.exchanges):
+            log.warning("ending %d requests that have not finished", left)
+            self._boundary.stop_all(ApiError(503, "the server is shutting down", code="shutting_down"))
+            await self._empty(time.monotonic() + LAST_WORDS, forced=True)
+        for finish in self._context.on_shutdown:
+            try:
+                async with asyncio.timeout(5):
+                    await finish()
+            except Exception as error:
+                log.error("at the end: %s: %s", type(error).__name__, error)
+        for connection in list(self.server_state.connections):
+            transport: Any = connection.transport
+            transport.abort()
+        self._context.work.close()
+        log.info("ended")
+
+    async def _empty(self, deadline: float, forced: bool = False) -> None:
+        """Until no request is left, the deadline, or a second signal."""
+        while self._boundary.exchanges and time.monotonic() < deadline and (forced or not self.force_exit):
+            await asyncio.sleep(TICK)

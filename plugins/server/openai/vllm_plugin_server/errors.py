@@ -1,0 +1,92 @@
+"""What clients see when something goes wrong: OpenAI's shape, bounded, with the status a client library expects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from vllm_core.serving import EngineDeadError, RequestError
+from vllm_plugin_server.limits import most
+
+__all__ = ["ApiError", "bad_request", "error_body", "error_of"]
+
+log = logging.getLogger(__name__)
+MOST_MESSAGE = most("error_bytes") // 4  # characters: none takes more than four bytes... but escapes do: see error_body
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 500: "internal_error"}
+
+
+class ApiError(Exception):
+    """An answer that is an error. ``headers`` go with it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.type = type or TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+        self.code = code or CODES.get(status)
+        self.headers = dict(headers or {})
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
+
+
+def error_of(error: BaseException) -> ApiError:
+    """Any exception as an answer. What is nobody's fault but ours is logged, and its text kept inside."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestError):
+        return bad_request(error.reason, _param(error.reason))
+    if isinstance(error, EngineDeadError):
+        return ApiError(503, f"the engine has ended: {error}", code="engine_dead", headers={"retry-after": "5"})
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, _NAMES.get(error.status_code, error.detail), headers=error.headers)
+    if isinstance(error, TimeoutError):
+        return ApiError(504, "the request took longer than it may", code="request_timeout")
+    if isinstance(error, ValueError):
+        return bad_request(str(error), _param(str(error)))
+    log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
+    return ApiError(500, "the server failed at this request; its log says why")
+
+
+def error_body(error: ApiError) -> bytes:
+    """``{"error": {message, type, param, code}}``, of at most 8 kB."""
+    room = most("error_bytes") - 256
+    message, param = error.message, None if error.param is None else error.param[:200]
+    while True:
+        fields: dict[str, Any] = {"message": message, "type": error.type, "param": param, "code": error.code}
+        body = msgspec.json.encode({"error": fields}) if _is_text(message) else b" " * (room + 1)
+        if len(body) <= room:
+            return body
+        message = message.encode("utf-8", "replace").decode()[: min(len(message) // 2, MOST_MESSAGE)] + " …"
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _param(message: str) -> str | None:
+    """The field that a message of the engine begins with, as they do."""
+    word = message.split(" ", 1)[0].split("=", 1)[0].rstrip(":")
+    return word if word.isidentifier() and ("_" in word or word in _FIELDS) else None
+
+
+_FIELDS = {"n", "temperature", "seed", "stop", "logprobs", "priority", "messages", "prompt", "tools"}
+_NAMES = {404: "there is no such path", 405: "this path has no such method"}

@@ -1,0 +1,156 @@
+"""The one place where prompts enter the engine, and where observers see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_core.serving import Conversation, Prompt, RequestOutput, SamplingParams
+from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.limits import most
+from vllm_plugin_server.observe import Call, tell, trace_headers
+
+__all__ = ["check_length", "generate", "generate_all", "model_of"]
+
+
+def model_of(context: ServerContext, name: str | None) -> str:
+    """The served name that a request means; without one, the first. ``ApiError`` 404 for another."""
+    if not name:
+        return next(iter(context.models))
+    if name not in context.models:
+        raise ApiError(
+            404, f"the model {name[:120]!r} does not exist here; there is {', '.join(context.models)}",
+            type="invalid_request_error", param="model", code="model_not_found",
+        )  # fmt: skip
+    return name
+
+
+def check_length(context: ServerContext, tokens: int, params: SamplingParams, param: str) -> None:
+    """Whether a prompt and its longest output fit. ``ApiError`` 400 in the words that clients look for."""
+    longest = context.engine.ready.longest
+    cut = params.truncate_prompt_tokens
+    if cut is not None:
+        tokens = min(tokens, cut if cut > 0 else max(1, longest - (params.max_tokens or 1)))
+    asked = params.max_tokens or 1
+    if tokens + asked <= longest:
+        return
+    most_output = longest - tokens
+    raise bad_request(
+        f"This model's maximum context length is {longest} tokens. However, you requested {tokens + asked} tokens "
+        f"({tokens} in the {param}, {asked} in the completion)."
+        + (f" max_tokens may be at most {most_output} here." if most_output > 0 else " Reduce the length of the prompt."),
+        "max_tokens" if most_output > 0 else param,
+        "context_length_exceeded",
+    )
+
+
+async def generate(
+    context: ServerContext,
+    request: Request,
+    prompt: Prompt | Conversation,
+    params: SamplingParams,
+    *,
+    stream: bool,
+    priority: int = 0,
+    index: int = 0,
+) -> AsyncIterator[RequestOutput]:
+    """Outputs of one prompt, as ``AsyncLLM.generate`` gives them. A request that fails is an ``ApiError``."""
+    ids = (prompt.prompt if isinstance(prompt, Conversation) else prompt).token_ids
+    call = Call(
+        f"{request.state.request_id}-{index}",
+        request.state.route,
+        next(iter(context.models)),
+        len(ids),
+        params,
+        trace_headers(request.headers),
+    )
+    tell(context.observers, "began", call)
+    outputs = context.engine.generate(prompt, params, call.request_id, priority=priority, stream=stream)
+    output, reason = None, "abort"
+    try:
+        async with aclosing(outputs) as running:  # type: ignore[type-var]
+            async for output in running:
+                if context.observers:
+                    tell(context.observers, "output", call, output)
+                if output.finished:
+                    reason = _reason(output)
+                    if reason == "error":
+                        raise bad_request(output.error or "the engine could not serve the request")
+                yield output
+    except (GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException:
+        reason = "error"
+        raise
+    finally:
+        tell(context.observers, "ended", call, reason, output)
+
+
+def _reason(output: RequestOutput) -> str:
+    reasons = [completion.finish_reason or "abort" for completion in output.outputs]
+    return "error" if "error" in reasons else reasons[0]
+
+
+async def generate_all(
+    context: ServerContext,
+    request: Request,
+    prompts: Sequence[Prompt],
+    params: SamplingParams,
+    *,
+    stream: bool,
+    priority: int = 0,
+) -> AsyncIterator[tuple[int, RequestOutput]]:
+    """(index of the prompt, its output), of several prompts at once, as they come. Leaving ends them all."""
+    outputs = len(prompts) * params.n
+    if outputs > most("sequences"):
+        raise bad_request(f"the request asks for {outputs} outputs; at most {most('sequences')} are allowed", "n")
+    with context.admission.hold(outputs):
+        if len(prompts) == 1:
+            async with aclosing(
+                generate(context, request, prompts[0], params, stream=stream, priority=priority)
+            ) as running:
+                async for output in running:
+                    yield 0, output
+            return
+        async with aclosing(_merged(context, request, prompts, params, stream=stream, priority=priority)) as merged:
+            async for item in merged:
+                yield item
+
+
+async def _merged(
+    context: ServerContext, request: Request, prompts: Sequence[Prompt], params: SamplingParams, **how: Any
+) -> AsyncIterator[tuple[int, RequestOutput]]:
+    queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+
+    async def run(index: int) -> None:
+        try:
+            async with aclosing(
+                generate(context, request, prompts[index], params, index=index, **how)
+            ) as running:
+                async for output in running:
+                    queue.put_nowait((index, output))
+        except Exception as error:
+            queue.put_nowait((index, error))
+        finally:
+            queue.put_nowait((index, None))
+
+    tasks = [asyncio.ensure_future(run(i)) for i in range(len(prompts))]
+    left = len(tasks)
+    try:
+        while left:
+            index, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,35 @@
+"""``/health``, ``/ping``, ``/version``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_plugin_server.describe import describe
+from vllm_plugin_server.errors import ApiError
+from vllm_plugin_server.stream import json_answer
+
+__all__ = ["health", "version"]
+
+
+def health(context: ServerContext) -> Any:
+    @describe()
+    async def health(request: Request) -> Response:
+        if context.engine.dead is not None:
+            raise ApiError(503, f"the engine has ended: {context.engine.dead}", code="engine_dead")
+        return Response(status_code=200)
+
+    return health
+
+
+def version(context: ServerContext) -> Any:
+    @describe()
+    async def version(request: Request) -> Response:
+        import vllm_core
+
+        return json_answer({"version": vllm_core.__version__, **context.report()})
+
+    return version

@@ -1,0 +1,170 @@
+"""From settings to a running server: the engine, the application, the socket, and an orderly end."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import uvicorn
+
+from vllm_core.commands import EngineSettings
+from vllm_core.interfaces.endpoint import ServerContext
+from vllm_core.serving import AsyncLLM, explain
+from vllm_plugin_server import tracing
+from vllm_plugin_server.admission import Admission
+from vllm_plugin_server.app import App, make_app
+from vllm_plugin_server.drain import DrainingServer
+from vllm_plugin_server.limits import most
+from vllm_plugin_server.logs import observers as logs
+from vllm_plugin_server.logs.setup import configure
+from vllm_plugin_server.protocol import LimitedProtocol
+from vllm_plugin_server.routes import choose
+from vllm_plugin_server.settings import ServerSettings
+from vllm_plugin_server.work import Work
+
+__all__ = ["make_context", "open_socket", "report_of", "serve"]
+
+log = logging.getLogger(__name__)
+BACKLOG = 4096  # connections that wait to be accepted
+
+
+def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: Any) -> int:
+    """Until a signal. Returns the exit code."""
+    begun = time.monotonic()
+    settings = with_environment(settings)
+    configure(settings.log_level, settings.log_format, settings.api_key)
+    endpoints = choose(catalog.entries("http_endpoints"), catalog.prefer("http_endpoints"))
+    listener = open_socket(settings)  # before the model is loaded: a port that is taken is told at once
+    try:
+        engine = AsyncLLM.from_settings(engine_settings)
+        try:
+            context = make_context(engine, settings, catalog)
+            logs.attach(context)
+            tracing.attach(context)
+            return run(make_app(context, endpoints), context, listener, begun)
+        finally:
+            engine.shutdown()
+    finally:
+        listener.close()
+        if settings.uds is not None:
+            Path(settings.uds).unlink(missing_ok=True)
+
+
+def with_environment(settings: ServerSettings) -> ServerSettings:
+    """vLLM's variable for keys counts, too: who sets it does not want an open door."""
+    key = os.environ.get("VLLM_API_KEY")
+    return attrs.evolve(settings, api_key=[*settings.api_key, key]) if key else settings
+
+
+def make_context(engine: Any, settings: ServerSettings, catalog: Any) -> ServerContext:
+    """What routes share. ``catalog``: of plugins, for reports."""
+    names = settings.served_model_name or [engine.settings.model]
+    threads = min(4, (os.cpu_count() or 1) + 1)
+    return ServerContext(
+        engine=engine,
+        models=dict.fromkeys(names, "base"),
+        settings=settings,
+        report=lambda: report_of(engine, catalog),
+        work=Work(threads, most("template_seconds")),
+        admission=Admission(settings.max_concurrent_requests),
+        started=time.time(),
+    )
+
+
+def report_of(engine: Any, catalog: Any) -> dict[str, Any]:
+    """What was chosen, by whom, and all plugins with their states."""
+    return {
+        "model": engine.settings.model,
+        "digest": engine.lock.digest,
+        **explain(engine.decisions),
+        "plugins": [
+            {
+                "name": p.name, "version": p.version, "distribution": p.distribution, "state": p.state,
+                "reason": p.reason, "remedy": p.remedy,
+            }
+            for p in catalog.plugins
+        ],
+    }  # fmt: skip
+
+
+def open_socket(settings: ServerSettings) -> socket.socket:
+    """Bound, and not listening yet."""
+    if settings.uds is not None:
+        _remove_stale(settings.uds)
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address: Any = settings.uds
+    else:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        found = socket.socket(family, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address = (settings.host, settings.port)
+    try:
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        shown = settings.uds or f"{settings.host}:{settings.port}"
+        raise OSError(f"cannot listen on {shown}: {error.strerror or error}") from None
+    found.setblocking(False)
+    return found
+
+
+def _remove_stale(path: str) -> None:
+    """A socket that a killed server left behind."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def run(app: App, context: ServerContext, listener: socket.socket, begun: float) -> int:
+    """Serve on a bound socket until a signal, or until the engine is gone for good."""
+    _many_files()
+    settings = context.settings
+    config = uvicorn.Config(
+        app.app,
+        http=LimitedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        root_path=settings.root_path,
+        backlog=BACKLOG,
+        timeout_keep_alive=most("idle_seconds"),
+        ssl_keyfile=settings.ssl_keyfile,
+        ssl_certfile=settings.ssl_certfile,
+    )
+    server = DrainingServer(config, app.boundary, context, address_of(listener, settings), begun)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+    server.run(sockets=[listener])
+    return server.exit_code
+
+
+def address_of(listener: socket.socket, settings: ServerSettings) -> str:
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"http{'s' if settings.ssl_certfile else ''}://{host}:{port}{settings.root_path}"
+
+
+def _many_files() -> None:
+    """A connection is an open file: allow as many as the system does."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
