@@ -76,7 +76,8 @@ def _operation(one: Any, refs: dict[Any, Any], path: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": refs[answer] if answer else {}}}
     if _said(one, "streams"):
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    shape = _said(one, "error_schema") or {"$ref": "#/components/schemas/Error"}
+    error = {"content": {"application/json": {"schema": shape}}}
     found: dict[str, Any] = {
         "summary": one.endpoint.summary,
         "operationId": re.sub(r"\W+", "_", f"{'_'.join(one.endpoint.methods)}{path}").strip("_").lower(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +17,7 @@ from vllm_plugin_server.settings import ServerSettings
 from vllm_plugin_server.work import Work
 from vllm_plugin_think.parser import ThinkTags
 
-from vllm_core.engine.chat_parsing import ChatParsing
-from vllm_core.engine.parsing import Made
+from vllm_core.engine.parsers import Parsers
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import (
     CompletionOutput,
@@ -44,6 +42,15 @@ class Bytes:
         return bytes(ids).decode("utf-8", "replace")
 
 
+class ChosenParsers(Parsers):
+    """The core's, with parsers that nobody has to look for."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        decision = SimpleNamespace(offer=SimpleNamespace(name="chosen"), provided=SimpleNamespace(owner="the tests"))
+        self._chosen = {"tool_parser": (decision, HermesToolParser), "reasoning_parser": (decision, ThinkTags)}
+
+
 class ScriptedEngine:
     """Answers ``says``, a few characters at a time.
 
@@ -54,6 +61,7 @@ class ScriptedEngine:
 
     def __init__(self):
         self.tokenizer = Bytes()
+        self.parsers = ChosenParsers(self.tokenizer)
         self.text = SimpleNamespace(renderer=self.tokenizer)
         self.ready = SimpleNamespace(longest=4096, vocab_size=256)
         self.generation_config = {}
@@ -70,20 +78,20 @@ class ScriptedEngine:
     def get_default_sampling_params(self):
         return SamplingParams(max_tokens=None)
 
-    def read_chat(self, messages, *, tools=None, find_calls=True, chat_template_kwargs=None, **options):
+    def read_chat(self, messages, *, tools=None, tool_choice=None, chat_template_kwargs=None, **options):
         lines = [f"tools={[t['function']['name'] for t in tools]}"] if tools else []
         lines += [f"{name}={value}" for name, value in sorted((chat_template_kwargs or {}).items())]
         for message in messages:
             shown = [message["content"], message.get("reasoning_content"), message.get("tool_calls")]
             lines.append(f"{message['role']}: " + " | ".join(str(part) for part in shown if part))
         text = "\n".join(lines) + ("" if options.get("continue_final_message") else "\nassistant:")
-        tool = Made(partial(HermesToolParser, self.tokenizer, tools), "tools") if tools and find_calls else None
-        think = Made(partial(ThinkTags, self.tokenizer, {}), "think")
-        return Conversation(Prompt(text, self.tokenizer.encode(text)), ChatParsing(tool, think))
+        read = {"tools": tools, "tool_choice": tool_choice, "chat_template_kwargs": chat_template_kwargs}
+        return Conversation(Prompt(text, self.tokenizer.encode(text)), self.parsers.for_chat(read))
 
     async def generate(self, prompt, params, request_id, *, priority=0, stream=True):
-        self.asked.append((prompt.prompt.text, params))
         parsing = prompt.parsing
+        params = parsing.prepare(params)
+        self.asked.append((prompt.prompt.text, params))
         size = 4 if stream else len(self.says) + 1
         cuts = range(size, len(self.says) + size, size)
         self.running += 1

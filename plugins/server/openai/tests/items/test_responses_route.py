@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel
+from vllm_plugin_server.openapi import schema_of
 
 from vllm_core.serving import EngineDeadError
 
@@ -465,3 +466,17 @@ def test_a_large_conversation_does_not_hold_up_the_server(engine, live):
         answered += 1
     assert done[0].status_code == 200
     assert answered > 5
+
+
+def test_the_document_names_every_field_and_both_shapes_of_errors(live):
+    document = schema_of(live.context)
+    bodies = document["components"]["schemas"]
+    assert {"previous_response_id", "background", "store"} <= set(bodies["ResponsesRequest"]["properties"])
+    assert {"messages", "max_tokens", "thinking"} <= set(bodies["MessagesRequest"]["properties"])
+    assert not [name for name in bodies if "." in name]  # two types of one name
+    ours, theirs = (
+        document["paths"][path]["post"]["responses"]["4XX"]["content"]["application/json"]["schema"]
+        for path in ("/v1/responses", "/v1/messages")
+    )
+    assert ours == {"$ref": "#/components/schemas/Error"}
+    assert set(theirs["properties"]) == {"type", "error"}

@@ -14,7 +14,7 @@ from vllm_plugin_server.chat.wire import ChatRequest
 from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.messages.conversation import Conversation
 from vllm_plugin_server.messages.tools import chat_tool_choice, chat_tools
-from vllm_plugin_server.messages.wire import CountRequest, MessagesRequest, Thinking
+from vllm_plugin_server.messages.wire import MessagesCount, MessagesRequest, Thinking
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.typed_items import Reader
 
@@ -23,7 +23,7 @@ __all__ = ["as_chat", "prepare", "read_chat"]
 THINKING = ("enable_thinking", "thinking")  # as templates call it; each reads one of them at most
 
 
-async def read_chat(context: ServerContext, request: Request, body: CountRequest) -> ChatRequest:
+async def read_chat(context: ServerContext, request: Request, body: MessagesCount) -> ChatRequest:
     """The same request to ``/v1/chat/completions``, without sampling fields."""
     size = len(request.state.body)
     chat, ignored = await context.work(as_chat, body, context.settings.lenient_requests, size=size)
@@ -31,7 +31,7 @@ async def read_chat(context: ServerContext, request: Request, body: CountRequest
     return chat
 
 
-def as_chat(body: CountRequest, lenient: bool) -> tuple[ChatRequest, list[str]]:
+def as_chat(body: MessagesCount, lenient: bool) -> tuple[ChatRequest, list[str]]:
     """... and the names of fields without effect. May run in any thread."""
     for name in ("mcp_servers", "container", "thread"):
         if getattr(body, name, None):

@@ -6,7 +6,12 @@ import msgspec
 
 from vllm_plugin_server.errors import ApiError, error_body
 
-__all__ = ["anthropic_error", "anthropic_event"]
+__all__ = ["ERROR", "anthropic_error", "anthropic_event"]
+
+_TEXT = {"type": "string"}
+_INNER = {"type": "object", "required": ["type", "message"], "properties": {"type": _TEXT, "message": _TEXT}}
+ERROR = {"type": "object", "required": ["type", "error"], "properties": {"type": _TEXT, "error": _INNER}}
+"""Their shape, for /openapi.json."""
 
 TYPES = {
     400: "invalid_request_error",

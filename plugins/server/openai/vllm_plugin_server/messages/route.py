@@ -18,9 +18,9 @@ from vllm_plugin_server.chat.prompt import read_conversation
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.generation import model_of
 from vllm_plugin_server.messages.chat import prepare, read_chat
-from vllm_plugin_server.messages.errors import anthropic_error, anthropic_event
+from vllm_plugin_server.messages.errors import ERROR, anthropic_error, anthropic_event
 from vllm_plugin_server.messages.output import Blocks
-from vllm_plugin_server.messages.wire import CountRequest, MessagesRequest
+from vllm_plugin_server.messages.wire import MessagesCount, MessagesRequest
 from vllm_plugin_server.stream import EventStream, after, event, json_answer
 
 __all__ = ["count_tokens", "messages"]
@@ -40,19 +40,19 @@ def messages(context: ServerContext) -> Any:
         first = await anext(events)  # what the engine refuses is an error with its own status
         return EventStream(after(first, events), on_error=anthropic_event)
 
-    messages.error_body = anthropic_error
+    messages.error_body, messages.error_schema = anthropic_error, ERROR
     return messages
 
 
 def count_tokens(context: ServerContext) -> Any:
-    @describe(body=CountRequest)
+    @describe(body=MessagesCount)
     async def count_tokens(request: Request) -> Response:
-        body = await read_body(request, CountRequest, context)
+        body = await read_body(request, MessagesCount, context)
         model_of(context, body.model)
         found = await read_conversation(context, await read_chat(context, request, body))
         return json_answer({"input_tokens": len(found.prompt.token_ids)})
 
-    count_tokens.error_body = anthropic_error
+    count_tokens.error_body, count_tokens.error_schema = anthropic_error, ERROR
     return count_tokens
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.limits import bound
-from vllm_plugin_server.messages.wire import ToolChoice
+from vllm_plugin_server.messages.wire import ToolUseChoice
 from vllm_plugin_server.typed_items import Item, Reader
 
 __all__ = ["chat_tool_choice", "chat_tools"]
@@ -46,7 +46,7 @@ def chat_tools(tools: list[Any] | None, reader: Reader) -> list[dict[str, Any]]:
     return found
 
 
-def chat_tool_choice(choice: ToolChoice | None, tools: list[dict[str, Any]]) -> Any:
+def chat_tool_choice(choice: ToolUseChoice | None, tools: list[dict[str, Any]]) -> Any:
     """As OpenAI's chats have it."""
     if choice is None:
         return "auto" if tools else None

@@ -9,7 +9,7 @@ import msgspec
 from vllm_plugin_server.ignored import IGNORED
 from vllm_plugin_server.limits import bound
 
-__all__ = ["CountRequest", "MessagesRequest", "Thinking", "ToolChoice"]
+__all__ = ["MessagesCount", "MessagesRequest", "Thinking", "ToolUseChoice"]
 
 Name = Annotated[str, bound("name")]
 Label = Annotated[str, bound("label")]
@@ -45,30 +45,30 @@ class Thinking(msgspec.Struct, kw_only=True):
     display: Literal["summarized", "omitted"] | None = None
 
 
-class ToolChoice(msgspec.Struct, kw_only=True):
+class ToolUseChoice(msgspec.Struct, kw_only=True):
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
     disable_parallel_tool_use: bool | None = None
 
 
-class OutputFormat(msgspec.Struct, kw_only=True):
+class AnswerFormat(msgspec.Struct, kw_only=True):
     type: Literal["json_schema"]
     schema: dict[str, Any]
 
 
 class OutputConfig(msgspec.Struct, kw_only=True):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
-    format: OutputFormat | None = None
+    format: AnswerFormat | None = None
 
 
-class CountRequest(msgspec.Struct, kw_only=True):
+class MessagesCount(msgspec.Struct, kw_only=True):
     """A conversation, and how it is put to the model."""
 
     model: Name
     messages: Annotated[list[Any], bound("messages")]
     system: str | Blocks | None = None
     tools: Annotated[list[Any], bound("tools")] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: ToolUseChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     chat_template_kwargs: Table | None = None  # vLLM's
@@ -92,7 +92,7 @@ class CountRequest(msgspec.Struct, kw_only=True):
     kv_transfer_params: dict[str, Any] | None = None
 
 
-class MessagesRequest(CountRequest, kw_only=True):
+class MessagesRequest(MessagesCount, kw_only=True):
     """A conversation to answer."""
 
     max_tokens: Annotated[int, bound("max_completion_tokens")]

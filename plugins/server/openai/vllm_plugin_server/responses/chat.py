@@ -13,7 +13,7 @@ from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.responses.conversation import Conversation
 from vllm_plugin_server.responses.items import kept_items
 from vllm_plugin_server.responses.tools import chat_tool_choice, chat_tools
-from vllm_plugin_server.responses.wire import CountRequest, ResponsesRequest, TextFormat
+from vllm_plugin_server.responses.wire import ResponsesCount, ResponsesRequest, TextFormat
 from vllm_plugin_server.typed_items import Reader
 
 __all__ = ["LOGPROBS", "AsChat", "as_chat"]
@@ -53,7 +53,7 @@ class AsChat:
 
 
 def as_chat(
-    body: CountRequest,
+    body: ResponsesCount,
     before: Callable[[], Iterable[Mapping[str, Any]]],
     find: Callable[[str], Mapping[str, Any] | None],
     lenient: bool,
@@ -115,7 +115,7 @@ def _included(body: ResponsesRequest, reader: Reader) -> list[str]:
     return [f"include.{name}" for name in names if not INCLUDE[name]]
 
 
-def _nested(body: CountRequest) -> list[str]:
+def _nested(body: ResponsesCount) -> list[str]:
     """Fields of fields that were given and have no effect."""
     idle = []
     for name in ("summary", "generate_summary", "context", "mode"):

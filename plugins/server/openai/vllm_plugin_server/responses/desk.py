@@ -71,6 +71,7 @@ class Desk:
         settings = context.settings
         self.store = ResponseStore(settings.response_store, settings.response_store_mib * MIB)
         self.live: dict[tuple[str, str], Live] = {}
+        self._limit: float | None = settings.request_timeout  # seconds
         self.why_not = ""  # why nothing is kept
         if not settings.response_store or not settings.response_store_mib:
             self.why_not = "this server keeps no responses (--response-store 0)"
@@ -142,8 +143,9 @@ class Desk:
     ) -> None:
         try:
             live.tell(live.run.begin())
-            async for events in make():
-                live.tell(events)
+            async with asyncio.timeout(self._limit):
+                async for events in make():
+                    live.tell(events)
         except asyncio.CancelledError:  # nobody waits for this task but who cancelled it
             live.run.cancel()
         except Exception as error:

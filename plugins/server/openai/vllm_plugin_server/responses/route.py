@@ -24,7 +24,7 @@ from vllm_plugin_server.responses.chat import LOGPROBS, AsChat, as_chat
 from vllm_plugin_server.responses.desk import Desk, Live, sse
 from vllm_plugin_server.responses.run import Run, new_id
 from vllm_plugin_server.responses.store import Turn, history
-from vllm_plugin_server.responses.wire import CountRequest, ResponsesRequest
+from vllm_plugin_server.responses.wire import ResponsesCount, ResponsesRequest
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.stream import EventStream, after, json_answer
 
@@ -80,9 +80,9 @@ def create(context: ServerContext) -> Any:
 def input_tokens(context: ServerContext) -> Any:
     desk = Desk.of(context)
 
-    @describe(body=CountRequest)
+    @describe(body=ResponsesCount)
     async def input_tokens(request: Request) -> Response:
-        body = await read_body(request, CountRequest, context)
+        body = await read_body(request, ResponsesCount, context)
         model_of(context, body.model)
         made, _ = await _conversation(context, desk, request, body)
         found = await read_conversation(context, made.chat)
@@ -92,7 +92,7 @@ def input_tokens(context: ServerContext) -> Any:
 
 
 async def _conversation(
-    context: ServerContext, desk: Desk, request: Request, body: CountRequest
+    context: ServerContext, desk: Desk, request: Request, body: ResponsesCount
 ) -> tuple[AsChat, Turn | None]:
     owner = request.state.key
     before = None if body.previous_response_id is None else desk.turn(owner, body.previous_response_id)

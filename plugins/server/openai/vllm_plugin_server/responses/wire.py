@@ -10,7 +10,7 @@ from vllm_plugin_server.ignored import IGNORED
 from vllm_plugin_server.limits import bound
 from vllm_plugin_server.sampling import StructuredOutputs
 
-__all__ = ["CountRequest", "Reasoning", "ResponsesRequest", "TextConfig", "TextFormat"]
+__all__ = ["Reasoning", "ResponsesCount", "ResponsesRequest", "TextConfig", "TextFormat"]
 
 Name = Annotated[str, bound("name")]
 Label = Annotated[str, bound("label")]
@@ -62,11 +62,11 @@ class TextConfig(msgspec.Struct, kw_only=True):
     verbosity: Label | None = None
 
 
-class StreamOptions(msgspec.Struct, kw_only=True):
+class EventOptions(msgspec.Struct, kw_only=True):
     include_obfuscation: bool | None = None
 
 
-class CountRequest(msgspec.Struct, kw_only=True):
+class ResponsesCount(msgspec.Struct, kw_only=True):
     """A conversation, and how it is put to the model."""
 
     input: str | Annotated[list[Any], bound("messages")]
@@ -85,7 +85,7 @@ class CountRequest(msgspec.Struct, kw_only=True):
     personality: Label | None = None
 
 
-class ResponsesRequest(CountRequest, kw_only=True):
+class ResponsesRequest(ResponsesCount, kw_only=True):
     """A conversation to answer."""
 
     stream: bool | None = None
@@ -134,5 +134,5 @@ class ResponsesRequest(CountRequest, kw_only=True):
     request_id: Label | None = None
     safety_identifier: Label | None = None
     service_tier: Label | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: EventOptions | None = None
     user: Label | None = None
