@@ -76,6 +76,11 @@ class EngineCore:
         self._ended: list[Request] = []  # outside a step: their updates are due at the next one
         self._dead: BaseException | None = None
 
+    def drive(self, executor: Executor) -> None:
+        """Launch steps through another executor, one around the present one, from the next on."""
+        self.executor = executor
+        self._loop = type(self._loop)(self.scheduler, executor)  # type: ignore[call-arg]
+
     def add(self, new: NewRequest) -> None:
         """Queue a request. Raises ``RequestError`` for one that can never run."""
         self.check_alive()

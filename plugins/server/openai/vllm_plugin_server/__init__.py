@@ -40,6 +40,11 @@ def http_endpoints() -> list[Endpoint]:
         Endpoint("/health", f"{_HERE}.health:health", ("GET",), "200 while the engine lives, else 503"),
         Endpoint("/ping", f"{_HERE}.health:health", ("GET", "POST"), "as /health"),
         Endpoint("/version", f"{_HERE}.health:version", ("GET",), "versions, plugins and what was chosen"),
+        Endpoint("/load", f"{_HERE}.metrics.routes:load", ("GET",), "how busy the server is"),
+        Endpoint("/metrics", f"{_HERE}.metrics.routes:metrics", ("GET",), "figures, as Prometheus reads them"),
+        Endpoint("/", f"{_HERE}.page.routes:index", ("GET",), "a page: what runs, how it is doing, a chat"),
+        Endpoint("/page/{file}", f"{_HERE}.page.routes:file", ("GET",), "the page's files"),
+        Endpoint("/page/about", f"{_HERE}.page.routes:about", ("GET",), "what the page shows of the server"),
         Endpoint("/openapi.json", f"{_HERE}.openapi:document", ("GET",), "this interface, as OpenAPI 3.1"),
         Endpoint("/docs", f"{_HERE}.openapi:page", ("GET",), "this interface, as a page"),
     ]
