@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vllm_core.testing.attention import AttentionConformance
+    from vllm_core.testing.grammar import GrammarConformance
     from vllm_core.testing.model import ModelConformance
     from vllm_core.testing.proposer import ProposerConformance
     from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _KITS = {
     "AttentionConformance": "attention",
+    "GrammarConformance": "grammar",
     "ModelConformance": "model",
     "ProposerConformance": "proposer",
     "QuantizationConformance": "quantization",
@@ -25,6 +27,7 @@ _KITS = {
 
 __all__ = [
     "AttentionConformance",
+    "GrammarConformance",
     "ModelConformance",
     "ProposerConformance",
     "QuantizationConformance",

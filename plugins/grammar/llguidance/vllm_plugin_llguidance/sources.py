@@ -1,37 +1,50 @@
-"""Specifications in llguidance's notations: its own JSON, and Lark."""
+"""Specifications in llguidance's notation, which is Lark with JSON schemas in it."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from llguidance import LLMatcher, StructTag, grammar_from
+from llguidance import StructTag, regex_to_lark
+from llguidance.gbnf_to_lark import any_to_lark
 
 from vllm_core.interfaces.grammar import GrammarSpec
 
 __all__ = ["source_of"]
 
-ANY_OBJECT = '{"type": "object"}'
+# Else what must follow is allowed in one tokenization only, and that would not be the model's own.
+HEAD = '%llguidance {"no_forcing": true}\n'
 
 
 def source_of(spec: GrammarSpec) -> str:
     """``ValueError`` names what the library cannot do."""
-    if spec.kind in ("json_schema", "json_object"):
-        text = spec.text if spec.kind == "json_schema" else ANY_OBJECT
-        return LLMatcher.grammar_from_json_schema(text, overrides=_json_options(spec))
-    if spec.kind == "regex":
-        return LLMatcher.grammar_from_regex(spec.text)
-    if spec.kind == "choice":
-        choices = " | ".join(_literal(choice) for choice in json.loads(spec.text))
-        return LLMatcher.grammar_from_lark(f"start: {choices}")
-    if spec.kind == "ebnf":
-        try:
-            return grammar_from("grammar", spec.text)
-        except RecursionError:
-            raise ValueError("the grammar is nested too deeply") from None
-    if spec.kind == "structural_tag":
-        return _tags(spec)
-    raise ValueError(f"llguidance has no {spec.kind}")
+    makers = {
+        "json_schema": lambda: f"start: %json {_schema(json.loads(spec.text), spec)}",
+        "json_object": lambda: f"start: %json {_schema({'type': 'object'}, spec)}",
+        "regex": lambda: f"start: /{regex_to_lark(spec.text, '')}/",
+        "choice": lambda: "start: " + " | ".join(map(json.dumps, json.loads(spec.text))),
+        "ebnf": lambda: _grammar(spec.text),
+        "structural_tag": lambda: _tags(spec),
+    }
+    if spec.kind not in makers:
+        raise ValueError(f"llguidance has no {spec.kind}")
+    return HEAD + makers[spec.kind]()
+
+
+def _grammar(text: str) -> str:
+    """Lark as it is, GBNF put into it."""
+    try:
+        return any_to_lark(text)
+    except RecursionError:
+        raise ValueError("the grammar is nested too deeply") from None
+    except Exception as error:  # the converter is a script of the library's, and raises what it likes
+        raise ValueError(f"the grammar is neither Lark nor GBNF: {error}") from error
+
+
+def _schema(schema: Any, spec: GrammarSpec) -> str:
+    if not isinstance(schema, dict):
+        schema = {} if schema else {"not": {}}
+    return json.dumps({**schema, "x-guidance": _json_options(spec)})
 
 
 def _json_options(spec: GrammarSpec) -> Any:
@@ -41,11 +54,6 @@ def _json_options(spec: GrammarSpec) -> Any:
     elif not spec.any_whitespace:
         options |= {"item_separator": ", ", "key_separator": ": "}
     return options
-
-
-def _literal(text: str) -> str:
-    """A text as Lark writes it."""
-    return json.dumps(text, ensure_ascii=True)
 
 
 def _tags(spec: GrammarSpec) -> str:

@@ -11,7 +11,7 @@ import xgrammar as xg
 
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
 from vllm_plugin_xgrammar.regex import check_regex
-from vllm_plugin_xgrammar.schema import check_schema
+from vllm_plugin_xgrammar.schema import check_schema, with_lengths
 
 __all__ = ["XGrammar", "XGrammarState"]
 
@@ -87,9 +87,11 @@ def _compile(compiler: xg.GrammarCompiler, spec: GrammarSpec) -> xg.CompiledGram
     if spec.kind in ("json_schema", "json_object"):
         if spec.whitespace_pattern:
             raise ValueError("xgrammar has no whitespace_pattern")
+        text = '{"type": "object"}'
         if spec.kind == "json_schema":
-            check_schema(json.loads(spec.text))
-        text = spec.text if spec.kind == "json_schema" else '{"type": "object"}'
+            schema = json.loads(spec.text)
+            check_schema(schema)
+            text = json.dumps(with_lengths(schema))
         return compiler.compile_json_schema(text, any_whitespace=spec.any_whitespace, strict_mode=False)
     if spec.kind == "regex":
         check_regex(spec.text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vllm_plugin_xgrammar.regex import check_pattern
 
-__all__ = ["check_schema"]
+__all__ = ["check_schema", "with_lengths"]
 
 IGNORED = (
     "uniqueItems", "contains", "minContains", "maxContains", "not", "if", "then", "else", "dependentRequired",
@@ -32,6 +32,10 @@ FORMATS = frozenset({
 })  # fmt: skip
 
 
+_CHARACTER = "[ !#-\\[\\]-\ud7ff\ue000-\U0010ffff]"
+"""Of a text in JSON, without escapes. Ranges, because the library's "." begins characters that UTF-8 does not have."""
+
+
 def check_schema(schema: Any) -> None:
     """``ValueError`` names the keyword and where it stands."""
     level = [("", schema)]
@@ -44,11 +48,34 @@ def check_schema(schema: Any) -> None:
         level = inner
 
 
+def with_lengths(schema: Any) -> Any:
+    """The schema with patterns in the place of ``minLength`` and ``maxLength``.
+
+    For these the library would allow line breaks and other characters that no text in JSON has. The pattern allows no
+    escapes, so ``\\n`` and ``\\"`` are left out of such texts; check_schema has seen that there is no other pattern.
+    """
+    if isinstance(schema, list):
+        return [with_lengths(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {
+        key: value if key in ("enum", "const", "default", "examples", "required") else with_lengths(value)
+        for key, value in schema.items()
+        if not (key in ("minLength", "maxLength") and isinstance(value, int))
+    }
+    if len(found) < len(schema):
+        least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+        found["pattern"] = f"^{_CHARACTER}{{{least},{most}}}$"
+    return found
+
+
 def _parts(schema: Mapping[str, Any], where: str) -> list[tuple[str, Any]]:
     """The schemas in a schema."""
     found = [
         (f"{where}/{key}", schema[key]) for key in ("items", "additionalProperties", "propertyNames") if key in schema
     ]
+    if isinstance(schema.get("propertyNames"), Mapping):  # names are texts
+        found = [(at, {"type": "string", **part} if part is schema["propertyNames"] else part) for at, part in found]
     for key in ("properties", "patternProperties", "$defs", "definitions"):
         if isinstance(schema.get(key), Mapping):
             found += [(f"{where}/{key}/{name}", part) for name, part in schema[key].items()]
