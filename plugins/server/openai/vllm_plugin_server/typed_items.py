@@ -12,7 +12,7 @@ import msgspec
 from vllm_plugin_server.body import to_record
 from vllm_plugin_server.errors import ApiError, bad_request
 
-__all__ = ["Item", "Reader"]
+__all__ = ["Item", "Reader", "tool_input"]
 
 T = TypeVar("T", bound="Item")
 
@@ -63,3 +63,11 @@ class Reader:
             found = get_close_matches(given[:80], list(known), n=1)
             near = f"; did you mean {found[0]!r}?" if found else ""
         raise bad_request(f"{path} must be one of {', '.join(known)}, not {given!r:.80}{near}", path, "invalid_value")
+
+
+def tool_input(arguments: str) -> dict[str, Any]:
+    """Arguments as the object that clients expect; what is none is wrapped as Anthropic advises."""
+    try:
+        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {"INVALID_JSON": arguments}

@@ -8,8 +8,8 @@ from anthropic.types import RawMessageStreamEvent
 from pydantic import TypeAdapter
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.messages.conversation import Conversation
-from vllm_plugin_server.messages.output import Blocks, tool_input
-from vllm_plugin_server.typed_items import Reader
+from vllm_plugin_server.messages.output import Blocks
+from vllm_plugin_server.typed_items import Reader, tool_input
 
 from vllm_core.serving import ParsedDelta, ToolDelta
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.responses.conversation import Conversation
@@ -88,6 +90,16 @@ def test_instructions_and_a_system_message_that_follows_are_one():
     found = messages(text("developer", "Short."), text("user", "x"), instructions="Be kind.")
     assert found[0] == text("system", [{"type": "text", "text": "Be kind."}, {"type": "text", "text": "Short."}])
     assert len(found) == 2
+
+
+def test_developers_speak_as_the_system():
+    assert messages(text("user", "x"), text("developer", "y"))[1] == text("system", "y")
+
+
+def test_a_call_that_was_cut_can_be_gone_on_from():
+    cut = {**CALL, "arguments": '{"a', "status": "incomplete"}
+    function = messages(text("user", "x"), cut)[1]["tool_calls"][0]["function"]
+    assert json.loads(function["arguments"]) == {"INVALID_JSON": '{"a'}
 
 
 def test_a_system_message_later_on_stays_where_it_is():

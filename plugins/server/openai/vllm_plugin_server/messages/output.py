@@ -9,9 +9,10 @@ import hashlib
 from typing import Any
 
 import attrs
-import msgspec
 
-__all__ = ["Blocks", "tool_input"]
+from vllm_plugin_server.typed_items import tool_input
+
+__all__ = ["Blocks"]
 
 Event = dict[str, Any]
 STARTS = {
@@ -93,11 +94,3 @@ class Blocks:
         assert self._open is not None
         self._open.pieces.append(text)
         return {"type": "content_block_delta", "index": len(self.content), "delta": delta}
-
-
-def tool_input(arguments: str) -> dict[str, Any]:
-    """Arguments as the object that clients expect; what is none is wrapped as Anthropic advises."""
-    try:
-        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        return {"INVALID_JSON": arguments}

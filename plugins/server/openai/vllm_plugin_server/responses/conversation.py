@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
+
 from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.limits import bound
-from vllm_plugin_server.typed_items import Item, Reader
+from vllm_plugin_server.typed_items import Item, Reader, tool_input
 
 __all__ = ["Conversation"]
 
@@ -161,10 +163,12 @@ class Conversation:
             turn = self._turn(fresh=("content", "tool_calls"))
             turn["content"] = content
             self.continues = message.status in ("in_progress", "incomplete")
-        elif message.role != "user" and len(self.messages) == 1 and self.messages[0]["role"] == "system":
+        elif message.role == "user":
+            self.messages.append({"role": "user", "content": content})
+        elif len(self.messages) == 1 and self.messages[0]["role"] == "system":
             self.messages[0]["content"] = [*_parts(self.messages[0]["content"]), *_parts(content)]
-        else:
-            self.messages.append({"role": message.role, "content": content})
+        else:  # few templates know developers; theirs is the system's word
+            self.messages.append({"role": "system", "content": content})
 
     def _reasoning(self, given: Any, path: str) -> None:
         item = self._reader.read(_Reasoning, given, path)
@@ -179,7 +183,10 @@ class Conversation:
 
     def _function_call(self, given: Any, path: str) -> None:
         call = self._reader.read(_FunctionCall, given, path)
-        function = {"name": call.name, "arguments": call.arguments}
+        # A call that was cut has no whole arguments, which templates need; the conversation goes on all the same.
+        cut = call.status == "incomplete"
+        arguments = msgspec.json.encode(tool_input(call.arguments)).decode() if cut else call.arguments
+        function = {"name": call.name, "arguments": arguments}
         turn = self._turn(fresh=())
         turn.setdefault("tool_calls", []).append({"id": call.call_id, "type": "function", "function": function})
 

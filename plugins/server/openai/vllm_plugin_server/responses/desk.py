@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import attrs
@@ -143,8 +144,8 @@ class Desk:
     ) -> None:
         try:
             live.tell(live.run.begin())
-            async with asyncio.timeout(self._limit):
-                async for events in make():
+            async with asyncio.timeout(self._limit), aclosing(make()) as running:  # type: ignore[type-var]
+                async for events in running:
                     live.tell(events)
         except asyncio.CancelledError:  # nobody waits for this task but who cancelled it
             live.run.cancel()
