@@ -9,11 +9,8 @@ from pathlib import Path
 
 __all__ = ["drop", "fresh_caches"]
 
-FOLDERS = (
-    "XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH",
-    "CUPY_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE", "VLLM_CACHE_ROOT", "DG_JIT_CACHE_DIR",
-)  # fmt: skip
-"""Where libraries and peers keep what they have compiled."""
+FOLDERS = tuple(Path(__file__).with_name("kernel_caches.txt").read_text().split())
+"""Variables that say where libraries and peers keep what they have compiled."""
 
 _OTHERS = re.compile(r"VLLM_\w*CACHE\w*|\w+_CACHE_DIR")
 _DOWNLOADS = re.compile(r"HF_|HUGGINGFACE|TRANSFORMERS_|PIP_|UV_")

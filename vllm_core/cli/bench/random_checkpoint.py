@@ -18,7 +18,7 @@ SHARD = 8 << 30  # bytes of a file, at most (one tensor may be larger)
 BLOCK = 16 << 20  # bytes that are drawn; weights repeat them
 SPREAD = 0.02  # standard deviation of the weights
 INDEX = "model.safetensors.index.json"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", INDEX)
+COPIED = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # configuration and tokenizer
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def write_checkpoint(config: str | Path, folder: str | Path) -> int:
     """Write bfloat16 safetensors for the model of ``config``'s config.json to ``folder``; bytes.
 
-    Everything else of ``config`` is copied. A folder that this has written for the same tensors stays as it is.
+    Its other configuration and its tokenizer are copied. A folder that this has written for the same tensors stays as it is.
     """
     config, folder = Path(config), Path(folder)
     if not (config / "config.json").is_file():
@@ -45,7 +45,7 @@ def write_checkpoint(config: str | Path, folder: str | Path) -> int:
     if (free := shutil.disk_usage(folder).free) < total + BLOCK:
         raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, and the checkpoint takes {total / 1e9:.1f}")
     for file in config.iterdir():
-        if file.is_file() and not file.name.endswith(WEIGHTS):
+        if file.suffix in COPIED and not file.name.endswith(".index.json"):
             shutil.copy2(file, folder)
     shards = _shards(shapes)
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
