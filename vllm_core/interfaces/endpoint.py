@@ -17,6 +17,7 @@ class ServerContext:
     report       what ``explain --json`` prints
     work         ``await work(function, *arguments, size=characters)``: CPU work that does not block the event loop
     observers    told of what happens; a factory may add one (``Observer``)
+    on_startup   coroutines that are awaited in the event loop before the server listens
     on_shutdown  coroutines that are awaited when the server ends, before the engine does
     state        what several routes share, by names of their own
     """
@@ -29,6 +30,7 @@ class ServerContext:
     admission: Any  # how many requests are held, of how many
     started: float  # seconds since the epoch
     observers: list[Any] = attrs.field(factory=list)
+    on_startup: list[Callable[[], Awaitable[None]]] = attrs.field(factory=list)
     on_shutdown: list[Callable[[], Awaitable[None]]] = attrs.field(factory=list)
     state: dict[str, Any] = attrs.field(factory=dict)
 

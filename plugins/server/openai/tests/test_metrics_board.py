@@ -14,6 +14,7 @@ from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.metrics.board import Board
 from vllm_plugin_server.metrics.http import MAX_HANDLERS
 from vllm_plugin_server.metrics.prefix import check_prefix
+from vllm_plugin_server.metrics.totals import SharedTotals
 
 from vllm_core.interfaces.metrics import RequestStats, StepStats
 from vllm_core.serving import EngineDeadError
@@ -256,6 +257,23 @@ def said(process):
     return {(s.name, *sorted(s.labels.items())): s.value for m in parse(out) for s in m.samples}
 
 
+def test_the_next_process_goes_on_counting_where_one_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv(shared.VARIABLE, str(tmp_path))
+    (tmp_path / shared.PIDS).mkdir()
+    first, second = SharedTotals(tmp_path), SharedTotals(tmp_path)
+    first._file = tmp_path / "1.totals"  # as if of another process
+    for pids, counts in (((1, os.getpid()), False), ((os.getpid(),), True)):
+        monkeypatch.setattr(shared, "live_pids", lambda pids=pids: list(pids))
+        second.took(Bag(steps=[STEP], requests=[REQUEST]))
+        assert (tmp_path / f"{os.getpid()}.totals").exists() == counts
+    first.took(Bag(steps=[STEP, STEP], requests=[]))
+    for totals in (first.now(), second.now()):
+        assert totals.counts["generation_tokens"] == 9
+        assert totals.accepted_at == [9, 3]
+        assert totals.tallies["inter_token_latency_seconds"].rows()[-1] == ("+Inf", 9.0)
+        assert totals.tallies["request_queue_time_seconds"].total == 1.0
+
+
 def test_several_server_processes_are_added_up_and_the_engine_is_counted_once():
     folder = shared.share()
     try:
@@ -270,6 +288,7 @@ def test_several_server_processes_are_added_up_and_the_engine_is_counted_once():
         shared.gone(fronts[0].pid)  # what it counted stays, what it held is gone
         second = said(fronts[1])
         assert one(second, "prompt_tokens_total") == 70
+        assert one(second, "generation_tokens_total") == 12  # though its process has ended
         assert one(second, "api_server_requests") == 2
         assert second[("process_resident_memory_bytes",)] > 1e6
         fronts[2].communicate("\n", timeout=60)

@@ -46,7 +46,7 @@ class StandIn:
         )  # fmt: skip
         self.context = Bag(
             engine=engine, models={"tiny": "base"}, settings=Bag(metrics_prefix="mine:"), work=Work(), observers=[],
-            state={}, report=self.report, started=time.time(),
+            state={}, on_startup=[], report=self.report, started=time.time(),
         )  # fmt: skip
         routes = [
             Route("/", page_routes.index(self.context)),

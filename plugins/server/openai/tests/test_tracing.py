@@ -129,6 +129,25 @@ def test_an_unknown_protocol_is_refused(monkeypatch):
         open_provider("http://localhost:4318")
 
 
+def test_a_collector_that_is_not_there_does_not_hold_up_the_end():
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs vllm-plugin-server[otel]")
+    import asyncio
+    import socket
+
+    from vllm_plugin_server.tracing import LAST_SPANS, attach
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        context = Bag(
+            settings=Bag(otlp_traces_endpoint=endpoint), models={"tiny": "base"}, observers=[], on_shutdown=[]
+        )
+        attach(context)
+        context.observers[0].ended(call(), "stop", None)
+        begun = time.monotonic()
+        asyncio.run(context.on_shutdown[0]())
+        assert time.monotonic() - begun < LAST_SPANS + 1
+
+
 def test_spans_reach_a_collector_over_http():
     """A collector of twenty lines on loopback: one POST of protobuf to /v1/traces, with the span's name in it."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs vllm-plugin-server[otel]")

@@ -37,6 +37,8 @@ class DrainingServer(uvicorn.Server):
         self.exit_code = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for begin in self._context.on_startup:
+            await begin()
         await super().startup(sockets)
         names = ", ".join(self._context.models)
         log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)

@@ -18,7 +18,7 @@ from vllm_plugin_server.metrics.facts import Facts
 from vllm_plugin_server.metrics.http import HttpFigures
 from vllm_plugin_server.metrics.prefix import DEFAULT, check_prefix
 from vllm_plugin_server.metrics.processes import EngineProcess, ServerProcesses
-from vllm_plugin_server.metrics.totals import Totals
+from vllm_plugin_server.metrics.totals import SharedTotals, Totals
 
 __all__ = ["Board"]
 
@@ -50,13 +50,14 @@ class Board:
         counted = CollectorRegistry()
         self.calls = CallFigures(counted, prefix, model, longest)
         self.http = HttpFigures(counted)
-        self.totals = Totals()
-        self.engine = EngineFigures(prefix, labels, self.totals)
+        self.totals: Totals | SharedTotals = Totals()
         self._ask = ask
         shared.join()
         if (folder := shared.folder()) is not None:
+            self.totals = SharedTotals(folder)
             counted = CollectorRegistry()
             MultiProcessCollector(counted, path=str(folder))
+        self.engine = EngineFigures(prefix, labels, self.totals)
         self._registry = counted
         for collector in (
             self.engine,

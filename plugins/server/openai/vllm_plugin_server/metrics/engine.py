@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vllm_plugin_server.metrics.totals import COUNTED, TALLIED, Totals
+from vllm_plugin_server.metrics.totals import COUNTED, TALLIED, SharedTotals, Totals
 
 __all__ = ["EngineFigures"]
 
@@ -18,7 +18,7 @@ __all__ = ["EngineFigures"]
 class EngineFigures(Collector):
     """``totals`` grow by themselves; ``take`` what ``AsyncLLM.stats`` answered just now, then ``collect``."""
 
-    def __init__(self, prefix: str, labels: Mapping[str, str], totals: Totals) -> None:
+    def __init__(self, prefix: str, labels: Mapping[str, str], totals: Totals | SharedTotals) -> None:
         self._prefix, self._names, self._values = prefix, list(labels), list(labels.values())
         self._totals = totals
         self._stats: Any = None
@@ -37,18 +37,19 @@ class EngineFigures(Collector):
         yield self._gauge("engine_up", "1 while the engine lives, else 0.", float(self._up))
         if (stats := self._stats) is not None:
             yield from self._now(stats)
+        totals = self._totals.now()
         for name, (text, _) in COUNTED.items():
-            yield self._counter(name, text, self._totals.counts[name])
+            yield self._counter(name, text, totals.counts[name])
         places = CounterMetricFamily(
             f"{self._prefix}spec_decode_num_accepted_tokens_per_pos",
             "Guessed tokens that were right, by their place in the guess.",
             labels=[*self._names, "position"],
         )
-        for place, count in enumerate(self._totals.accepted_at):
+        for place, count in enumerate(totals.accepted_at):
             places.add_metric([*self._values, str(place)], count)
         yield places
         for name, (text, _) in TALLIED.items():
-            tally = self._totals.tallies[name]
+            tally = totals.tallies[name]
             family = HistogramMetricFamily(self._prefix + name, text, labels=self._names)
             family.add_metric(self._values, tally.rows(), tally.total)
             yield family

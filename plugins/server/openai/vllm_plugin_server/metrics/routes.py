@@ -72,4 +72,5 @@ def _board(context: ServerContext) -> Board:
         context.state[BOARD] = board
         context.observers += [board.calls, board.http]
         engine.on_stats(board.totals.took)
+        context.on_startup.append(board.refresh)  # so that the first step is told of, whoever asks for it
     return context.state[BOARD]

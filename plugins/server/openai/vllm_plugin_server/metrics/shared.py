@@ -58,4 +58,5 @@ def live_pids() -> list[int]:
     path = folder()
     if path is None or not (path / PIDS).is_dir():
         return [os.getpid()]
-    return sorted(int(entry.name) for entry in (path / PIDS).iterdir())
+    pids = sorted(int(entry.name) for entry in (path / PIDS).iterdir())
+    return [pid for pid in pids if pid == os.getpid() or Path(f"/proc/{pid}").exists()] or [os.getpid()]

@@ -18,6 +18,10 @@ class Tally:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
+    def merge(self, other: Tally) -> None:
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
     def rows(self) -> list[tuple[str, float]]:
         """(upper bound, how many up to it), as Prometheus has them."""
         rows, so_far = [], 0

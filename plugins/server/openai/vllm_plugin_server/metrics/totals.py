@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from vllm_core.interfaces.metrics import RequestStats, StepStats
-from vllm_plugin_server.metrics import buckets
+from vllm_plugin_server.metrics import buckets, shared
 from vllm_plugin_server.metrics.tally import Tally
 
-__all__ = ["COUNTED", "TALLIED", "Totals"]
+__all__ = ["COUNTED", "TALLIED", "SharedTotals", "Totals"]
 
 # name of the counter: (what is counted, the field of StepStats)
 COUNTED = {
@@ -37,7 +41,7 @@ TALLIED = {
 
 
 class Totals:
-    """``took`` is for ``AsyncLLM.on_stats``. All server processes are told of everything: each has the same totals."""
+    """``took`` is for ``AsyncLLM.on_stats``."""
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
@@ -50,16 +54,29 @@ class Totals:
         for request in figures.requests:
             self._request(request)
 
+    def now(self) -> Totals:
+        """What there is to tell."""
+        return self
+
+    def add(self, other: Totals) -> None:
+        self.counts.update(other.counts)
+        self._accept(other.accepted_at)
+        for name, tally in self.tallies.items():
+            tally.merge(other.tallies[name])
+
     def _step(self, step: StepStats) -> None:
         for name, (_, field) in COUNTED.items():
             self.counts[name] += getattr(step, field)
-        self.accepted_at += [0] * (len(step.accepted_at) - len(self.accepted_at))
-        for place, count in enumerate(step.accepted_at):
-            self.accepted_at[place] += count
+        self._accept(step.accepted_at)
         self.tallies["iteration_tokens_total"].add(step.prompt_tokens + step.output_tokens)
         self.tallies["engine_step_seconds"].add(step.seconds)
         for seconds, requests in step.gaps:
             self.tallies["inter_token_latency_seconds"].add(seconds, requests)
+
+    def _accept(self, places: Any) -> None:
+        self.accepted_at += [0] * (len(places) - len(self.accepted_at))
+        for place, count in enumerate(places):
+            self.accepted_at[place] += count
 
     def _request(self, request: RequestStats) -> None:
         whole = None if request.prefill is None or request.decode is None else request.prefill + request.decode
@@ -72,3 +89,51 @@ class Totals:
         ):
             if seconds is not None:
                 self.tallies[name].add(seconds)
+
+
+class SharedTotals:
+    """Of several server processes. The engine tells all of them everything; the one with the smallest pid counts.
+
+    It writes its totals to a file of its own in the shared folder, and whoever is asked adds up the files. So counts
+    stay when a process ends, and the next one goes on; what came in that moment, a tenth of a second, may be missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own = Totals()
+        self._file = folder / f"{os.getpid()}.totals"
+
+    def took(self, figures: Any) -> None:
+        if os.getpid() != min(shared.live_pids()):
+            return
+        self._own.took(figures)
+        new = self._file.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(_Plain.of(self._own)))
+        new.replace(self._file)
+
+    def now(self) -> Totals:
+        found = Totals()
+        for path in self._folder.glob("*.totals"):
+            found.add(msgspec.json.decode(path.read_bytes(), type=_Plain).totals())
+        return found
+
+
+class _Plain(msgspec.Struct):
+    """Totals as a file has them."""
+
+    counts: dict[str, int]
+    accepted_at: list[int]
+    tallies: dict[str, tuple[list[int], float]]
+
+    @classmethod
+    def of(cls, totals: Totals) -> _Plain:
+        tallies = {name: (tally.counts, tally.total) for name, tally in totals.tallies.items()}
+        return cls(dict(totals.counts), totals.accepted_at, tallies)
+
+    def totals(self) -> Totals:
+        found = Totals()
+        found.counts.update(self.counts)
+        found.accepted_at = self.accepted_at
+        for name, (counts, total) in self.tallies.items():
+            found.tallies[name].counts, found.tallies[name].total = counts, total
+        return found

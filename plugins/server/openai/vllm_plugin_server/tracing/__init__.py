@@ -5,9 +5,14 @@ Nothing here imports opentelemetry before ``--otlp-traces-endpoint`` asks for it
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from typing import Any
 
 __all__ = ["attach"]
+
+LAST_SPANS = 3.0  # seconds to send them, when the server ends
 
 
 def attach(context: Any) -> None:
@@ -20,6 +25,10 @@ def attach(context: Any) -> None:
         context.observers.append(CallSpans(provider, next(iter(context.models), "")))
 
         async def flush() -> None:
-            await context.work(provider.shutdown)
+            thread = threading.Thread(target=provider.shutdown, daemon=True)  # a collector may not answer
+            thread.start()
+            end = time.monotonic() + LAST_SPANS
+            while thread.is_alive() and time.monotonic() < end:
+                await asyncio.sleep(0.02)
 
         context.on_shutdown.append(flush)

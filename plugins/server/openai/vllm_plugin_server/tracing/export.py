@@ -36,7 +36,7 @@ def open_provider(endpoint: str) -> Any:
     exporter = _exporter(endpoint)
     named = os.environ.get("OTEL_SERVICE_NAME") or "vllm-core"
     resource = Resource.create({SERVICE_NAME: named, SERVICE_VERSION: version("vllm-core")})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
