@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -14,7 +14,7 @@ from vllm_core.plugin import Endpoint, load_target
 from vllm_plugin_server.boundary import Boundary, served
 from vllm_plugin_server.door import Door
 
-__all__ = ["App", "Served", "make_app"]
+__all__ = ["App", "Served", "assemble", "make_app"]
 
 
 @attrs.frozen
@@ -36,8 +36,12 @@ class App:
 
 def make_app(context: ServerContext, endpoints: Iterable[Endpoint]) -> App:
     """Factories are called here; what one raises ends the start."""
+    return assemble(context, [Served(endpoint, load_target(endpoint.target)(context)) for endpoint in endpoints])
+
+
+def assemble(context: ServerContext, listed: Sequence[Served]) -> App:
+    """Handlers that are made already, behind the boundary."""
     settings = context.settings
-    listed = [Served(endpoint, load_target(endpoint.target)(context)) for endpoint in endpoints]
     context.state["routes"] = tuple(listed)
     routes = [
         served(one.handler, one.endpoint.path, context).routed(one.endpoint.methods)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.errors import ApiError, bad_request
 from vllm_plugin_server.ignored import ignored_in
-from vllm_plugin_server.limits import most
+from vllm_plugin_server.limits import LIMITS, most
 from vllm_plugin_server.strict_json import parse_object
 from vllm_plugin_server.unknown import unknown_names
 
@@ -34,12 +34,12 @@ async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable
     if headers.get("content-encoding", "identity") not in ("identity", ""):
         raise ApiError(415, "a body must not be compressed (Content-Encoding)", code="unsupported_encoding")
     length = headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > largest:
-        raise _too_large(largest)
+    if length.isdecimal() and len(length) < 20 and int(length) > largest:
+        raise _too_large(largest, hopeless=int(length) > 2 * largest)
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(most("body_seconds")):
+        async with asyncio.timeout(LIMITS["body_seconds"].most):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -52,12 +52,16 @@ async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable
                     return b"".join(pieces) if len(pieces) > 1 else pieces[0]
     except TimeoutError:
         raise ApiError(
-            408, f"the body did not come within {most('body_seconds')} seconds", headers={"connection": "close"}
+            408,
+            f"the body did not come within {LIMITS['body_seconds'].most:g} seconds",
+            headers={"connection": "close"},
         ) from None
 
 
-def _too_large(largest: int) -> ApiError:
-    return ApiError(413, f"the body may have at most {largest:,} bytes", headers={"connection": "close"})
+def _too_large(largest: int, hopeless: bool = False) -> ApiError:
+    """Not ``hopeless``: the rest is read and thrown away, as clients read no answer before they have sent all."""
+    close = {"connection": "close"} if hopeless else {}
+    return ApiError(413, f"the body may have at most {largest:,} bytes", headers=close)
 
 
 async def read_body(request: Request, kind: type[T], context: ServerContext) -> T:

@@ -99,7 +99,9 @@ class Boundary:
             timer = exchange.task.get_loop().call_later(limit, _stop, exchange, why)
         try:
             if self.draining:
-                raise ApiError(503, "the server is shutting down", code="shutting_down", headers={"connection": "close"})
+                raise ApiError(
+                    503, "the server is shutting down", code="shutting_down", headers={"connection": "close"}
+                )
             scope["state"]["key"] = self._door.check(scope)
             await self._app(scope, receive, send)
         except asyncio.CancelledError:

@@ -23,7 +23,7 @@ class Door:
         self._open = {(root_path + path).encode() for path in OPEN}
 
     def check(self, scope: dict[str, Any]) -> str:
-        """Whose request it is, as text that does not tell the key; "" without keys. ``ApiError`` 401 for a wrong one."""
+        """Whose request it is, as text that does not tell the key; "" without keys. Else ``ApiError`` 401."""
         if not self._digests:
             return ""
         # The path as it came: nothing that decoding or a Host header makes of it opens the door.
@@ -31,9 +31,9 @@ class Door:
             return ""
         given = _given(scope["headers"])
         if given is None:
-            raise _refused("there is no API key in the request (Authorization: Bearer KEY, or X-API-Key: KEY)")
+            raise _refused("the request brings no API key (Authorization: Bearer KEY, or X-API-Key: KEY)")
         digest = _digest(given)
-        if not any([hmac.compare_digest(digest, known) for known in self._digests]):  # noqa: C419 - all of them
+        if not any([hmac.compare_digest(digest, known) for known in self._digests]):  # noqa: C419
             raise _refused("the API key is wrong")
         return digest.hex()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 from vllm_core.serving import EngineDeadError, RequestError
 from vllm_plugin_server.limits import most
 
-__all__ = ["ApiError", "bad_request", "error_body", "error_of"]
+__all__ = ["ApiError", "bad_request", "error_body", "error_of", "param_of"]
 
 log = logging.getLogger(__name__)
 MOST_MESSAGE = most("error_bytes") // 4  # characters: none takes more than four bytes... but escapes do: see error_body
@@ -49,15 +50,16 @@ def error_of(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestError):
-        return bad_request(error.reason, _param(error.reason))
+        return bad_request(error.reason, param_of(error.reason))
     if isinstance(error, EngineDeadError):
-        return ApiError(503, f"the engine has ended: {error}", code="engine_dead", headers={"retry-after": "5"})
+        seconds = math.ceil(getattr(error, "retry_after", 5.0))
+        return ApiError(503, str(error), code="engine_dead", headers={"retry-after": str(max(seconds, 1))})
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, _NAMES.get(error.status_code, error.detail), headers=error.headers)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the request took longer than it may", code="request_timeout")
     if isinstance(error, ValueError):
-        return bad_request(str(error), _param(str(error)))
+        return bad_request(str(error), param_of(str(error)))
     log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")
 
@@ -82,7 +84,7 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _param(message: str) -> str | None:
+def param_of(message: str) -> str | None:
     """The field that a message of the engine begins with, as they do."""
     word = message.split(" ", 1)[0].split("=", 1)[0].rstrip(":")
     return word if word.isidentifier() and ("_" in word or word in _FIELDS) else None

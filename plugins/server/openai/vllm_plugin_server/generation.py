@@ -11,11 +11,11 @@ from starlette.requests import Request
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation, Prompt, RequestOutput, SamplingParams
-from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.errors import ApiError, bad_request, param_of
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.observe import Call, tell, trace_headers
 
-__all__ = ["check_length", "generate", "generate_all", "model_of"]
+__all__ = ["cache_salt", "check_length", "generate", "generate_all", "model_of"]
 
 
 def model_of(context: ServerContext, name: str | None) -> str:
@@ -28,6 +28,15 @@ def model_of(context: ServerContext, name: str | None) -> str:
             type="invalid_request_error", param="model", code="model_not_found",
         )  # fmt: skip
     return name
+
+
+def cache_salt(request: Request, given: str | None) -> str:
+    """Cached prefixes are shared among requests with one key only, and of those among equal ``given`` ones.
+
+    Otherwise how fast an answer begins would tell what others have asked.
+    """
+    key = request.state.key[:16]
+    return f"{key}/{given or ''}"[: most("label")] if key else given or ""
 
 
 def check_length(context: ServerContext, tokens: int, params: SamplingParams, param: str) -> None:
@@ -43,7 +52,11 @@ def check_length(context: ServerContext, tokens: int, params: SamplingParams, pa
     raise bad_request(
         f"This model's maximum context length is {longest} tokens. However, you requested {tokens + asked} tokens "
         f"({tokens} in the {param}, {asked} in the completion)."
-        + (f" max_tokens may be at most {most_output} here." if most_output > 0 else " Reduce the length of the prompt."),
+        + (
+            f" max_tokens may be at most {most_output} here."
+            if most_output > 0
+            else " Reduce the length of the prompt."
+        ),
         "max_tokens" if most_output > 0 else param,
         "context_length_exceeded",
     )
@@ -80,7 +93,7 @@ async def generate(
                 if output.finished:
                     reason = _reason(output)
                     if reason == "error":
-                        raise bad_request(output.error or "the engine could not serve the request")
+                        raise _failed(output.error)
                 yield output
     except (GeneratorExit, asyncio.CancelledError):
         raise
@@ -89,6 +102,12 @@ async def generate(
         raise
     finally:
         tell(context.observers, "ended", call, reason, output)
+
+
+def _failed(error: str) -> ApiError:
+    if " while its text was made" in error:  # our own code
+        return ApiError(500, "the server failed at this request; its log says why")
+    return bad_request(error or "the engine could not serve the request", param_of(error))
 
 
 def _reason(output: RequestOutput) -> str:
@@ -129,9 +148,7 @@ async def _merged(
 
     async def run(index: int) -> None:
         try:
-            async with aclosing(
-                generate(context, request, prompts[index], params, index=index, **how)
-            ) as running:
+            async with aclosing(generate(context, request, prompts[index], params, index=index, **how)) as running:
                 async for output in running:
                     queue.put_nowait((index, output))
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -18,33 +18,31 @@ CLOSING_SECONDS = 5.0  # for the last bytes of a connection that is being closed
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        self.error = ApiError(status, message)
+    pass
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. ``_head``: the headers of a request are on their way."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head, self._size, self._began = True, 0, False
+        self._head, self._size, self._pending = False, 0, 0  # bytes of headers: parsed, and received in all
         self._unread = 0  # bytes of a body that nobody wants any more
         self._refusal: ApiError | None = None
-        self._head_timer: Any = self.loop.call_later(LIMITS["header_seconds"].most, self._head_is_late)
-        self._write_timer: Any = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._after("head", LIMITS["header_seconds"].most, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._cancel("_head_timer")
-        self._cancel("_write_timer")
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._refusal is not None or self.transport.is_closing():
             return
-        self._began = True
-        head_before = self._head
+        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -52,23 +50,28 @@ class LimitedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or ApiError(400, "this is not a valid HTTP request"))
             return
+        cycle = self.cycle
         if self._head:
-            if head_before:
-                self._size += len(data)
-            if self._size > 2 * HEADER_BYTES:  # a single line that does not end
+            self._pending += len(data)
+            if self._pending > 2 * HEADER_BYTES:  # a line that does not end
                 self._refuse(_too_large_head())
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(LIMITS["header_seconds"].most, self._head_is_late)
-        elif self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
-            self._unread += len(data)
-            if self._unread > 2 * most("body_bytes"):
-                self.transport.abort()
+        elif cycle is not None and cycle.response_complete:
+            if cycle.more_body:  # the answer came before the end of the body: what is left is thrown away
+                self._unread += len(data)
+                self._after("unread", LIMITS["body_seconds"].most, self._abort)
+                if self._unread > 2 * most("body_bytes"):
+                    self._abort()
+            elif self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
     # callbacks of the parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head, self._size, self._unread = True, 0, 0
+        self._head, self._size, self._pending, self._unread = True, 0, 0, 0
+        self._after("head", LIMITS["header_seconds"].most, self._head_is_late)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -81,17 +84,17 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head, self._size = False, 0
-        self._cancel("_head_timer")
-        if self.parser.get_method() == b"CONNECT" or not self.url.startswith((b"/", b"*", b"http")):
+        self._head = False
+        self._cancel("head")
+        if not self.url.startswith((b"/", b"http")):
             self._raise(ApiError(400, "the request target must be a path"))
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._cancel("unread")
         if self.cycle is not None:
             self.cycle.more_body = False
-        self._head, self._began = True, False
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -101,26 +104,24 @@ class LimitedProtocol(HttpToolsProtocol):
     def _raise(self, error: ApiError) -> None:
         """Out of a callback: the parser stops, and `data_received` sees why."""
         self._refusal = error
-        raise _Refused(error.status, error.message)
+        raise _Refused(error.message)
 
     # time
 
     def _head_is_late(self) -> None:
-        self._head_timer = None
-        if not self._began:
-            self._close()  # it never said anything
-        elif self._head:
+        if self._head:
             seconds = LIMITS["header_seconds"].most
             self._refuse(ApiError(408, f"the headers did not come within {seconds:g} seconds", code="request_timeout"))
+        elif self.cycle is None:  # it never said anything
+            self._close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
-            self._write_timer = self.loop.call_later(LIMITS["write_seconds"].most, self.transport.abort)
+        self._after("write", LIMITS["write_seconds"].most, self._abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._cancel("_write_timer")
+        self._cancel("write")
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -135,19 +136,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """What is in the buffer may still go out, for a while."""
         if not self.transport.is_closing():
             self.transport.close()
-            self.loop.call_later(CLOSING_SECONDS, self.transport.abort)
+            self._after("close", CLOSING_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+    def _after(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        """Unless the timer of that name runs already, or is cancelled in time."""
+        if name not in self._timers:
+
+            def ring() -> None:
+                del self._timers[name]
+                call()
+
+            self._timers[name] = self.loop.call_later(seconds, ring)
 
     def _cancel(self, name: str) -> None:
-        timer = getattr(self, name, None)
-        if timer is not None:
+        if timer := self._timers.pop(name, None):
             timer.cancel()
-            setattr(self, name, None)
 
     def _refuse(self, error: ApiError) -> None:
         self._refusal = error
-        self._cancel("_head_timer")
-        running = self.cycle is not None and not self.cycle.response_complete
-        if not running:  # else an answer is on its way, and this would stand in the middle of it
+        self._cancel("head")
+        if self.cycle is None or self.cycle.response_complete:  # else this would stand in the middle of an answer
             body = error_body(error)
             self.transport.write(
                 STATUS_LINE[error.status] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "

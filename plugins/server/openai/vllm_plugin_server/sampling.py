@@ -59,7 +59,8 @@ class Sampling(msgspec.Struct, kw_only=True):
     bad_words: Annotated[list[Annotated[str, bound("bad_word")]], bound("bad_words")] | None = None
     seed: Annotated[int, bound("seed")] | None = None
     stop: (
-        Annotated[str, msgspec.Meta(max_length=1024)] | Annotated[list[Annotated[str, bound("stop_string")]], bound("stop")]
+        Annotated[str, msgspec.Meta(max_length=1024)]
+        | Annotated[list[Annotated[str, bound("stop_string")]], bound("stop")]
     ) | None = None
     stop_token_ids: Annotated[list[Annotated[int, bound("token_id")]], bound("stop_token_ids")] | None = None
     include_stop_str_in_output: bool | None = None
@@ -142,9 +143,7 @@ def structured(given: StructuredOutputs) -> dict[str, Any]:
     return found
 
 
-def sampling_params(
-    context: ServerContext, fields: dict[str, Any], *, max_tokens: Any = ...
-) -> SamplingParams:
+def sampling_params(context: ServerContext, fields: dict[str, Any], *, max_tokens: Any = ...) -> SamplingParams:
     """``fields`` on top of what the model's authors recommend. ``ApiError`` 400 names the field that is wrong.
 
     max_tokens   where neither the request nor the authors say one; None: all that fit

@@ -1,4 +1,4 @@
-"""The server's settings: flags of ``serve``, ``[plugin.server]`` of vllm.toml, ``VLLM_CORE_SERVER_*``. Names are vLLM's."""
+"""The server's settings: flags of ``serve``, ``[plugin.server]`` of vllm.toml, ``VLLM_CORE_SERVER_*``; vLLM's names."""
 
 from __future__ import annotations
 
@@ -84,9 +84,6 @@ class ServerSettings:
         help="The least important messages that are shown.",
     )
     log_format: str = setting(
-        "text", group="logs", choices=("text", "json"), help="How log lines are written: for people, or for programs."
-    )
-    log_format: str = setting(
         "text", group="logs", choices=("text", "json"), help="Lines for people, or a JSON object a line for programs."
     )
     access_log: bool = setting(True, group="logs", help="Log a line for each request.")
@@ -101,13 +98,6 @@ class ServerSettings:
     )
     otlp_traces_endpoint: str | None = setting(
         None, group="figures", help="Collector that OpenTelemetry traces are sent to. Needs vllm-plugin-server[otel]."
-    )
-
-    metrics_prefix: str = setting(
-        "vllm:", group="logs", help="What the names of figures in /metrics begin with; vLLM's is the default."
-    )
-    otlp_traces_endpoint: str | None = setting(
-        None, group="logs", help="Where OpenTelemetry traces are sent; needs the extra otel of this package."
     )
 
     def __attrs_post_init__(self) -> None:

@@ -81,11 +81,3 @@ class EventStream(Response):
                 body = self._on_error(error_of(error))
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A piece that was waited for, so that what is refused until then has a status of its own, and the rest."""
-    async with aclosing(rest) as pieces:  # type: ignore[type-var]
-        yield first
-        async for piece in pieces:
-            yield piece

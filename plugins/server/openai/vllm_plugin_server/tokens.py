@@ -26,7 +26,6 @@ class TokenizeRequest(Conversing):
 
     model: Annotated[str, bound("name")] | None = None
     prompt: str | None = None
-    add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     mm_processor_kwargs: dict[str, Any] | None = None
 
@@ -58,7 +57,7 @@ def tokenize(context: ServerContext) -> Any:
             raise bad_request("one of prompt and messages is needed", "prompt")
         engine = context.engine
         if body.messages is not None:
-            found = (await read_conversation(context, body, special=body.add_special_tokens)).prompt
+            found = (await read_conversation(context, body)).prompt
         else:
             special = True if body.add_special_tokens is None else body.add_special_tokens
             found = await context.work(

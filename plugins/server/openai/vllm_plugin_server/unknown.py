@@ -40,10 +40,14 @@ def _walk(value: Any, info: Any, path: str) -> Iterator[tuple[str, str, list[str
                 yield from _walk(item, fields[name], f"{path}.{name}" if path else name)
             elif name != info.tag_field:
                 yield path, name, list(fields)
-    elif isinstance(info, msgspec.inspect.ListType) and isinstance(value, list):
-        if not isinstance(info.item_type, _PLAIN):
-            for i, item in enumerate(value):
-                yield from _walk(item, info.item_type, f"{path}[{i}]")
+    elif isinstance(info, msgspec.inspect.ListType) and isinstance(value, list) and not _is_plain(info.item_type):
+        for i, item in enumerate(value):
+            yield from _walk(item, info.item_type, f"{path}[{i}]")
+
+
+def _is_plain(info: Any) -> bool:
+    """Whether a list of such items can be long, and holds no names."""
+    return isinstance(info.type if isinstance(info, msgspec.inspect.Metadata) else info, _PLAIN)
 
 
 _PLAIN = (msgspec.inspect.IntType, msgspec.inspect.StrType, msgspec.inspect.FloatType, msgspec.inspect.AnyType)

@@ -11,13 +11,12 @@ from starlette.requests import Request
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import CompletionOutput, Conversation, ParsedDelta, RequestOutput, SamplingParams
-from vllm_plugin_server.chat.forced import Forced, schema_of
 from vllm_plugin_server.chat.prompt import read_conversation
 from vllm_plugin_server.chat.wire import ToolChoice
 from vllm_plugin_server.errors import bad_request
-from vllm_plugin_server.generation import check_length, generate_all
+from vllm_plugin_server.generation import cache_salt, check_length, generate_all
 
-__all__ = ["ChatJob"]
+__all__ = ["ChatJob", "choice_of", "tool_deltas"]
 
 
 @attrs.define(eq=False)
@@ -31,9 +30,7 @@ class ChatJob:
     priority: int
     include_reasoning: bool
     parallel: bool
-    forced: str | None  # the tool that must be called
-    required: bool  # some tool must be called
-    _readers: dict[int, Any] = attrs.field(factory=dict)
+    named: bool  # one tool must be called
     _read: dict[int, int] = attrs.field(factory=dict)  # characters of each choice that were given out
 
     @classmethod
@@ -44,25 +41,21 @@ class ChatJob:
 
         Raises ``ApiError`` for what cannot be rendered, is too long, or asks for a tool that is not there.
         """
-        kind, name = choice_of(body)
-        forced = kind in ("named", "required")
-        if forced:
-            if params.structured_outputs is not None:
-                raise bad_request("a tool that must be called and another format exclude each other", "tool_choice")
-            tools = [{"function": {"name": t.function.name, "parameters": t.function.parameters}} for t in body.tools]
-            schema = schema_of(tools, name, body.parallel_tool_calls is not False)
-            params = _with(params, structured_outputs={"json": schema})
+        choice = choice_of(body)
+        if choice not in (None, "none", "auto") and params.structured_outputs is not None:
+            raise bad_request("a tool that must be called and another format exclude each other", "tool_choice")
         unread: list[str] = []
-        conversation = await read_conversation(context, body, find_calls=kind == "auto", unread=unread)
+        conversation = await read_conversation(context, body, tool_choice=choice, unread=unread)
         request.state.exchange.ignored += unread
         conversation = Conversation(
-            attrs.evolve(conversation.prompt, cache_salt=body.cache_salt or ""), conversation.parsing
+            attrs.evolve(conversation.prompt, cache_salt=cache_salt(request, body.cache_salt)), conversation.parsing
         )
         check_length(context, len(conversation.prompt.token_ids), params, "messages")
-        include = body.include_reasoning is not False
         return cls(
-            context, request, conversation, params, priority, include, body.parallel_tool_calls is not False, name,
-            kind == "required",
+            context, request, conversation, params, priority,
+            include_reasoning=body.include_reasoning is not False,
+            parallel=body.parallel_tool_calls is not False,
+            named=isinstance(choice, dict),
         )  # fmt: skip
 
     @property
@@ -82,7 +75,7 @@ class ChatJob:
 
     def finish_reason(self, completion: CompletionOutput) -> str | None:
         """As OpenAI says it: an answer that stopped with calls has them for its reason."""
-        called = completion.tool_calls and not self.forced
+        called = completion.tool_calls and not self.named
         return "tool_calls" if completion.finish_reason == "stop" and called else completion.finish_reason
 
     def _finish(self, completion: CompletionOutput) -> None:
@@ -92,10 +85,6 @@ class ChatJob:
             delta = ParsedDelta(content=completion.text[at:])
             self._read[completion.index] = len(completion.text)
             completion.content = completion.text
-        if self.forced or self.required:
-            reader = self._readers.setdefault(completion.index, Forced(self.forced))
-            delta = ParsedDelta(reasoning=delta.reasoning, calls=reader.feed(delta.content))
-            completion.content, completion.tool_calls = "", reader.calls
         if not self.parallel:
             delta = attrs.evolve(delta, calls=tuple(call for call in delta.calls if call.index == 0))
             completion.tool_calls = completion.tool_calls[:1]
@@ -104,31 +93,24 @@ class ChatJob:
         completion.delta = delta
 
 
-def choice_of(body: Any) -> tuple[str, str | None]:
-    """("none" | "auto" | "required" | "named", the name) of a body's ``tools`` and ``tool_choice``."""
+def choice_of(body: Any) -> str | dict[str, Any] | None:
+    """``tool_choice`` of a body as ``AsyncLLM.read_chat`` takes it. ``ApiError`` for what is none."""
     choice, tools = body.tool_choice, body.tools or []
     if isinstance(choice, ToolChoice):
         if choice.type != "function" or choice.function is None:
-            raise bad_request(
-                'tool_choice must be "none", "auto", "required" or {"type": "function", "function": {"name": …}}',
-                "tool_choice",
-            )
+            raise bad_request(f"tool_choice must be {_CHOICES}", "tool_choice")
         names = [tool.function.name for tool in tools if tool.function is not None]
         if choice.function.name not in names:
             raise bad_request(f"tool_choice: there is no tool {choice.function.name[:80]!r} in tools", "tool_choice")
-        return "named", choice.function.name
+        return {"type": "function", "function": {"name": choice.function.name}}
     if choice not in (None, "none", "auto", "required"):
-        raise bad_request(f'tool_choice must be "none", "auto" or "required", not {choice[:40]!r}', "tool_choice")
+        raise bad_request(f"tool_choice must be {_CHOICES}, not {choice[:40]!r}", "tool_choice")
     if choice == "required" and not tools:
         raise bad_request("tool_choice is required, and there are no tools", "tool_choice")
-    return (choice or "auto") if tools else "none", None
+    return choice
 
 
-def _with(params: SamplingParams, **fields: Any) -> SamplingParams:
-    try:
-        return attrs.evolve(params, **fields)
-    except ValueError as error:
-        raise bad_request(str(error), "tools") from None
+_CHOICES = '"none", "auto", "required" or {"type": "function", "function": {"name": …}}'
 
 
 def tool_deltas(delta: Sequence[Any]) -> list[dict[str, Any]]:

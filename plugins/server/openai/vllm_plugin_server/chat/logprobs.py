@@ -32,9 +32,7 @@ def chat_logprobs(positions: Sequence[Mapping[int, Logprob]], top: int, as_ids: 
         token, logprob = next(iter(position.items()))
         ranked = sorted(position.items(), key=lambda item: item[1].rank or 0)
         likeliest = [item for item in ranked if top < 0 or (item[1].rank or 0) <= top]
-        content.append(
-            {**_entry(token, logprob, as_ids), "top_logprobs": [_entry(t, p, as_ids) for t, p in likeliest]}
-        )
+        content.append({**_entry(token, logprob, as_ids), "top_logprobs": [_entry(t, p, as_ids) for t, p in likeliest]})
     return {"content": content, "refusal": None}
 
 

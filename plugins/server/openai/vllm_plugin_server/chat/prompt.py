@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation
 from vllm_plugin_server.chat.wire import Conversing, Message
@@ -105,8 +103,7 @@ async def read_conversation(
     context: ServerContext,
     body: Conversing | Any,
     *,
-    find_calls: bool = True,
-    special: bool | None = None,
+    tool_choice: str | dict[str, Any] | None = None,
     unread: list[str] | None = None,
 ) -> Conversation:
     """The prompt of a body with ``Conversing``'s fields. ``ApiError`` 400 for what cannot be rendered.
@@ -124,21 +121,25 @@ async def read_conversation(
         )
     template = _template(context, body)
     arguments, missed = _arguments(context, body, template)
-    tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
-    if tools and template and "tools" not in template:
+    if body.tools and template and "tools" not in template:
         missed.append("tools")
     if unread is not None:
         unread += missed
-    return await render(
+    conversation = await render(
         context,
         [plain_message(message, i) for i, message in enumerate(body.messages)],
         tools=[_plain_tool(tool, i) for i, tool in enumerate(body.tools or ())] or None,
-        find_calls=find_calls,
+        tool_choice=tool_choice,
         chat_template=body.chat_template,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         chat_template_kwargs=arguments,
     )
+    if not body.add_special_tokens:  # the template has written them
+        return conversation
+    text = conversation.prompt.text or ""
+    prompt = await context.work(context.engine.read_prompt, text, add_special_tokens=True, size=len(text))
+    return Conversation(prompt, conversation.parsing)
 
 
 def _plain_tool(tool: Any, index: int) -> dict[str, Any]:

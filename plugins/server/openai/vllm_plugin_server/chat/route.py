@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import CompletionOutput, RequestOutput
-from vllm_plugin_server.boundary import new_id
 from vllm_plugin_server.body import read_body
+from vllm_plugin_server.boundary import new_id
 from vllm_plugin_server.chat.job import ChatJob, tool_deltas
 from vllm_plugin_server.chat.logprobs import chat_logprobs, prompt_logprobs
 from vllm_plugin_server.chat.wire import ChatRequest, ResponseFormat
@@ -37,7 +37,7 @@ def make(context: ServerContext) -> Any:
         if not body.stream:
             last = None
             async with aclosing(job.outputs(stream=False)) as outputs:
-                async for last in outputs:
+                async for last in outputs:  # noqa: B007
                     pass
             assert last is not None
             return json_answer(answer.whole(last))

@@ -123,6 +123,7 @@ class Conversing(msgspec.Struct, kw_only=True):
     continue_final_message: bool | None = None
     documents: Documents | None = None
     reasoning_effort: Text | None = None
+    add_special_tokens: bool | None = None
 
 
 class ChatRequest(Sampling):

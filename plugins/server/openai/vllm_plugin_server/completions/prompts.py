@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+from starlette.requests import Request
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Prompt
 from vllm_plugin_server.completions.wire import CompletionRequest
 from vllm_plugin_server.errors import bad_request
+from vllm_plugin_server.generation import cache_salt
 from vllm_plugin_server.limits import most
 
 __all__ = ["read_prompts"]
 
 
-async def read_prompts(context: ServerContext, body: CompletionRequest) -> list[Prompt]:
+async def read_prompts(context: ServerContext, request: Request, body: CompletionRequest) -> list[Prompt]:
     """At least one. ``ApiError`` 400 for what is none."""
     if body.prompt_embeds is not None:
         raise bad_request("prompt_embeds are not supported", "prompt_embeds")
@@ -33,7 +35,8 @@ async def read_prompts(context: ServerContext, body: CompletionRequest) -> list[
         raise bad_request(f"prompt holds more than {most('prompt_ids'):,} token ids", "prompt")
     special = True if body.add_special_tokens is None else body.add_special_tokens
     prompts = await context.work(_read, context, given, special, size=size)
-    return [attrs.evolve(prompt, cache_salt=body.cache_salt or "") for prompt in prompts]
+    salt = cache_salt(request, body.cache_salt)
+    return [attrs.evolve(prompt, cache_salt=salt) for prompt in prompts]
 
 
 def _is_ids(prompt: list[Any]) -> bool:
@@ -41,7 +44,7 @@ def _is_ids(prompt: list[Any]) -> bool:
 
 
 def _read(context: ServerContext, given: list[Any], special: bool) -> list[Prompt]:
-    longest = context.engine.ready.longest
+    longest, vocabulary = context.engine.ready.longest, context.engine.ready.vocab_size
     found = []
     for item in given:
         # A token has few characters: what is far too long need not be tokenized to be refused.
@@ -53,5 +56,9 @@ def _read(context: ServerContext, given: list[Any], special: bool) -> list[Promp
         prompt = context.engine.read_prompt(item, add_special_tokens=special)
         if not prompt.token_ids:
             raise bad_request("the prompt is empty; give it at least one token", "prompt")
+        if not isinstance(item, str):
+            wrong = min(item) if min(item) < 0 else max(item)
+            if not 0 <= wrong < vocabulary:
+                raise bad_request(f"token id {wrong} is not in the vocabulary of {vocabulary} tokens", "prompt")
         found.append(prompt)
     return found

@@ -38,13 +38,11 @@ def make(context: ServerContext) -> Any:
         body = await read_body(request, CompletionRequest, context)
         model = model_of(context, body.model)
         params = _params(context, body)
-        prompts = await read_prompts(context, body)
+        prompts = await read_prompts(context, request, body)
         for prompt in prompts:
             check_length(context, len(prompt.token_ids), params, "prompt")
         answer = _Answer(context, body, params, model)
-        running = generate_all(
-            context, request, prompts, params, stream=bool(body.stream), priority=body.priority or 0
-        )
+        running = generate_all(context, request, prompts, params, stream=bool(body.stream), priority=body.priority or 0)
         if not body.stream:
             last: dict[int, RequestOutput] = {}
             async with aclosing(running) as outputs:
@@ -107,7 +105,9 @@ class _Answer:
     def whole(self, prompts: list[Prompt], outputs: list[RequestOutput]) -> dict[str, Any]:
         found = self._head()
         found["choices"] = [
-            self._choice(self._index(i, completion), self._shown(completion), output, self._echoed(prompt, output), 0, 0)
+            self._choice(
+                self._index(i, completion), self._shown(completion), output, self._echoed(prompt, output), 0, 0
+            )
             for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True))
             for completion in output.outputs
         ]
@@ -195,9 +195,10 @@ class _Answer:
                     if index not in sent and self._body.echo:
                         echoed = self._before[i] = self._echoed(prompts[i], output) or ""
                     tokens, characters = sent.get(index, (0, 0))
-                    if not (echoed or completion.finished or len(completion.text) > characters):
-                        if len(completion.token_ids) == tokens or not self._wants_tokens:
-                            continue
+                    news = len(completion.text) > characters
+                    news |= self._wants_tokens and len(completion.token_ids) > tokens
+                    if not (echoed or completion.finished or news):
+                        continue
                     pieces.append(self._choice(index, completion, output, echoed, tokens, characters))
                     sent[index] = len(completion.token_ids), len(completion.text)
                     if completion.finished:
