@@ -186,6 +186,20 @@ def guarded(_engine):
 
 
 @pytest.fixture
+def another(engine):
+    """Start a server with further settings."""
+    started = []
+
+    def start(**settings):
+        started.append(Live(engine, **settings))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
 def eventually():
     """Wait until something holds; False after two seconds."""
 

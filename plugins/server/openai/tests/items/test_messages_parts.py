@@ -79,6 +79,13 @@ def test_thinking_text_and_uses_of_tools_are_one_message_and_results_their_own()
     ]
 
 
+def test_roles_that_claude_code_made_up_are_users():
+    assert [m["role"] for m in chat({"role": "ctx", "content": "x"}, {"role": "msg", "content": "y"}).messages] == [
+        "user",
+        "user",
+    ]
+
+
 def test_a_result_of_several_texts_or_none_is_granted():
     several = {**RESULT, "content": [text("a"), text("b")]}
     none = {"type": "tool_result", "tool_use_id": "toolu_1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 
@@ -10,7 +11,11 @@ import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel
+from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.openapi import schema_of
+from vllm_plugin_server.responses import desk as desk_module
+from vllm_plugin_server.responses.desk import Desk, Live
+from vllm_plugin_server.responses.run import Run
 
 from vllm_core.serving import EngineDeadError
 
@@ -312,6 +317,21 @@ def test_a_stream_in_the_background_goes_on_when_its_reader_leaves(engine, creat
     assert [event.sequence_number for event in again] == list(range(3 + len(rest)))
 
 
+def test_a_log_of_events_that_grows_too_large_is_given_up(monkeypatch):
+    monkeypatch.setattr(desk_module, "most", lambda name: 1000)
+    run = Run({"id": "resp_1", "status": "in_progress"})
+    live = Live(owner="", run=run, given=[], before=None, streams=True, log=[])
+    for _ in range(10):
+        live.tell([{"type": "x", "delta": "y" * 200}])
+    assert live.log is None
+
+    async def follow():
+        return [piece async for piece in live.follow()]
+
+    with pytest.raises(ApiError, match="too many"):
+        asyncio.run(follow())
+
+
 def test_a_failure_in_the_background_is_told_by_the_response(engine, create, client, eventually):
     engine.tell("x" * 40, fails=EngineDeadError("it fell over"))
     id = create(background=True).id
@@ -394,7 +414,7 @@ def test_a_client_that_leaves_ends_the_work(engine, live, eventually):
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"reasoning": {"efort": "low"}}, "reasoning.efort"),
-        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs"),  # CVE-2026-115918
         ({"enable_response_messages": True}, "enable_response_messages"),
         ({"max_tokens": 5}, "max_tokens"),
         ({"messages": []}, "messages"),
@@ -480,3 +500,36 @@ def test_the_document_names_every_field_and_both_shapes_of_errors(live):
     )
     assert ours == {"$ref": "#/components/schemas/Error"}
     assert set(theirs["properties"]) == {"type", "error"}
+
+
+def test_a_server_that_keeps_nothing_says_so(another):
+    url = f"{another(response_store=0).url}/v1/responses"
+    answer = httpx.post(url, json={"model": "scripted", "input": "Hi"}).json()
+    assert (answer["status"], answer["store"]) == ("completed", False)
+    for field in ({"background": True}, {"previous_response_id": answer["id"]}):
+        refusal = httpx.post(url, json={"model": "scripted", "input": "Hi", **field})
+        assert "--response-store 0" in refused(refusal, next(iter(field)))["message"]
+    refused(httpx.get(f"{url}/{answer['id']}"), status=404)
+
+
+def test_a_lenient_server_grants_names_that_nobody_knows(another):
+    body = {"model": "scripted", "input": [{"role": "user", "content": "Hi", "mood": "good"}], "colour": "red"}
+    assert httpx.post(f"{another(lenient_requests=True).url}/v1/responses", json=body).status_code == 200
+
+
+def test_the_background_ends_with_the_server(engine, live, create, client, eventually):
+    engine.tell("x" * 4000, pause=0.02)
+    id = create(background=True).id
+    assert eventually(lambda: engine.running == 1)
+    desk = Desk.of(live.context)
+    asyncio.run_coroutine_threadsafe(desk.close(), desk.live["", id].task.get_loop()).result(5)
+    assert engine.running == 0
+    assert client.responses.retrieve(id).status == "cancelled"
+
+
+def test_the_background_keeps_to_the_time_limit(engine, another, eventually):
+    engine.tell(pause=30)
+    url = f"{another(request_timeout=0.5).url}/v1/responses"
+    id = httpx.post(url, json={"model": "scripted", "input": "Hi", "background": True}).json()["id"]
+    assert eventually(lambda: httpx.get(f"{url}/{id}").json()["status"] == "failed")
+    assert engine.running == 0

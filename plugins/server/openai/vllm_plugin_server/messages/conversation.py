@@ -45,6 +45,8 @@ NO_BLOCKS = {
         HOSTED,
     ),
 }
+# Claude Code from 2.1.154 on; vLLM takes them, too.
+ALIASES = {"ctx": "user", "msg": "user"}
 # Claude Code writes a hash of each request there, so that no two prompts would begin alike.
 BILLING = "x-anthropic-billing-header"
 
@@ -111,7 +113,8 @@ class Conversation:
 
     def _add(self, given: Any, path: str) -> None:
         message = self._reader.read(_Message, given, path)
-        role = self._reader.choice(message.role, ("user", "assistant", "system"), f"{path}.role")
+        role = ALIASES.get(message.role, message.role)
+        role = self._reader.choice(role, ("user", "assistant", "system"), f"{path}.role")
         self.continues = False
         here = f"{path}.content"
         if role == "system":
