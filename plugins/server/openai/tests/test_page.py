@@ -46,7 +46,8 @@ class StandIn:
         )  # fmt: skip
         self.context = Bag(
             engine=engine, models={"tiny": "base"}, settings=Bag(metrics_prefix="mine:"), work=Work(), observers=[],
-            state={}, on_startup=[], report=self.report, started=time.time(),
+            state={"routes": [Bag(endpoint=Bag(path="/metrics"))]}, on_startup=[], report=self.report,
+            started=time.time(),
         )  # fmt: skip
         routes = [
             Route("/", page_routes.index(self.context)),
@@ -180,7 +181,7 @@ def test_it_shows_the_model_who_serves_it_and_every_plugins_state(server, open_p
     assert page.text_content("h1") == "tiny"
     assert "LlamaForCausalLM" in page.text_content("#choices")
     assert "vllm-plugin-llama 1.2.3" in page.text_content("#choices")
-    assert "where 1.8 s went" in page.text_content("#startup")
+    assert "Building the engine: 1.8 s" in page.text_content("#startup")
     rows = page.locator("#plugins tbody tr")
     assert rows.count() == 3
     assert page.locator("#plugins .mark").all_text_contents() == ["quarantined", "used", "disabled"]
@@ -198,6 +199,16 @@ def test_the_charts_are_drawn_from_the_figures(server, open_page):
     assert page.text_content("[data-chart=throughput] .value") == "0"
     server.context.state["metrics"].totals.counts["generation_tokens"] += 600
     assert soon(lambda: float(page.locator("[data-chart=throughput] .value").first.text_content()) > 50)
+
+
+def test_without_the_route_of_figures_there_are_no_charts_and_the_chat_goes_on(server, open_page):
+    server.context.state["routes"] = []
+    page = open_page(server)
+    page.get_by_text("No charts").wait_for()
+    ask(page)
+    settled(page)
+    assert page.text_content("#state") == "Serving"
+    assert not page.get_by_role("button", name="Pause").is_visible()
 
 
 def test_pause_stops_asking(server, open_page):

@@ -14,14 +14,14 @@ def about_server(context: ServerContext) -> dict[str, Any]:
     import vllm_core
 
     report, engine = context.report(), context.engine
-    board = context.state.get("metrics")
+    charts = any(one.endpoint.path == "/metrics" for one in context.state.get("routes", ()))
     return {
         "model": engine.settings.model,
         "served_as": list(context.models),
         "version": vllm_core.__version__,
         "max_model_len": engine.ready.longest,
         "started": context.started,
-        "metrics": None if board is None else {"prefix": board.prefix},
+        "metrics": {"prefix": context.settings.metrics_prefix} if charts else None,
         "choices": _choices(report),
         "startup": [{"stage": stage, "seconds": seconds} for stage, seconds in engine.timings.items()],
         "plugins": _plugins(report),

@@ -33,7 +33,7 @@ function startup(stages) {
     bar.style.width = `${(100 * seconds) / whole}%`;
     return [[stage, bar], make("td", `${seconds.toFixed(2)} s`, "number")];
   });
-  $("startup").replaceChildren(...(rows.length ? [table(`Start: where ${whole.toFixed(1)} s went`, ["Stage", "Seconds"], rows)] : []));
+  $("startup").replaceChildren(...(rows.length ? [table(`Building the engine: ${whole.toFixed(1)} s`, ["Stage", "Seconds"], rows)] : []));
 }
 
 function plugins(all) {

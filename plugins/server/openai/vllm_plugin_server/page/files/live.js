@@ -26,7 +26,7 @@ export class Live {
     this.charts = {
       throughput: chart("throughput", "Throughput in tokens per second", [{ label: "generated", show: count }, { label: "prompts", show: count }], { least: 10 }),
       latency: chart("latency", "Latency", [{ label: "first token", show: time }, { label: "next token", show: time }], { least: 0.02 }),
-      cache: chart("cache", "Cache", [{ label: "pages in use", show: share }, { label: "prompts found", show: share }], { most: 1 }),
+      cache: chart("cache", "Cache", [{ label: "pages in use", show: share }, { label: "prompts found", show: share }], { least: 0.1 }),
       queue: chart("queue", "Requests", [{ label: "running", show: count }, { label: "waiting", show: count }], { least: 4 }),
     };
     document.addEventListener("visibilitychange", () => this.wake());

@@ -31,6 +31,7 @@ async function begin() {
   if (!about.metrics) {
     state("up", "Serving");
     $("figures-note").textContent = "No charts: this server does not offer /metrics";
+    $("pause").hidden = $("charts").hidden = true;
     return;
   }
   live ??= new Live(about.metrics.prefix, ({ up, error }) => {
