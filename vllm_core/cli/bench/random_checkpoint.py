@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def write_checkpoint(config: str | Path, folder: str | Path) -> int:
     """Write bfloat16 safetensors for the model of ``config``'s config.json to ``folder``; bytes.
 
-    Its other configuration and its tokenizer are copied. A folder that this has written for the same tensors stays as it is.
+    Its other configuration and its tokenizer are copied. A folder that was written for the same tensors stays as it is.
     """
     config, folder = Path(config), Path(folder)
     if not (config / "config.json").is_file():

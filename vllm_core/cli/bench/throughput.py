@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_core.cli.bench import versus
+from vllm_core.cli.bench.compare import compare
 from vllm_core.cli.bench.engine import add_flags, check_counts, check_fits, engine, generate, settings
 from vllm_core.cli.bench.figures import busy, percentiles, spread, table
 from vllm_core.cli.bench.peers.measure import Others
@@ -16,6 +17,7 @@ from vllm_core.cli.bench.progress import requests_bar
 from vllm_core.cli.bench.record import add_output_flag, kept, record, write
 from vllm_core.cli.bench.workload import Workload, from_file, random_workload
 from vllm_core.cli.errors import UsageError
+from vllm_core.config.engine import EngineSettings
 
 __all__ = ["Throughput"]
 
@@ -33,6 +35,7 @@ class Throughput:
         ("bench throughput ./my-model --num-prompts 200 --input-len 512 --output-json result.json", ""),
         ("bench throughput ./my-model --dataset-path prompts.txt --output-len 64", "a prompt a line"),
         ("bench throughput ./my-model --vs vllm --vs-python ~/vllm/bin/python", "beside vLLM, in one run"),
+        ("bench throughput ./my-model --compare batch-invariant", "what a setting costs: off, then on, in one run"),
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -52,6 +55,11 @@ class Throughput:
         work.add_argument("--disable-detokenize", action="store_true", help="make no text of the tokens")
         work.add_argument("--num-iters", type=int, default=3, metavar="N", help="measured runs; default: 3")
         work.add_argument("--num-iters-warmup", type=int, default=1, metavar="N", help="runs before; default: 1")
+        work.add_argument(
+            "--compare",
+            metavar="SETTING",
+            help="measure with this setting off, then on: batch-invariant, enforce-eager, ...",
+        )
         add_output_flag(work)
         versus.add_flags(parser)
         add_flags(parser)
@@ -65,6 +73,11 @@ class Throughput:
         kept(args)
         wanted = settings(args)
         peer = versus.find_peer(args)
+        if args.compare is not None:
+            if peer:
+                raise UsageError("--compare goes without --vs")
+            write(args, compare(args.compare, wanted, lambda wanted, flag: _alone(args, wanted), _figures))
+            return 0
         with engine(wanted) as llm:
             work = _workload(args, llm)
             check_fits(llm, work.prompts(0), work.output_lens)
@@ -78,6 +91,24 @@ class Throughput:
             result["versus"] = versus.compare(args, peer, result, work, job)
         write(args, result)
         return 0
+
+
+def _alone(args: argparse.Namespace, wanted: EngineSettings) -> dict[str, Any]:
+    """The batch, then one stream."""
+    with engine(wanted) as llm:
+        work = _workload(args, llm)
+        check_fits(llm, work.prompts(0), work.output_lens)
+        result = _measure(args, llm, work)
+        _print(result)
+        return result | {"one_stream": versus.own_streams(llm, versus.streams(llm, work))} | record(llm)
+
+
+def _figures(found: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        "output tokens/s": found["output_tokens_per_second"],
+        "first token, p50 s": found["first_token_seconds"].get("p50"),
+        "one stream, tokens/s": found["one_stream"]["decode_tokens_per_second"],
+    }
 
 
 def _workload(args: argparse.Namespace, llm: Any) -> Workload:

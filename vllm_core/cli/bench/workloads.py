@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from vllm_core.cli.bench import versus
+from vllm_core.cli.bench.compare import compare
 from vllm_core.cli.bench.engine import add_flags, engine, settings
 from vllm_core.cli.bench.figures import busy, table
 from vllm_core.cli.bench.peers.measure import RESULT, Others
@@ -38,6 +39,7 @@ class WorkloadsCommand:
     examples = (
         ("bench workloads ./my-model", "all six; sequences of up to 9,216 tokens"),
         ("bench workloads ./my-model --only w2,w3 --load-format dummy --skip-tokenizer-init", "random weights"),
+        ("bench workloads ./my-model --compare batch-invariant", "what a setting costs"),
         ("bench workloads ./my-model --vs vllm --vs-python ~/vllm/bin/python --output-json result.json", ""),
     )
 
@@ -49,6 +51,9 @@ class WorkloadsCommand:
             help="lengths and numbers of requests times X, for small models and machines; default: 1",
         )  # fmt: skip
         work.add_argument("--once", action="store_true", help="only this engine, print one line of JSON")
+        work.add_argument(
+            "--compare", metavar="SETTING", help="measure with a setting off, then on: batch-invariant, ..."
+        )
         add_output_flag(work)
         versus.add_flags(parser)
         add_flags(parser)
@@ -65,6 +70,11 @@ class WorkloadsCommand:
             print(RESULT + json.dumps(_measure(wanted, names, args.scale), default=str))
             return 0
         peer = versus.find_peer(args)
+        if args.compare is not None:
+            if peer:
+                raise UsageError("--compare goes without --vs")
+            write(args, compare(args.compare, wanted, lambda wanted, flag: _shown(_apart(args, flag)), _figures))
+            return 0
         # Beside a peer each has the machine for itself, in a process of its own.
         result = _apart(args) if peer else _measure(wanted, names, args.scale)
         _print(result)
@@ -125,9 +135,9 @@ def _generate(llm: Any, prompts: list[list[int]], lens: list[int], temperature: 
     return sum(len(output.outputs[0].token_ids) for output in outputs)
 
 
-def _apart(args: argparse.Namespace) -> dict[str, Any]:
+def _apart(args: argparse.Namespace, *flags: str) -> dict[str, Any]:
     """The same in a process of its own."""
-    words = [*words_of(args), "--only", args.only, "--scale", str(args.scale)]
+    words = [*words_of(args), *flags, "--only", args.only, "--scale", str(args.scale)]
     command = [sys.executable, "-m", "vllm_core", "bench", "workloads", "--once", *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     line = next((line for line in done.stdout.splitlines() if line.startswith(RESULT)), None)
@@ -148,6 +158,15 @@ def _compare(args: argparse.Namespace, peer: versus.Peer, own: dict[str, Any], n
     figures = {name: {"own": a, "peer": b, "ratio": a / b if a and b else None} for name, (a, b) in rows.items()}
     versus.print_figures(figures, f"{peer.name} {found['version']}")
     return {"peer": peer.name, "python": peer.python, "figures": figures, **found}
+
+
+def _shown(result: dict[str, Any]) -> dict[str, Any]:
+    _print(result)
+    return result
+
+
+def _figures(found: dict[str, Any]) -> dict[str, float | None]:
+    return {f"{name} {TITLES[name]}, {one['unit']}": one["value"] for name, one in found["workloads"].items()}
 
 
 def _print(result: dict[str, Any]) -> None:
