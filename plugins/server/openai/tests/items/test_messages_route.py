@@ -8,6 +8,7 @@ import anthropic
 import httpx
 import pytest
 from anthropic import Anthropic
+from pydantic import BaseModel
 
 from vllm_core.serving import EngineDeadError
 
@@ -156,6 +157,16 @@ def test_effort_and_format_are_put_to_the_model(engine, create):
     prompt, params = engine.asked[0]
     assert prompt.startswith("reasoning_effort=low\n")
     assert json.loads(params.structured_outputs.specification) == schema
+
+
+def test_a_pydantic_class_is_what_the_answer_must_be(engine, client):
+    class Sum(BaseModel):
+        value: int
+
+    engine.tell('{"value": 2}')
+    message = client.messages.parse(model="scripted", max_tokens=100, messages=HI, output_format=Sum)
+    assert message.parsed_output == Sum(value=2)
+    assert json.loads(engine.asked[0][1].structured_outputs.specification)["properties"]["value"]["type"] == "integer"
 
 
 @pytest.mark.parametrize(("choice", "kind"), [({"type": "any"}, "array"), ({"type": "tool", "name": "add"}, "object")])

@@ -64,6 +64,26 @@ def test_the_least_recently_used_goes_first(store):
     assert len(store) == 4
 
 
+def test_no_key_pushes_out_another_that_keeps_to_its_share(store):
+    put(store, 1, owner="alice")
+    put(store, 2, owner="alice")
+    for number in range(3, 20):
+        put(store, number, owner="bob", text="y" * 100)
+    assert store.get("alice", "resp_1")
+    assert store.get("alice", "resp_2")
+    assert len(store) == 4
+
+
+def test_the_key_that_holds_the_most_bytes_gives_way():
+    store = ResponseStore(responses=100, size=30_000)
+    put(store, 1, owner="alice")
+    for number in range(2, 9):
+        put(store, number, owner="bob", text="y" * 10_000)
+    assert store.get("alice", "resp_1")
+    assert store.get("bob", "resp_8")
+    assert store.get("bob", "resp_2") is None
+
+
 def test_bytes_are_bounded_too():
     store = ResponseStore(responses=100, size=50_000)
     for number in range(20):

@@ -1,7 +1,8 @@
 """Responses that later requests may go on from, each with the key that made it.
 
-What is kept is bytes, so that what is counted is what is held. The least recently used go first. A response shares
-the turns before it with the responses that it went on from; a turn stays as long as anything goes on from it.
+What is kept is bytes, so that what is counted is what is held. Of the key that holds most, the least recently used
+goes first, so that no key pushes out another that keeps to its share. A response shares the turns before it with the
+responses that it went on from; a turn stays as long as anything goes on from it.
 """
 
 from __future__ import annotations
@@ -46,17 +47,23 @@ class _Kept:
         return len(self.response) + len(self.log) + OVERHEAD
 
 
+@attrs.define(eq=False)
+class _Owner:
+    kept: OrderedDict[str, _Kept] = attrs.field(factory=OrderedDict)  # the least recently used first
+    bytes: int = 0
+
+
 class ResponseStore:
     """At most ``responses`` of them, in at most ``size`` bytes. ``owner``: whose key; nobody sees another's."""
 
     def __init__(self, responses: int, size: int) -> None:
         self.most_responses, self.most_bytes = responses, size
         self.bytes = 0
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._owners: dict[str, _Owner] = {}
         self._items: dict[tuple[str, str], Turn] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(len(owner.kept) for owner in self._owners.values())
 
     def put(
         self,
@@ -73,11 +80,13 @@ class ResponseStore:
         turn.length = len(turn.given) + len(turn.made) + (0 if before is None else before.length)
         kept = _Kept(msgspec.json.encode({**response, "output": []}), turn, log)
         self.delete(owner, response["id"])
-        self._kept[owner, response["id"]] = kept
-        self.bytes += kept.size
+        self._owners.setdefault(owner, _Owner()).kept[response["id"]] = kept
+        self._count(owner, kept.size)
         self._use(turn)
-        while self.bytes > self.most_bytes or len(self._kept) > self.most_responses:
-            self._drop(next(iter(self._kept)))
+        while self.bytes > self.most_bytes:
+            self._drop_from(max(self._owners, key=lambda name: self._owners[name].bytes))
+        while len(self) > self.most_responses:
+            self._drop_from(max(self._owners, key=lambda name: len(self._owners[name].kept)))
 
     def get(self, owner: str, id: str) -> dict[str, Any] | None:
         kept = self._touch(owner, id)
@@ -109,30 +118,40 @@ class ResponseStore:
         return next((item for item in made if item["id"] == id), None)
 
     def delete(self, owner: str, id: str) -> bool:
-        found = (owner, id) in self._kept
+        found = self._touch(owner, id) is not None
         if found:
-            self._drop((owner, id))
+            self._drop(owner, id)
         return found
 
     # ---- inside
 
     def _touch(self, owner: str, id: str) -> _Kept | None:
-        kept = self._kept.get((owner, id))
-        if kept is not None:
-            self._kept.move_to_end((owner, id))
-        return kept
+        known = self._owners[owner].kept if owner in self._owners else {}
+        if id not in known:
+            return None
+        known.move_to_end(id)
+        return known[id]
 
-    def _drop(self, key: tuple[str, str]) -> None:
-        kept = self._kept.pop(key)
-        self.bytes -= kept.size
+    def _drop_from(self, owner: str) -> None:
+        self._drop(owner, next(iter(self._owners[owner].kept)))
+
+    def _drop(self, owner: str, id: str) -> None:
+        kept = self._owners[owner].kept.pop(id)
+        self._count(owner, -kept.size)
         self._leave(kept.turn)
+        if not self._owners[owner].kept:
+            del self._owners[owner]
+
+    def _count(self, owner: str, size: int) -> None:
+        self.bytes += size
+        self._owners[owner].bytes += size
 
     def _use(self, turn: Turn | None) -> None:
         while turn is not None:
             turn.users += 1
             if turn.users > 1:
                 return
-            self.bytes += turn.size
+            self._count(turn.owner, turn.size)
             self._items |= {(turn.owner, id): turn for id in turn.item_ids}
             turn = turn.before
 
@@ -141,7 +160,7 @@ class ResponseStore:
             turn.users -= 1
             if turn.users:
                 return
-            self.bytes -= turn.size
+            self._count(turn.owner, -turn.size)
             for id in turn.item_ids:
                 self._items.pop((turn.owner, id), None)
             turn = turn.before
