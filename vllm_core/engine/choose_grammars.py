@@ -32,7 +32,7 @@ class GrammarConfig:
     disable_additional_properties: bool = True  # objects have no properties but those that their schema names
     enable_in_reasoning: bool = False  # grammars hold from the first token on, not from behind the reasoning
     compile_seconds: float = 0.8  # for a specification, all backends together
-    compile_threads: int = 2
+    compile_threads: int = 4
     cached_grammars: int = 256
     cached_mib: int = 512
 

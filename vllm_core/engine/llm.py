@@ -199,7 +199,11 @@ class LLM:
         finally:
             self._desk.forget(names)
             bar.close()
-        return [done[name] if parsing is None else parsing.read(done[name]) for name in names]
+        outputs = [done[name] for name in names]
+        # Some requests are found to be impossible later than others: by whoever compiles their grammar.
+        if outputs and all(o.error and not any(s.token_ids for s in o.outputs) for o in outputs):
+            raise RequestError(outputs[0].error, names[0])
+        return outputs if parsing is None else [parsing.read(output) for output in outputs]
 
     def _parsing(self, options: dict[str, Any]) -> ChatParsing | None:
         return None if self._parsers is None else self._parsers.for_chat(options)
