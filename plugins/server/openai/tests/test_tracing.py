@@ -7,6 +7,7 @@ from types import SimpleNamespace as Bag
 
 import pytest
 from vllm_plugin_server.observe import Call
+from vllm_plugin_server.tracing import check
 from vllm_plugin_server.tracing.export import TracingError, open_provider
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -113,6 +114,17 @@ def test_without_the_extra_the_refusal_says_what_to_install():
 def test_importing_the_server_loads_no_opentelemetry():
     code = "import sys, vllm_plugin_server.tracing; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("endpoint", [None, "http://127.0.0.1:4318", "ftp://host"])
+def test_an_address_is_checked_before_a_model_is_loaded(endpoint):
+    pytest.importorskip("opentelemetry.sdk", reason="needs vllm-plugin-server[otel]")
+    settings = Bag(otlp_traces_endpoint=endpoint)
+    if endpoint == "ftp://host":
+        with pytest.raises(TracingError, match="no address of a collector"):
+            check(settings)
+    else:
+        check(settings)
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:4318", "ftp://host", "http://", "file:///etc/passwd"])

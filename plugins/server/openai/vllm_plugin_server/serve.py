@@ -40,6 +40,7 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
     begun = time.monotonic()
     settings = with_environment(settings)
     configure(settings.log_level, settings.log_format, settings.api_key)
+    tracing.check(settings)
     endpoints = choose(catalog.entries("http_endpoints"), catalog.prefer("http_endpoints"))
     listener = open_socket(settings)  # before the model is loaded: a port that is taken is told at once
     try:

@@ -10,9 +10,17 @@ import threading
 import time
 from typing import Any
 
-__all__ = ["attach"]
+__all__ = ["attach", "check"]
 
 LAST_SPANS = 3.0  # seconds to send them, when the server ends
+
+
+def check(settings: Any) -> None:
+    """Whether traces can be sent where ``otlp_traces_endpoint`` says, before a model is loaded for nothing."""
+    if settings.otlp_traces_endpoint:
+        from vllm_plugin_server.tracing.export import open_provider
+
+        open_provider(settings.otlp_traces_endpoint).shutdown()
 
 
 def attach(context: Any) -> None:
