@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vllm_core.engine.async_llm import AsyncLLM, Conversation
-from vllm_core.engine.errors import EngineDeadError, RequestError, nearest
+from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError, nearest
+from vllm_core.engine.figures import Figures
 from vllm_core.engine.logprobs import Logprob
 from vllm_core.engine.outputs import (
     CompletionOutput,
@@ -19,7 +20,8 @@ from vllm_core.engine.structured_outputs import StructuredOutputsParams
 from vllm_core.plugins.explain import explain
 
 __all__ = [
-    "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "Logprob", "ParsedDelta", "Prompt",
-    "RequestError", "RequestMetrics", "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall",
-    "ToolDelta", "explain", "nearest",
+    "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "EngineRestartingError",
+    "EngineStuckError", "Figures", "Logprob", "ParsedDelta", "Prompt", "RequestError", "RequestMetrics",
+    "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall", "ToolDelta", "explain",
+    "nearest",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from tests.loading.checkpoints import tiny_model, write
 from vllm_core import AsyncLLM, SamplingParams
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.errors import EngineDeadError
+from vllm_core.engine.home import Home
 from vllm_core.engine.remote import EngineProcess
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_when_the_process_is_killed_every_caller_gets_one_clear_error_within_a_s
 
 def test_a_shutdown_ends_the_process_and_removes_its_folder(folder):
     llm = AsyncLLM(folder)
-    pid, place = llm._engine.pid, llm._engine._folder
+    pid, place = llm._engine.pid, llm._engine.home.folder
     assert place.stat().st_mode & 0o077 == 0
     llm.shutdown()
     assert not alive(pid)
@@ -118,10 +119,12 @@ def test_when_the_caller_ends_the_process_ends(folder, how):
 
 
 def test_other_choices_than_the_callers_are_refused_by_digest(folder):
-    engine = EngineProcess()
+    home = Home.make()
+    engine = EngineProcess(home)
     with pytest.raises(EngineDeadError, match="LockMismatch: the engine process made other choices"):
         engine.build(EngineSettings(model=folder), "0" * 64)
     engine.stop()
+    home.remove()
 
 
 def test_what_a_function_of_hf_overrides_changes_reaches_the_process_as_fields(folder):
@@ -146,10 +149,12 @@ def test_what_fails_while_it_is_built_is_said_and_leaves_no_process(folder, tmp_
 
     digest = resolve(settings).lock.digest
     weights.write_bytes(weights.read_bytes()[:-100])
-    engine = EngineProcess()
+    home = Home.make()
+    engine = EngineProcess(home)
     with pytest.raises(EngineDeadError, match="is cut off"):
         engine.build(settings, digest)
     engine.stop()
+    home.remove()
     assert not alive(engine.pid)
 
 

@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 
 import attrs
-import zmq.asyncio
+from msgspec import structs
 
 from vllm_core.engine import wire
-from vllm_core.engine.errors import EngineDeadError, RequestError
+from vllm_core.engine.attached import Attached
+from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError
 from vllm_core.engine.intake import Intake
+from vllm_core.engine.link import Link
+from vllm_core.engine.messages import NewRequest
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt
-from vllm_core.engine.remote import EngineProcess
 from vllm_core.engine.sampling_params import SamplingParams
 
 __all__ = ["AsyncDesk"]
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS = 0.2  # seconds that what a process said last may still be on its way
-
 
 @attrs.define(slots=True, eq=False)
 class _Waiter:
     """One caller. Outputs are cumulative, so only the newest is kept for a caller who is slow."""
 
+    requests: list[NewRequest]  # as they were sent first
     newest: RequestOutput | None = None
     news: asyncio.Event = attrs.field(factory=asyncio.Event)
+    error: str = ""  # why there is nothing more to wait for
+    carried: bool = False  # to another engine, once
 
 
 class AsyncDesk:
     """Belongs to the event loop of its first caller.
 
-    dead   why the engine has ended, once it has
+    front  before the names of requests in the engine, so that several fronts do not get into each other's way
+    carry  requests go on in the engine that is started in place of one that was killed
+    dead   why the engine has ended, once it has for good
     """
 
-    def __init__(self, engine: EngineProcess, intake: Intake, processor: OutputProcessor) -> None:
+    def __init__(
+        self, engine: Attached, intake: Intake, processor: OutputProcessor, *, front: str = "", carry: bool = False
+    ) -> None:
         self._engine, self._intake, self._processor = engine, intake, processor
+        self._front, self._carry = front, carry
         self.dead: EngineDeadError | None = None
         self.waiters: dict[str, _Waiter] = {}
+        self._cause = ""  # of the last end of an engine
         self._calls: dict[int, asyncio.Future[wire.Stats]] = {}
         self._ids = itertools.count()
         self._watchers: list[Callable[[wire.Figures], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reader: asyncio.Task[None] | None = None
 
     async def run(
         self,
@@ -62,7 +68,7 @@ class AsyncDesk:
         stream: bool,
     ) -> AsyncIterator[RequestOutput]:
         """Outputs of a request. Leaving the iteration ends it. ``read``: request id -> its prompt."""
-        self._attend()
+        self.attend()
         name = str(next(self._ids)) if request_id is None else request_id
         if name in self.waiters:
             raise RequestError("a request with this id is running already", name)
@@ -70,16 +76,20 @@ class AsyncDesk:
         news = self._intake.prepare(
             name, prompt.token_ids, params, stream=stream, priority=priority, cache_salt=prompt.cache_salt
         )
+        if self._front:
+            news = [self._named(new) for new in news]
         self._processor.add(name, news, params, prompt.text, stream)
-        waiter = self.waiters[name] = _Waiter()
+        waiter = self.waiters[name] = _Waiter(news)
         finished = False
         try:
-            self._engine.send(wire.Add(news))
+            self._engine.link.send(wire.Add(news))
             while not finished:
                 await waiter.news.wait()
                 waiter.news.clear()
+                if waiter.error:
+                    raise EngineDeadError(waiter.error)
                 if waiter.newest is None:
-                    raise self.dead or EngineDeadError("the engine has ended")
+                    continue
                 output, waiter.newest = waiter.newest, None
                 finished = output.finished
                 yield output
@@ -88,79 +98,107 @@ class AsyncDesk:
             if not finished:
                 samples = self._processor.samples(name)
                 self._processor.drop(name)
-                if self.dead is None:
-                    self._engine.send(wire.Abort(samples))
+                if self._engine.state.now == "ready":
+                    self._engine.link.send(wire.Abort(samples))
 
     def abort(self, request_ids: list[str]) -> None:
-        self._attend()
-        self._engine.send(wire.Abort([sample for name in request_ids for sample in self._processor.samples(name)]))
+        self.attend()
+        samples = [sample for name in request_ids for sample in self._processor.samples(name)]
+        self._engine.link.send(wire.Abort(samples))
 
     async def ask(self, question: type[wire.Reset] | type[wire.AskStats]) -> wire.Stats:
-        self._attend()
+        self.attend()
         call, answer = next(self._ids), asyncio.get_running_loop().create_future()
         self._calls[call] = answer
-        self._engine.send(question(call))
-        return await answer
+        try:
+            self._engine.link.send(question(call))
+            return await answer
+        finally:
+            self._calls.pop(call, None)
 
     def on_stats(self, watcher: Callable[[wire.Figures], None]) -> Callable[[], None]:
         self._watchers.append(watcher)
-        if self._loop is not None and self.dead is None and len(self._watchers) == 1:
-            self._engine.send(wire.Watch())
+        if self._loop is not None and self._engine.state.now == "ready" and len(self._watchers) == 1:
+            self._engine.link.send(wire.Watch())
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    def check(self) -> None:
+        """Raise why no request can be taken, or why those that are here do not go on."""
+        self.attend()
+        if self._engine.stuck:
+            raise EngineStuckError(self._engine.stuck)
+
+    def attend(self) -> None:
+        """As ``watch``. Raises if there is no engine now."""
+        if self.dead is not None:
+            raise EngineDeadError(*self.dead.args)
+        self.watch()
+        if self._engine.state.now == "restarting":
+            wait = self._engine.retry_after()
+            raise EngineRestartingError(f"{self._cause}; it is started again, try again in {wait:.0f} s", wait)
+
+    def watch(self) -> None:
+        """Begin to read what the engine sends, in the loop of the first caller."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._engine.attend(loop, self)
+            if self._watchers:
+                self._engine.link.send(wire.Watch())
+        elif self._loop is not loop:
+            raise RuntimeError("this AsyncLLM is used from another event loop; make one a loop")
 
     def die(self, error: EngineDeadError) -> None:
         """Every caller, now and later, gets this error. The first one counts."""
         if self.dead is not None:
             return
         self.dead = error
-        if self._reader is not None and self._loop is not None and not self._loop.is_closed():
-            self._reader.cancel()
-        for waiter in self.waiters.values():
-            waiter.newest = None
-            waiter.news.set()
-        for call in self._calls.values():
-            if not call.done():
-                call.set_exception(error)
+        self._fail(str(error), carry=False)
 
-    def _attend(self) -> None:
-        """Begin to read what the engine sends, in the loop of the first caller."""
-        if self.dead is not None:
-            raise self.dead
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-            self._reader = loop.create_task(self._read())
-            self._engine.watch(partial(_tell, loop, self._lost))
-            if self._watchers:
-                self._engine.send(wire.Watch())
-        elif self._loop is not loop:
-            raise RuntimeError("this AsyncLLM is used from another event loop; make one a loop")
+    # ---- what the engine tells
 
-    async def _read(self) -> None:
-        socket = zmq.asyncio.Socket.shadow(self._engine.socket)
+    def lost(self, cause: str, back: bool) -> None:
+        self._cause = cause
+        if not back:
+            self.die(EngineDeadError(cause))
+            return
+        # Whatever a step broke over may be in any of the requests: none of them gets near the next engine.
+        self._fail(cause, carry=self._carry and not cause.startswith("the engine has ended"))
+
+    def back(self, link: Link) -> None:
+        if self._watchers:
+            link.send(wire.Watch())
+        for name, waiter in self.waiters.items():
+            if not waiter.error and (requests := self._rest(name, waiter)):
+                waiter.carried = True
+                link.send(wire.Add(requests))
+
+    def open_requests(self) -> list[str]:
+        return self._processor.names()
+
+    def read(self, message: wire.Up) -> None:
         try:
-            while self.dead is None:
-                self._take(wire.decode_up(await socket.recv()))
-        except Exception as error:  # without a reader nobody would ever be answered
-            self.die(EngineDeadError(f"what the engine sent cannot be read: {type(error).__name__}: {error}"))
+            if isinstance(message, wire.Updates):
+                self._take(message)
+            elif isinstance(message, wire.Figures):
+                self._tell(message)
+            elif isinstance(message, wire.Stats):
+                answer = self._calls.get(message.call)
+                if answer is not None and not answer.done():  # else: whoever asked was cancelled
+                    answer.set_result(message)
+            elif isinstance(message, wire.Failed):
+                self._engine.failed(message)
+        except Exception:  # without a reader nobody would ever be answered
+            log.exception("a message of the engine could not be taken in")
 
-    def _take(self, message: wire.Up) -> None:
-        if isinstance(message, wire.Updates):
-            outputs, over = self._processor.take(message.updates)
-            for sample, reason in over:
-                self._engine.send(wire.Abort([sample], reason))
-            for output in outputs:
-                if (waiter := self.waiters.get(output.request_id)) is not None:
-                    waiter.newest = output
-                    waiter.news.set()
-        elif isinstance(message, wire.Figures):
-            self._tell(message)
-        elif isinstance(message, wire.Stats):
-            answer = self._calls.pop(message.call)
-            if not answer.done():  # else: whoever asked was cancelled
-                answer.set_result(message)
-        elif isinstance(message, wire.Failed):
-            self.die(EngineDeadError(f"the engine has ended: {message.kind}: {message.error}"))
+    def _take(self, message: wire.Updates) -> None:
+        outputs, over = self._processor.take(message.updates)
+        for sample, reason in over:
+            self._engine.link.send(wire.Abort([sample], reason))
+        for output in outputs:
+            if (waiter := self.waiters.get(output.request_id)) is not None:
+                waiter.newest = output
+                waiter.news.set()
 
     def _tell(self, figures: wire.Figures) -> None:
         for watcher in self._watchers[:]:
@@ -170,12 +208,33 @@ class AsyncDesk:
                 log.exception("%r failed; it gets no more figures", watcher)
                 self._watchers.remove(watcher)
 
-    def _lost(self, how: str) -> None:
-        dead = EngineDeadError(f"the engine process {how}")
-        asyncio.get_running_loop().call_later(LAST_WORDS, self.die, dead)
+    def _fail(self, cause: str, carry: bool) -> None:
+        """End what waits, or, with ``carry``, what cannot go on in another engine."""
+        for name, waiter in self.waiters.items():
+            if waiter.newest is not None and waiter.newest.finished:
+                continue  # its caller is slow: all of it is here
+            if carry and not waiter.carried and self._rest(name, waiter):
+                continue
+            self._processor.drop(name)
+            waiter.newest, waiter.error = None, cause
+            waiter.news.set()
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(EngineDeadError(cause))
 
+    def _rest(self, name: str, waiter: _Waiter) -> list[NewRequest]:
+        """What another engine must do: the same requests, from the tokens on that are here. None if it cannot."""
+        rest = []
+        running = set(self._processor.samples(name))
+        for request in waiter.requests:
+            if request.request_id in running:
+                tokens = self._processor.tokens(request.request_id)
+                if tokens and request.sampling.prompt_logprobs is not None:  # some of them are here already
+                    return []
+                ids = [*request.token_ids, *tokens]
+                rest.append(structs.replace(request, token_ids=ids, num_output=len(tokens), sibling_of=""))
+        return rest
 
-def _tell(loop: asyncio.AbstractEventLoop, method: Callable[[str], None], how: str) -> None:
-    """From the thread that watches the process into the loop, unless that has ended as well."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(method, how)
+    def _named(self, new: NewRequest) -> NewRequest:
+        sibling = self._front + new.sibling_of if new.sibling_of else ""
+        return structs.replace(new, request_id=self._front + new.request_id, sibling_of=sibling)

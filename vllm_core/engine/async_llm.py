@@ -1,9 +1,12 @@
-"""The engine for servers: it runs in a process of its own, requests are coroutines."""
+"""The engine for servers: it runs in a process of its own, requests are coroutines.
+
+Longer than other files, so that all that a server may call stands in one place. docs/async_engine.md tells of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,11 +20,12 @@ from vllm_core.engine.batch_call import priorities
 from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.figures import Figures
+from vllm_core.engine.found import FoundEngine
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
+from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt, read_chat, read_prompt
-from vllm_core.engine.remote import EngineProcess
 from vllm_core.engine.sampling_params import SamplingParams
 
 __all__ = ["AsyncLLM", "Conversation"]
@@ -39,44 +43,84 @@ class AsyncLLM:
     """``model`` and every other setting of ``EngineSettings`` by keyword, as for ``LLM``.
 
     Made anywhere (it blocks until the model is loaded), used from one event loop.
+
+    restarts        engines started in place of ones that have ended, at most, within ``restart_window`` seconds
+    restart_window  seconds
+    carry_over      requests of an engine that was killed go on in the next one, token for token; else they get
+                    ``EngineDeadError``. Those that were in a step which failed never go on.
     """
 
-    def __init__(self, model: str, **settings: Any) -> None:
-        self._start(from_kwargs(EngineSettings, {"model": model, **settings}))
+    def __init__(
+        self,
+        model: str,
+        *,
+        restarts: int = 0,
+        restart_window: float = 600.0,
+        carry_over: bool = False,
+        **settings: Any,
+    ) -> None:
+        engine = OwnedEngine(restarts, restart_window)  # imports while we resolve
+        with _ended_on_error(engine):
+            given = from_kwargs(EngineSettings, {"model": model, **settings})
+            resolved = self._resolve(given)
+            engine.start(resolved.settings, resolved.lock.digest)
+            self._take(engine, resolved, carry_over)
 
     @classmethod
-    def from_settings(cls, settings: EngineSettings) -> AsyncLLM:
+    def from_settings(
+        cls, settings: EngineSettings, *, restarts: int = 0, restart_window: float = 600.0, carry_over: bool = False
+    ) -> AsyncLLM:
         """From settings that were read elsewhere: files, the environment, flags."""
         llm = cls.__new__(cls)
-        llm._start(settings)
+        engine = OwnedEngine(restarts, restart_window)
+        with _ended_on_error(engine):
+            resolved = llm._resolve(settings)
+            engine.start(resolved.settings, resolved.lock.digest)
+            llm._take(engine, resolved, carry_over)
         return llm
 
-    def _start(self, settings: EngineSettings) -> None:
-        self._engine = EngineProcess()  # imports while we resolve
-        try:
-            from vllm_core.engine.build import open_text
-            from vllm_core.engine.resolve import resolve
+    @classmethod
+    def connect(cls, address: str, settings: EngineSettings, *, carry_over: bool = False) -> AsyncLLM:
+        """Another front of an engine that some other process of this machine and user started.
 
-            resolved = resolve(settings)
-            self.settings = settings = resolved.settings  # plain data, which another process can resolve alike
-            self.text = open_text(resolved)
-            self.ready = self._engine.build(settings, resolved.lock.digest)
-        except BaseException:
-            self._engine.stop()
-            raise
+        address    its ``AsyncLLM.address``
+        settings   its ``AsyncLLM.settings``: choices that lead to another lock are refused
+
+        Only what makes tokens of text and text of tokens is made here. The engine, its restarts and its end
+        are the other process's; ``shutdown`` ends this front and its requests.
+        """
+        llm = cls.__new__(cls)
+        resolved = llm._resolve(settings)
+        engine = FoundEngine(address, resolved.lock.digest)
+        with _ended_on_error(engine):
+            llm._take(engine, resolved, carry_over, front=f"{engine.link.name}:")
+        return llm
+
+    def _resolve(self, settings: EngineSettings) -> Any:
+        from vllm_core.engine.build import open_text
+        from vllm_core.engine.resolve import resolve
+
+        resolved = resolve(settings)
+        self.settings = resolved.settings  # plain data, which another process can resolve alike
+        self.text = open_text(resolved)
+        return resolved
+
+    def _take(self, engine: OwnedEngine | FoundEngine, resolved: Any, carry_over: bool, front: str = "") -> None:
+        self._engine, self.ready = engine, engine.ready
         self.lock, self.decisions = resolved.lock, resolved.selector.decisions
         self.timings = {**resolved.timings, **self.ready.timings}
         intake = Intake(
             vocab_size=self.ready.vocab_size,
             longest=self.ready.longest,
-            seed=settings.seed,
-            max_logprobs=settings.max_logprobs,
+            seed=self.settings.seed,
+            max_logprobs=self.settings.max_logprobs,
             eos_token_ids=self.text.eos_token_ids,
             tokenizer=self.text.tokenizer,
             processors=resolved.build.processors,
             grammars=resolved.build.grammars.choices,
         )
-        self._desk = AsyncDesk(self._engine, intake, OutputProcessor(self.text.tokenizer))
+        processor = OutputProcessor(self.text.tokenizer)
+        self._desk = AsyncDesk(engine, intake, processor, front=front, carry=carry_over)
         self.generation_config = resolved.generation_config  # what the model's authors recommend
         self._defaults = SamplingParams.from_defaults(resolved.generation_config)
 
@@ -118,9 +162,7 @@ class AsyncLLM:
         """The token ids of a prompt, for ``generate``. May be called in any thread: long texts take their time."""
         return read_prompt(prompt, self.text.tokenizer, "", add_special_tokens)
 
-    def read_chat(
-        self, messages: Sequence[dict[str, Any]], *, find_calls: bool = True, **options: Any
-    ) -> Conversation:
+    def read_chat(self, messages: Sequence[dict[str, Any]], *, find_calls: bool = True, **options: Any) -> Conversation:
         """A conversation through the chat template, for ``generate``; ``options`` as for ``chat``.
 
         May be called in any thread, which a template of unknown origin makes wise.
@@ -196,14 +238,37 @@ class AsyncLLM:
         return self._defaults
 
     @property
-    def dead(self) -> EngineDeadError | None:
-        """Why the engine has ended, if it has."""
-        return self._desk.dead
+    def address(self) -> str:
+        """Where other processes of this machine and user find the engine: ``connect``."""
+        return self._engine.home.address
 
     @property
-    def pid(self) -> int | None:
-        """Of the engine's process, while it lives."""
-        return None if self.dead is not None else self._engine.pid
+    def pid(self) -> int:
+        """The engine's process, the last one if there is none."""
+        return self._engine.pid
+
+    @property
+    def state(self) -> str:
+        """ "starting", "ready", "restarting" or "dead"."""
+        return "dead" if self.dead is not None else self._engine.state.now
+
+    async def state_change(self) -> str:
+        """Wait for the next state, and return it."""
+        self._desk.watch()
+        return await self._engine.state.change()
+
+    async def check_health(self) -> None:
+        """Return if requests are answered; else raise ``EngineDeadError`` with the reason.
+
+        ``EngineRestartingError`` and ``EngineStuckError`` are kinds of it, which pass. Takes no time: the engine is
+        looked at four times a second, from the first call of any coroutine of this class on.
+        """
+        self._desk.check()
+
+    @property
+    def dead(self) -> EngineDeadError | None:
+        """Why the engine has ended for good, if it has."""
+        return self._desk.dead
 
     @property
     def num_requests(self) -> int:
@@ -214,6 +279,16 @@ class AsyncLLM:
         return priorities(priority, 1, self.settings.scheduling_policy)[0]
 
     def shutdown(self) -> None:
-        """End the engine's process and free its memory. Safe to call twice."""
+        """End the engine's process and free its memory, or leave the one that ``connect`` found. Safe to call twice."""
         self._desk.die(EngineDeadError("it was shut down; make a new AsyncLLM to go on"))
+        self._engine.detach()
         self._engine.stop()
+
+
+@contextmanager
+def _ended_on_error(engine: OwnedEngine | FoundEngine) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        engine.stop()
+        raise

@@ -76,11 +76,6 @@ class EngineCore:
         self._ended: list[Request] = []  # outside a step: their updates are due at the next one
         self._dead: BaseException | None = None
 
-    def drive(self, executor: Executor) -> None:
-        """Launch steps through another executor, one around the present one, from the next on."""
-        self.executor = executor
-        self._loop = type(self._loop)(self.scheduler, executor)  # type: ignore[call-arg]
-
     def add(self, new: NewRequest) -> None:
         """Queue a request. Raises ``RequestError`` for one that can never run."""
         self.check_alive()
@@ -89,7 +84,10 @@ class EngineCore:
                 grammar=self._grammar(new),
                 request_id=new.request_id,
                 token_ids=new.token_ids[:],
-                num_prompt=len(new.token_ids),
+                num_prompt=len(new.token_ids) - new.num_output,
+                told=new.num_output,
+                metered=new.num_output,
+                carried=new.num_output,
                 sampling=new.sampling,
                 stop_ids=frozenset(new.stop_ids),
                 own_stop_ids=frozenset(new.own_stop_ids),
@@ -175,7 +173,8 @@ class EngineCore:
 
 def _update(request: Request) -> Update:
     news = request.token_ids[request.num_prompt + request.told :]
-    lines = request.logprobs[request.told : request.told + len(news)]
+    first = request.told - request.carried
+    lines = request.logprobs[first : first + len(news)]
     prompt_lines = request.prompt_logprobs[request.told_prompt :]
     request.told += len(news)
     request.told_prompt += len(prompt_lines)

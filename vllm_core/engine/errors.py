@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["EngineDeadError", "RequestError", "nearest"]
+__all__ = ["EngineDeadError", "EngineRestartingError", "EngineStuckError", "RequestError", "nearest"]
 
 
 class RequestError(ValueError):
@@ -17,7 +17,22 @@ class RequestError(ValueError):
 
 
 class EngineDeadError(RuntimeError):
-    """A step failed, so nothing that was running can go on. The cause is chained."""
+    """A step failed, or its process ended, so nothing that was running can go on. The cause is chained, or said."""
+
+
+class EngineRestartingError(EngineDeadError):
+    """The engine has ended and another one is being started: the same request may be sent again then.
+
+    retry_after   seconds until it will be ready, as far as the last start tells
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineStuckError(EngineDeadError):
+    """The engine is there and does not go on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     arrival_time: float = msgspec.field(default_factory=time.time)  # seconds since the epoch
     reads_prefix: bool = True  # False: all of its prompt is computed
+    num_output: int = 0  # of token_ids, at their end: output of an engine that has ended
     each_token: bool = False  # an update whenever there are tokens; False: one at the end
     sibling_of: str = ""  # id of the first sample of the same prompt (n > 1), in the others
     salt: bytes = b""  # cached prefixes are shared among equal ones only

@@ -9,110 +9,69 @@ import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import attrs
-import msgspec
-import zmq
 
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
-from vllm_core.engine.errors import RequestError
-from vllm_core.engine.figures import Gathered
-from vllm_core.engine.messages import Update
-from vllm_core.engine.request import FinishReason
+from vllm_core.engine.fronts import Fronts
+from vllm_core.engine.home import Home
+from vllm_core.engine.pids import die_with_parent, wait_for_end
+from vllm_core.engine.pulse import Pulse
+from vllm_core.engine.serve import Server
 from vllm_core.engine.sinks import Sinks, open_sinks
+from vllm_core.engine.timed_steps import StepClock, TimedSteps
 
-__all__ = ["main", "serve"]
+__all__ = ["main"]
+
+LAST_WORDS = 5.0  # seconds that the first front may take to connect, where there is only a failure to tell
+SPARE, SPARE_ELSEWHERE = 1.0, 30.0  # seconds of a turn of the loop beyond what its steps should take
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the caller decides
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the caller decides
+        signal.signal(ignored, signal.SIG_IGN)
     import vllm_core.engine.build  # noqa: F401 - torch and all: the caller still resolves
 
     # Past Python's buffers, whose locks a thread that waits at the end of the process would hold.
     start = _read_start(sys.stdin.fileno())
-    threading.Thread(target=_end_with_the_caller, args=(sys.stdin.fileno(),), daemon=True).start()
-    socket: Any = zmq.Context.instance().socket(zmq.PAIR)
-    socket.setsockopt(zmq.LINGER, 1000)  # milliseconds for the last words
-    socket.setsockopt(zmq.SNDHWM, 0)  # updates wait for a slow caller, the engine does not
-    socket.setsockopt(zmq.RCVHWM, 0)
-    socket.connect(start.address)
+    die_with_parent(start.pid)
+    threading.Thread(target=_end_with_the_caller, args=(sys.stdin.fileno(), start.pid), daemon=True).start()
+    home = Home(Path(start.folder))
+    pulse, fronts = Pulse(home.pulse), Fronts(home.address, start.front)
     try:
-        core, sinks, timings = _build(start)
+        core, steps, sinks, timings = _build(start, pulse)
     except Exception as error:
-        socket.send(wire.encode(wire.Failed(kind=type(error).__name__, error=str(error))))
-        socket.close()
+        _refuse_the_first(fronts, wire.Failed(kind=type(error).__name__, error=str(error)))
         return 1
     try:
-        ready = wire.Ready(vocab_size=core.capacity.vocab_size, longest=core.roster.max_len, timings=timings)
-        socket.send(wire.encode(ready))
-        serve(core, socket)
+        ready = wire.Ready(
+            vocab_size=core.capacity.vocab_size, longest=core.roster.max_len, timings=timings, pid=os.getpid()
+        )
+        Server(core, fronts, pulse, steps, ready, start.digest).run()
     except Exception as error:
-        socket.send(wire.encode(wire.Failed(kind=type(error).__name__, error=str(error))))
+        fronts.tell_all(wire.Failed(kind=type(error).__name__, error=str(error)))
         return 1
     finally:
         sinks.close()
         core.executor.stop()
         if core.grammars is not None:
             core.grammars.close()
-        socket.close()
+        fronts.close()
     return 0
 
 
-def serve(core: EngineCore, socket: Any) -> None:
-    """Until told to stop: take messages, step while there is work, sleep while there is none."""
-    figures = Gathered()
-    while True:
-        waiting = 0 if core.has_work else None
-        while socket.poll(waiting):
-            waiting = 0
-            message = wire.decode_down(socket.recv())
-            if isinstance(message, wire.Stop):
-                return
-            if isinstance(message, wire.Watch) and figures not in core.meter.listeners:
-                core.meter.listeners.append(figures)
-            refused = _handle(core, message, socket)
-            if refused:
-                socket.send(wire.encode(wire.Updates(refused)))
-        if core.has_work and (updates := core.step()):
-            socket.send(wire.encode(wire.Updates(updates)))
-        if (news := figures.take(idle=not core.has_work)) is not None:
-            socket.send(wire.encode(news))
-
-
-def _handle(core: EngineCore, message: wire.Down, socket: Any) -> list[Update]:
-    refused = []
-    if isinstance(message, wire.Add):
-        for new in message.requests:
-            try:
-                core.add(new)
-            except RequestError as error:
-                refused.append(
-                    Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=error.reason)
-                )
-    elif isinstance(message, wire.Abort):
-        for request_id in message.request_ids:
-            core.abort(request_id, FinishReason(message.reason))
-    elif isinstance(message, wire.Reset | wire.AskStats):
-        if isinstance(message, wire.Reset):
-            core.cache.reset_prefix_cache()
-        socket.send(wire.encode(_stats(core, message.call)))
-    return refused
-
-
-def _stats(core: EngineCore, call: int) -> wire.Stats:
-    prefixes = core.cache.stats()
-    return wire.Stats(
-        call=call,
-        running=len(core.roster.running),
-        waiting=len(core.roster.requests) - len(core.roster.running),
-        cache_usage=core.cache.usage,
-        prefix_queries=prefixes.queries,
-        prefix_hits=prefixes.hits,
-    )
+def _refuse_the_first(fronts: Fronts, failed: wire.Failed) -> None:
+    """Tell the first front, whose connection may not be there yet, why there is no engine."""
+    deadline = time.monotonic() + LAST_WORDS
+    while not fronts.send(fronts.first, failed) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    fronts.close()
 
 
 def _with_sources(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -124,7 +83,7 @@ def _with_sources(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     }
 
 
-def _build(start: wire.Start) -> tuple[EngineCore, Sinks, dict[str, float]]:
+def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sinks, dict[str, float]]:
     """The engine of these settings. ``LockMismatch`` if the choices made here are not the caller's."""
     from vllm_core.engine.build import start_executor
     from vllm_core.engine.resolve import resolve
@@ -140,11 +99,14 @@ def _build(start: wire.Start) -> tuple[EngineCore, Sinks, dict[str, float]]:
             instead="start again",
         )
     executor, capacity = start_executor(resolved)
+    # On other devices than CPUs, what only some requests need may compile in any step.
+    spare = SPARE if resolved.build.torch_device.type == "cpu" else SPARE_ELSEWHERE
+    steps = TimedSteps(executor, pulse, StepClock(spare))
     sinks = open_sinks(resolved.sinks)
     core = EngineCore(
         settings,
         capacity,
-        executor,
+        steps,
         max_model_len=resolved.build.model.max_model_len,
         max_step_tokens=resolved.max_step_tokens,
         policy=resolved.policy_target(),
@@ -152,12 +114,12 @@ def _build(start: wire.Start) -> tuple[EngineCore, Sinks, dict[str, float]]:
     )
     if sinks:
         core.meter.listeners.append(sinks)
-    return core, sinks, {**resolved.timings, **capacity.timings}
+    return core, steps, sinks, {**resolved.timings, **capacity.timings}
 
 
 def _read_start(pipe: int) -> wire.Start:
     size = int.from_bytes(_read(pipe, 8), "little")
-    return msgspec.msgpack.decode(_read(pipe, size), type=wire.Start)
+    return wire.decode_start(_read(pipe, size))
 
 
 def _read(pipe: int, size: int) -> bytes:
@@ -169,8 +131,8 @@ def _read(pipe: int, size: int) -> bytes:
     return found
 
 
-def _end_with_the_caller(pipe: int) -> None:
-    os.read(pipe, 1)
+def _end_with_the_caller(pipe: int, pid: int) -> None:
+    wait_for_end(pid, pipe)  # a process that the caller forked may hold the pipe open
     os._exit(1)  # whatever the engine is doing: nobody waits for it
 
 

@@ -105,6 +105,14 @@ class OutputProcessor:
         track = self._tracks.get(request_id)
         return [] if track is None else [name for name, s in track.samples.items() if s.finish_reason is None]
 
+    def names(self) -> list[str]:
+        """The requests that run."""
+        return list(self._tracks)
+
+    def tokens(self, sample: str) -> list[int]:
+        """The output so far of a sample that runs."""
+        return self._of[sample].samples[sample].token_ids
+
     def drop(self, request_id: str) -> None:
         """Nobody waits for this one any more; its further updates are passed over."""
         track = self._tracks.pop(request_id, None)

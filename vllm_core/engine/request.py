@@ -82,6 +82,7 @@ class Request:
     last_token: float | None = None
     metered: int = 0  # output tokens that figures were made of
     told: int = 0  # output tokens that the caller was told of
+    carried: int = 0  # output tokens of an engine that has ended: they have no line in ``logprobs``
     told_prompt: int = 0  # lines of prompt_logprobs that it was told of
 
     finish_reason: FinishReason | None = None

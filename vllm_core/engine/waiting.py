@@ -38,6 +38,11 @@ class WaitingQueue:
     def pop(self) -> Request:
         return heapq.heappop(self._heap)[1]
 
+    def remove(self, request: Request) -> None:
+        """Take a request out, if it is there."""
+        self._heap = [entry for entry in self._heap if entry[1] is not request]
+        heapq.heapify(self._heap)
+
     def drop(self) -> None:
         """A request in the queue has just finished: it no longer counts."""
         self._gone += 1

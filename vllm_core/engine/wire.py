@@ -1,6 +1,7 @@
-"""Between a caller's process and the engine's: one frame a message, msgpack with fixed schemas, nothing else.
+"""Between fronts, processes that have requests, and the engine's: msgpack with fixed schemas, nothing else.
 
-Both ends are of one installation, started from one lock; the socket lies in a folder of its owner only.
+The engine has a ROUTER socket, each front a DEALER. Both ends are of one installation and have the
+same lock; the socket lies in a folder of its owner only.
 """
 
 from __future__ import annotations
@@ -13,17 +14,26 @@ from vllm_core.engine.figures import Figures
 from vllm_core.engine.messages import NewRequest, Update
 
 __all__ = [
-    "Abort", "Add", "AskStats", "Down", "Failed", "Figures", "Ready", "Reset", "Start", "Stats", "Stop", "Up",
-    "Updates", "Watch", "decode_down", "decode_up", "encode",
+    "Abort", "Add", "AskStats", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Ready", "Reset", "Start",
+    "Stats", "Stop", "Up", "Updates", "Watch", "decode_down", "decode_start", "decode_up", "encode",
 ]  # fmt: skip
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """On standard input, once: what to build, and where to listen."""
+    """On standard input, once: what to build, and for whom."""
 
     settings: dict[str, Any]
     digest: str  # of the caller's lock; another one is refused
-    address: str  # of the caller's socket
+    folder: str  # ``home.Home``
+    front: str  # the first front, which alone may say ``Stop``
+    pid: int  # its process: the engine ends with it
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """A front's first message. Answered by ``Ready`` or ``Failed``."""
+
+    digest: str
+    pid: int  # of the front: when it ends, its requests end
 
 
 class Add(msgspec.Struct, frozen=True, tag=True):
@@ -51,6 +61,16 @@ class Watch(msgspec.Struct, frozen=True, tag=True):
     """Send ``Figures`` from now on."""
 
 
+class Leave(msgspec.Struct, frozen=True, tag=True):
+    """This front has gone. What runs for it is lost."""
+
+
+class Gone(msgspec.Struct, frozen=True, tag=True):
+    """The process of fronts has ended. From the engine's own thread only."""
+
+    pid: int
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End the process. What runs is lost."""
 
@@ -59,6 +79,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     vocab_size: int
     longest: int  # tokens of a request, prompt and output together
     timings: dict[str, float]  # seconds by stage of the start
+    pid: int = 0  # of the engine's process
 
 
 class Updates(msgspec.Struct, frozen=True, tag=True):
@@ -77,14 +98,15 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The engine has ended, and why."""
+    """The engine has ended, or does not want this front, and why."""
 
     kind: str  # name of the exception
     error: str
 
 
-Down = Add | Abort | Reset | AskStats | Watch | Stop
+Down = Hello | Add | Abort | Reset | AskStats | Watch | Leave | Gone | Stop
 Up = Ready | Updates | Figures | Stats | Failed
 encode = msgspec.msgpack.Encoder().encode
+decode_start = msgspec.msgpack.Decoder(Start).decode
 decode_down = msgspec.msgpack.Decoder(Down).decode
 decode_up = msgspec.msgpack.Decoder(Up).decode

@@ -1,0 +1,86 @@
+"""Processes by their id: wait for one that is nobody's child here, end with one's parent, see what threads do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+import attrs
+
+__all__ = ["ThreadState", "die_with_parent", "is_stopped", "threads_of", "wait_for_end"]
+
+PR_SET_PDEATHSIG = 1  # of prctl
+LOOK = 0.25  # seconds between two looks at a process, where the kernel cannot tell of its end
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # a second, in /proc
+
+
+@attrs.frozen
+class ThreadState:
+    runnable: bool  # on a processor, waiting for one, or for a disk
+    seconds: float  # of processor time so far
+
+
+def wait_for_end(pid: int, *others: int) -> None:
+    """Return when the process has ended, or when one of ``others``, file descriptors, can be read."""
+    try:
+        descriptor = os.pidfd_open(pid)  # type: ignore[attr-defined]
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # another system, or a kernel without it
+        while _exists(pid) and not select.select(others, [], [], LOOK)[0]:
+            pass
+        return
+    try:
+        select.select([descriptor, *others], [], [])
+    finally:
+        os.close(descriptor)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends, even if this one can do nothing then."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (not a debugger)."""
+    return (fields := _stat(Path(f"/proc/{pid}/stat"))) is not None and fields[0] == "T"
+
+
+def threads_of(pid: int) -> dict[int, ThreadState] | None:
+    """By thread id; None where the system does not tell."""
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return None
+    found = {}
+    for name in names:
+        if (fields := _stat(Path(f"/proc/{pid}/task/{name}/stat"))) is not None:
+            found[int(name)] = ThreadState(fields[0] in "RD", (int(fields[11]) + int(fields[12])) / TICKS)
+    return found or None
+
+
+def _stat(path: Path) -> list[str] | None:
+    """The fields behind the name, which may hold anything: state, parent, ..."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,90 @@
+"""An executor whose steps are timed: how long each may take is written into the pulse before it is launched."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from vllm_core.engine.pulse import Pulse
+from vllm_core.interfaces.executor import Capacity, Executor
+from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
+
+__all__ = ["StepClock", "TimedSteps"]
+
+TIMES = 4.0  # a step may take so many times as long as the slowest one like it
+FIRST = 120.0  # seconds for each of the first steps of a size: they may compile, or record
+FIRST_STEPS = 3
+FADES = 0.98  # of the slowest step's seconds, with each step like it
+
+
+class StepClock:
+    """How long a step of so many tokens should take, from those that were as large.
+
+    spare   seconds that any step may take on top: what only some requests need may compile in any of them
+    """
+
+    def __init__(self, spare: float) -> None:
+        self.spare = spare
+        self._slowest: dict[int, tuple[int, float]] = {}  # by size: steps seen, seconds
+
+    def allowed(self, tokens: int) -> float:
+        seen, seconds = self._slowest.get(tokens.bit_length(), (0, 0.0))
+        return FIRST if seen < FIRST_STEPS else TIMES * seconds
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        seen, slowest = self._slowest.get(tokens.bit_length(), (0, 0.0))
+        if seen < FIRST_STEPS - 1:
+            seconds = 0.0  # compiled, perhaps: no measure of those that follow
+        self._slowest[tokens.bit_length()] = seen + 1, max(seconds, FADES * slowest)
+
+
+class TimedSteps:
+    """``interfaces.executor.Executor`` around another one."""
+
+    def __init__(self, executor: Executor, pulse: Pulse, clock: StepClock) -> None:
+        self._executor, self._pulse, self._clock = executor, pulse, clock
+        self._flying: deque[tuple[int, int]] = deque()  # (step, tokens), oldest first
+        self._free = 0.0  # when the device had finished the last step that ended
+
+    def start(self) -> Capacity:
+        return self._executor.start()
+
+    def launch(self, plan: StepPlan) -> Pending:
+        tokens = sum(plan.num_tokens)
+        self._flying.append((plan.step, tokens))
+        self.beat()
+        begun = time.monotonic()
+        try:
+            return _Timed(self, self._executor.launch(plan), tokens, begun)
+        except BaseException:
+            self._flying.pop()
+            raise
+
+    def stop(self) -> None:
+        self._executor.stop()
+
+    def beat(self) -> None:
+        """The loop goes on, and may take as long as the steps in flight may."""
+        step = self._flying[0][0] if self._flying else -1
+        seconds = sum(self._clock.allowed(tokens) for _, tokens in self._flying)
+        self._pulse.busy(self._clock.spare + seconds, step)
+
+    def finished(self, tokens: int, begun: float) -> None:
+        now = time.monotonic()
+        self._clock.learn(tokens, now - max(begun, self._free))
+        self._free = now
+        self._flying.popleft()
+        self.beat()
+
+
+class _Timed:
+    def __init__(self, steps: TimedSteps, pending: Pending, tokens: int, begun: float) -> None:
+        self._steps, self._pending, self._tokens, self._begun = steps, pending, tokens, begun
+
+    def done(self) -> bool:
+        return self._pending.done()
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        result = self._pending.result(timeout)
+        self._steps.finished(self._tokens, self._begun)
+        return result
