@@ -413,3 +413,21 @@ def test_explain_shows_who_offered_who_refused_and_why_and_who_won():
         "  silent  d (the question is not theirs)",
     ):
         assert part in text, text
+
+
+def test_explain_shows_what_offers_come_with_chosen_or_not():
+    why = "the other engine is for newer devices, of compute capability 10.0 and later, and this one has 9.0"
+    catalog = catalog_of(
+        plugin("a", offer("x", Rank.TUNED, options={"engine": "plain", "newer is not used": why})),
+        plugin("b", offer("y", options={"block_sizes": (16, 32), "nothing": ""})),
+        plugin("c", offer("z")),
+    )
+    selector = Selector(catalog, CPU)
+    selector.choose(HOOK, query("A"))
+    text = format_explain(selector.decisions)
+    assert f"rank TUNED over PORTABLE\n  with    engine: plain; newer is not used: {why}\n" in text
+    assert "y (dist-b 1.0), rank PORTABLE" in text
+    assert "\n  with    block_sizes: 16 32\n" in text
+    assert text.count("  with ") == 2
+    (choice,) = json.loads(json.dumps(explain(selector.decisions)))["choices"]
+    assert choice["answers"][1]["options"] == {"block_sizes": [16, 32], "nothing": ""}

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from vllm_core.plugin import Offer
 from vllm_core.plugins.decision import Answer, Decision
 from vllm_core.plugins.digest import canonical
 from vllm_core.plugins.lines import labelled
@@ -50,6 +51,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "remedy": answer.remedy,
         "lacks": answer.lacks,
         "note": answer.note,
+        "options": canonical(answer.offer.options) if answer.offer else {},
     }
     return {**row, **{key: value for key, value in facts.items() if value}}
 
@@ -73,11 +75,11 @@ def _summary(decisions: list[Decision]) -> str:
 
 def _block(decision: Decision, width: int | None) -> str:
     chosen = f"{decision.offer.name} ({decision.provided.owner}), rank {decision.offer.rank.name}: {decision.why}"
-    rows = [("asked", _query(decision.query)), ("chosen", chosen)]
+    rows = [("asked", _query(decision.query)), ("chosen", chosen), *_options(decision.offer)]
     for answer in decision.answers:
         note = f" - {answer.note}" if answer.note else ""
         if answer.offer and answer.offer is not decision.offer:
-            rows.append(("offers", f"{answer.label}, rank {answer.offer.rank.name}{note}"))
+            rows += [("offers", f"{answer.label}, rank {answer.offer.rank.name}{note}"), *_options(answer.offer)]
         elif answer.refusal:
             remedy = f"; {answer.remedy}" if answer.remedy else ""
             rows.append(("refuses", f"{answer.label}: {answer.refusal}{remedy}{note}"))
@@ -86,6 +88,12 @@ def _block(decision: Decision, width: int | None) -> str:
         rows.append(("silent", f"{', '.join(silent)} (the question is not theirs)"))
     lines = [line for label, text in rows for line in labelled(label, text, width)]
     return "\n".join([f"{decision.hook}: {decision.offer.name}", *lines])
+
+
+def _options(offer: Offer) -> list[tuple[str, str]]:
+    """What the offer came with: numbers for its target, and reasons why it is not another one."""
+    told = (f"{key}: {_short(value)}" for key, value in offer.options.items() if value not in (None, "", (), {}, []))
+    return [("with", text)] if (text := "; ".join(told)) else []
 
 
 def _query(query: Any) -> str:
@@ -101,7 +109,7 @@ def _query(query: Any) -> str:
 def _short(value: Any) -> str:
     if attrs.has(type(value)):  # a device
         return getattr(value, "name", "") or getattr(value, "type", "") or "..."
-    if isinstance(value, str) and len(value) > 80 and len(value.split()) > 3:  # a template
+    if isinstance(value, str) and len(value) > 80 and "{" in value and len(value.split()) > 3:  # a template
         return f"of {len(value)} characters"
     if isinstance(value, Mapping):
         return f"of {len(value)} fields" if len(value) > 4 else " ".join(f"{k}={v}" for k, v in value.items())
