@@ -45,7 +45,7 @@ def test_the_layers_of_a_small_model_have_all_weights_under_way_at_once_on_an_h2
     ("gpu", "kib"), [(H200, 228), (GPU(multiprocessors=108, most_shared=166912), 164), (RTX3090, 100)]
 )
 def test_no_two_blocks_of_a_head_share_a_multiprocessor_at_any_number_of_tokens(gpu, kib):
-    for in_size, out_size in ((1024, 151936), (4096, 128256)):
+    for in_size, out_size in ((1024, 151936), (2048, 128256)):
         cut = choose(Problem(in_size=in_size, out_size=out_size), gpu)
         for tokens in (1, 2, 4, 8):
             taken = cut.shared(tokens) + 1024  # the system's
@@ -63,7 +63,12 @@ def test_a_shape_that_no_block_can_hold_has_no_cut():
 
 @pytest.mark.parametrize(
     ("in_size", "out_size", "dtype", "said"),
-    [(1024, 7, "bfloat16", "outputs 8"), (1001, 64, "bfloat16", "multiple of 8"), (64, 64, "float32", "float32")],
+    [
+        (4096, 128256, "bfloat16", "weights of 1,002 MiB: beyond 512"),
+        (1024, 7, "bfloat16", "outputs 8"),
+        (1001, 64, "bfloat16", "multiple of 8"),
+        (64, 64, "float32", "float32"),
+    ],
 )
 def test_limits_say_what_is_wrong_with_a_shape(in_size, out_size, dtype, said):
     assert said in shape_limits(in_size, out_size, dtype)

@@ -56,7 +56,7 @@ class Draw:
 
     def __init__(self) -> None:
         self._sample = Kernel(FILE, "sample", "PliiiPPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
-        self._truncated = Kernel(FILE, "sample_truncated", "PliiiPPPPPPPP", shared=16 * MOST_TILES, dependent=True)
+        self._truncated = Kernel(FILE, "sample_truncated", "PliiiPPPPPPPP", shared=16 * MOST_TILES + 4, dependent=True)
         self._arrived, self._blocks = counters()
 
     def __call__(self, logits: Tensor, params: SamplingTensors | None = None, facts: Tensor | None = None) -> Tensor:
@@ -81,7 +81,7 @@ class Draw:
         given = (*of_logits, *asked, stats)
         self._sample((blocks, lines), THREADS, *given, self._arrived, tokens, facts, shared=16 * tiles)
         if cut:
-            self._truncated((1, lines), THREADS, *given, tokens, facts, shared=16 * tiles)
+            self._truncated((1, lines), THREADS, *given, tokens, facts, shared=16 * tiles + 4)
         return tokens
 
 

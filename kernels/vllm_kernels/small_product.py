@@ -118,7 +118,7 @@ def variants() -> list[Variant]:
     shapes = [
         (1024, 4096, "bfloat16", "", big), (2048, 1024, "", "", big), (1024, 3072, "bfloat16", "silu", big),
         (3072, 1024, "", "", big), (1024, 151936, "", "", big), (4096, 14336, "bfloat16", "silu", big),
-        (14336, 4096, "", "", big), (4096, 128256, "", "", big), (1000, 1300, "float32", "gelu", little),
+        (14336, 4096, "", "", big), (4096, 32768, "", "", big), (1000, 1300, "float32", "gelu", little),
         (72, 24, "", "", little), (2304, 9216, "float32", "gelu_pytorch_tanh", little),
     ]  # fmt: skip
     found = []

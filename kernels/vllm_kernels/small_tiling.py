@@ -15,6 +15,7 @@ READ_AGAIN = 3  # tokens that may as well be read from the L2 cache for each til
 IN_L1 = 64 * 1024  # bytes of tokens that stay in the L1 cache beside a ring: reading them there was faster than staging
 LONG = 32 << 20  # bytes of weights from which evenly loaded multiprocessors matter more than an early start
 UNIT = 3200  # adding a unit's sums up over warps, about 0.1 us: bytes that one multiprocessor could read meanwhile
+MOST_BYTES = 512 << 20  # of weights: a GiB took torch's product 240 us, and 251 here; 297 MiB take both 75
 # Elements of x up to which this was faster than torch's products with the ops beside them (H200, bfloat16).
 MOST_NORMED, MOST_PLAIN = 16 * 1024, 48 * 1024
 
@@ -25,6 +26,8 @@ def shape_limits(in_size: int, out_size: int, dtype: str) -> str:
         return f"{dtype} is not multiplied here, {' and '.join(DTYPES)} are"
     if in_size % 8 or out_size < LEAST:
         return f"{in_size} -> {out_size}: inputs must be a multiple of 8, outputs {LEAST} or more"
+    if 2 * in_size * out_size > MOST_BYTES:
+        return f"weights of {in_size * out_size >> 19:,} MiB: beyond {MOST_BYTES >> 20} torch's product reads faster"
     return ""
 
 

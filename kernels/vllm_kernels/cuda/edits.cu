@@ -147,17 +147,21 @@ extern "C" __global__ void __launch_bounds__(512)
     else edit_line(static_cast<f16*>(logits) + start, bits, asked, tokens, end, outputs, vocab);
 }
 
-// A grammar's mask: a bit a token, 0 where it must not come. Grid: (parts of the vocabulary, lines). A warp reads a word.
+// A grammar's mask: a bit a token, 0 where it must not come. Grid: (parts of the vocabulary, lines). Each lane of a warp
+// reads one of the words for its 1,024 tokens; then there are stores only.
 extern "C" __global__ void __launch_bounds__(512)
     apply_token_bitmask(float* logits, const i64* lines, const u32* masks, i64 stride, int vocab) {
     wait_for_previous();
     let_next_start();
     float* line = logits + lines[blockIdx.y] * vocab;
     masks += stride * blockIdx.y;
+    const int lane = threadIdx.x & 31, first = int(blockIdx.x) * PART + (int(threadIdx.x) >> 5) * 1024;
+    const u32 mine = first + lane * 32 < vocab ? masks[first / 32 + lane] : 0u;
 #pragma unroll AHEAD
     for (int e = 0; e < EACH; ++e) {
-        const int i = int(blockIdx.x) * PART + e * THREADS + threadIdx.x;
-        if (i < vocab && !(masks[i >> 5] >> (i & 31) & 1u)) line[i] = GONE;
+        const u32 word = __shfl_sync(~0u, mine, e);
+        const int i = first + e * 32 + lane;
+        if (i < vocab && !(word >> lane & 1u)) line[i] = GONE;
     }
 }
 

@@ -123,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     }
 }
 
-// The lines that ``sample`` left. Grid: (1, lines); arguments and shared memory as its own.
+// The lines that ``sample`` left. Grid: (1, lines); arguments as its own; 4 bytes more of shared memory.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     sample_truncated(const void* logits, i64 stride, int kind, int vocab, int tiles, const float* temperature,
                      const i64* top_k, const float* top_p, const float* min_p, const double* noise,
@@ -131,7 +131,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ double dynamic[];
     __shared__ Shared shared;
     double* mass = dynamic;
-    float *largest = reinterpret_cast<float*>(mass + tiles), *sorted = largest + tiles;
+    float* largest = reinterpret_cast<float*>(mass + tiles);
+    float* sorted = largest + tiles + (tiles & 1);  // logits are read in pairs, of which the last shall be nobody's
     const int row = blockIdx.y;
     const Line line(logits, stride, vocab, kind);
     wait_for_previous();
