@@ -12,7 +12,7 @@ from vllm_plugin_server.logs.context import request_id
 from vllm_plugin_server.logs.escape import escaped
 from vllm_plugin_server.logs.formats import FACTS
 from vllm_plugin_server.logs.observers import AccessLog, RequestLog, attach
-from vllm_plugin_server.logs.setup import configure
+from vllm_plugin_server.logs.setup import TALKATIVE, configure
 
 log = logging.getLogger("vllm_plugin_server.test")
 
@@ -22,9 +22,7 @@ def lines():
     """Makes a stream that records go to; afterwards logging is as it was."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    levels = {
-        name: logging.getLogger(name).level for name in ("vllm_core", "vllm_plugin_server", "uvicorn", "uvicorn.error")
-    }
+    levels = {name: logging.getLogger(name).level for name in TALKATIVE}
     stream = io.StringIO()
 
     def begin(**options):
@@ -99,12 +97,14 @@ def test_a_key_never_reaches_a_line(lines, style):
 
 def test_other_packages_write_from_warning_on(lines):
     stream = lines(level="debug")
-    for name in ("httpx", "uvicorn.error", "asyncio"):
+    for name in ("httpx", "uvicorn.error", "asyncio", "somebody.else"):
         logging.getLogger(name).info("chatter")
         logging.getLogger(name).warning("trouble")
     logging.getLogger("vllm_core.engine").debug("ours")
+    logging.getLogger("vllm_plugin_other").debug("a plugin's")
     assert "chatter" not in stream.getvalue()
-    assert stream.getvalue().count("trouble") == 3
+    assert stream.getvalue().count("trouble") == 4
+    assert "a plugin's" in stream.getvalue()
     assert "ours" in stream.getvalue()
 
 

@@ -13,9 +13,9 @@ __all__ = ["FORMATS", "LEVELS", "configure"]
 
 LEVELS = ("critical", "error", "warning", "info", "debug")
 FORMATS = {"text": TextLines, "json": JsonLines}
-OURS = ("vllm_core", "vllm_plugin_server", "vllm_plugin", "uvicorn")
-# At "debug" these write of every connection and header, keys included; they join at warning.
-TALKATIVE = ("uvicorn", "asyncio", "httpcore", "httpx", "opentelemetry", "urllib3")
+OURS = "vllm_"  # what the names of our packages begin with, plugins' too
+# At "debug" these write of every connection and header, keys included.
+TALKATIVE = ("uvicorn", "uvicorn.error", "asyncio", "httpcore", "httpx", "opentelemetry", "urllib3")
 
 
 def configure(
@@ -36,16 +36,15 @@ def configure(
     root = logging.getLogger()
     root.handlers = [h for h in root.handlers if not isinstance(h, _Ours)] + [handler]
     least = getattr(logging, level.upper())
-    root.setLevel(max(least, logging.WARNING))
-    for name in OURS:
-        logger = logging.getLogger(name)
-        logger.setLevel(least)
-        logger.propagate, logger.handlers = True, []
+    root.setLevel(least)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
-    logging.getLogger("uvicorn.error").setLevel(max(least, logging.WARNING))
     return handler
 
 
 class _Ours(logging.StreamHandler):
-    """The handler that `configure` installs, so that it finds its own again."""
+    """The handler that `configure` installs: of other packages' records it takes those from warning on."""
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        wanted = record.levelno >= logging.WARNING or record.name.startswith(OURS)
+        return super().filter(record) if wanted else False
