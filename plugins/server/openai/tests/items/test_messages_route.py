@@ -279,3 +279,16 @@ def test_errors_have_anthropics_shape_wherever_they_come_from(live, guarded, pos
     refused(httpx.post(f"{guarded.url}/v1/messages", json={}), "authentication_error", 401)
     refused(httpx.post(f"{guarded.url}/v1/messages/count_tokens", json={}), "authentication_error", 401)
     refused(httpx.post(f"{live.url}/v1/messages/count_tokens", json={"model": "scripted"}))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_server_says_when_to_come_back(engine, live, post, stream):
+    with live.context.admission.hold(8):
+        answer = post(stream=stream)
+    refused(answer, "rate_limit_error", 429)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_dead_engine_is_overloaded_before_anything_was_said(engine, post):
+    engine.tell("x" * 40, fails=EngineDeadError("it fell over"))
+    assert "it fell over" in refused(post(), "overloaded_error", 503)
