@@ -135,6 +135,8 @@ def _text(name: str, value: Any) -> str:
             )
         if not all(isinstance(choice, str) and choice for choice in value):
             raise ValueError(f"structured_outputs: each choice must be a text that is not empty, not {value!r:.80}")
+        if any("\0" in choice or _unpaired(choice) for choice in value):
+            raise ValueError(f"structured_outputs: a choice has characters that are no text: {value!r:.80}")
         value = json.dumps(list(dict.fromkeys(value)))
     elif name in ("json", "structural_tag") and not isinstance(value, str):
         try:
