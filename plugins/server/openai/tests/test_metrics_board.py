@@ -43,9 +43,10 @@ async def stuck():
     await asyncio.sleep(60)
 
 
-def board(ask=answering, **options):
+def board(ask=answering, state="ready", **options):
     return Board(
-        model="tiny", longest=100, ask=ask, pid=lambda: os.getpid(), timings={"weights": 1.5, "model": 0.25},
+        model="tiny", longest=100, ask=ask, state=lambda: state, pid=lambda: os.getpid(),
+        timings={"weights": 1.5, "model": 0.25},
         cache={"block_size": 16, "enable_prefix_caching": True}, **options,
     )  # fmt: skip
 
@@ -170,9 +171,11 @@ def test_a_dead_engine_is_down_and_its_last_counts_stand():
     made = board()
     made.totals.took(Bag(steps=[STEP], requests=[]))
     samples(made)
-    made._ask = dead
+    made._ask, made.engine._state = dead, lambda: "restarting"
     found = samples(made)
     assert one(found, "engine_up") == 0
+    assert one(found, "engine_state", state="restarting") == 1
+    assert one(found, "engine_state", state="ready") == 0
     assert one(found, "num_requests_running") == 0
     assert one(found, "prefix_cache_queries_total") == 100
 
@@ -222,7 +225,7 @@ from vllm_plugin_server.observe import Call
 async def ask():
     return Bag(running=3, waiting=0, cache_usage=0.0, prefix_queries=10, prefix_hits=5)
 
-board = Board(model="tiny", longest=100, ask=ask, pid=lambda: None, timings={}, cache={})
+board = Board(model="tiny", longest=100, ask=ask, state=lambda: "ready", pid=lambda: None, timings={}, cache={})
 board.totals.took(Bag(requests=[], steps=[StepStats(
     seconds=0.1, running=3, waiting=0, prompt_tokens=30, output_tokens=12, prefix_queries=10, prefix_hits=5,
     preemptions=0, drafted=0, accepted=0, pages_used=1, pages_total=9)]))

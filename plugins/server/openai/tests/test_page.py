@@ -18,6 +18,8 @@ from vllm_plugin_server.metrics import routes as figures
 from vllm_plugin_server.page import routes as page_routes
 from vllm_plugin_server.page.open import OPEN
 
+from vllm_core.serving import EngineDeadError
+
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>&amp;'
 PLUGINS = [("llama", "active", ""), ("ngram", "disabled", "disabled by block"), ("broken", "quarantined", EVIL)]
 
@@ -37,12 +39,12 @@ class StandIn:
 
     def __init__(self, prefix=""):
         self.reply, self.reasoning, self.pause, self.key, self.failure = ["Hello", " there"], [], 0.0, "", None
-        self.bodies, self.left, self.running, self.dead, self.tokens = [], 0, 3, False, 0
+        self.bodies, self.left, self.running = [], 0, 3
         engine = Bag(
             settings=Bag(model="tiny" + EVIL, block_size=16, kv_cache_dtype="auto", enable_prefix_caching=True,
                          gpu_memory_utilization=None, kv_cache_memory=None),
             ready=Bag(longest=512), timings={"plugins": 0.25, "weights": 1.5}, stats=self.stats, pid=None,
-            on_stats=lambda callback: None,
+            state="ready", on_stats=lambda callback: None,
         )  # fmt: skip
         self.context = Bag(
             engine=engine, models={"tiny": "base"}, settings=Bag(metrics_prefix="mine:"), work=Work(), observers=[],
@@ -86,9 +88,7 @@ class StandIn:
         return {"choices": [{"hook": "models", "chosen": chosen}], "plugins": rows}
 
     async def stats(self):
-        if self.dead:
-            from vllm_core.serving import EngineDeadError
-
+        if self.context.engine.state != "ready":
             raise EngineDeadError("it was killed")
         return Bag(
             running=self.running, waiting=1, cache_usage=0.5, prefix_queries=10, prefix_hits=4,
@@ -391,7 +391,9 @@ def test_it_asks_nobody_but_its_server(server, open_page):
 def test_the_page_says_when_the_engine_has_ended_and_when_nobody_answers(server, open_page):
     page = open_page(server, quiet=False)
     page.get_by_text("Serving").wait_for()
-    server.dead = True
+    server.context.engine.state = "restarting"
+    page.get_by_text("The engine is being started again").wait_for()
+    server.context.engine.state = "dead"
     page.get_by_text("The engine has ended").wait_for()
     server.close()
     page.get_by_text("Not reachable").wait_for()

@@ -28,6 +28,7 @@ PATIENCE = 1.0  # seconds that the engine has for an answer, which it gives betw
 class Board:
     """longest    tokens of the longest request
     ask        asks the engine how it is just now
+    state      of the engine
     pid        of the engine's process, while there is one
     timings    seconds by stage of the start
     cache      labels of ``cache_config_info``
@@ -39,6 +40,7 @@ class Board:
         model: str,
         longest: int,
         ask: Callable[[], Any],
+        state: Callable[[], str],
         pid: Callable[[], int | None],
         timings: Mapping[str, float],
         cache: Mapping[str, object],
@@ -57,7 +59,7 @@ class Board:
             self.totals = SharedTotals(folder)
             counted = CollectorRegistry()
             MultiProcessCollector(counted, path=str(folder))
-        self.engine = EngineFigures(prefix, labels, self.totals)
+        self.engine = EngineFigures(prefix, labels, self.totals, state)
         self._registry = counted
         for collector in (
             self.engine,
@@ -75,7 +77,7 @@ class Board:
         except TimeoutError:
             self.engine.take(None)
         except EngineDeadError:
-            self.engine.lost()
+            self.engine.take(None)
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """(content type, body): Prometheus' text, or OpenMetrics if ``accept`` prefers it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -14,29 +14,37 @@ from vllm_plugin_server.metrics.totals import COUNTED, TALLIED, SharedTotals, To
 
 __all__ = ["EngineFigures"]
 
+STATES = ("starting", "ready", "restarting", "dead")
+
 
 class EngineFigures(Collector):
-    """``totals`` grow by themselves; ``take`` what ``AsyncLLM.stats`` answered just now, then ``collect``."""
+    """``totals`` grow by themselves; ``take`` what ``AsyncLLM.stats`` answered just now, then ``collect``.
 
-    def __init__(self, prefix: str, labels: Mapping[str, str], totals: Totals | SharedTotals) -> None:
+    state   "starting", "ready", "restarting" or "dead"
+    """
+
+    def __init__(
+        self, prefix: str, labels: Mapping[str, str], totals: Totals | SharedTotals, state: Callable[[], str]
+    ) -> None:
         self._prefix, self._names, self._values = prefix, list(labels), list(labels.values())
-        self._totals = totals
+        self._totals, self._state = totals, state
         self._stats: Any = None
         self._taken = 0.0
-        self._up = True
 
     def take(self, stats: Any) -> None:
         """``stats`` None: the engine has not answered in time; what it said last stands, and gets older."""
         if stats is not None:
-            self._stats, self._taken, self._up = stats, time.monotonic(), True
-
-    def lost(self) -> None:
-        self._up = False
+            self._stats, self._taken = stats, time.monotonic()
 
     def collect(self) -> Iterable[Metric]:
-        yield self._gauge("engine_up", "1 while the engine lives, else 0.", float(self._up))
+        state = self._state()
+        yield self._gauge("engine_up", "1 while the engine takes requests, else 0.", float(state == "ready"))
+        states = GaugeMetricFamily(f"{self._prefix}engine_state", "1 for its state.", labels=[*self._names, "state"])
+        for name in STATES:
+            states.add_metric([*self._values, name], float(name == state))
+        yield states
         if (stats := self._stats) is not None:
-            yield from self._now(stats)
+            yield from self._now(stats, state == "ready")
         totals = self._totals.now()
         for name, (text, _) in COUNTED.items():
             yield self._counter(name, text, totals.counts[name])
@@ -54,10 +62,10 @@ class EngineFigures(Collector):
             family.add_metric(self._values, tally.rows(), tally.total)
             yield family
 
-    def _now(self, stats: Any) -> Iterator[Metric]:
+    def _now(self, stats: Any, up: bool) -> Iterator[Metric]:
         age = time.monotonic() - self._taken
         yield self._gauge("engine_stats_age_seconds", "How old the figures of requests and cache are.", age)
-        running, waiting = (stats.running, stats.waiting) if self._up else (0, 0)
+        running, waiting = (stats.running, stats.waiting) if up else (0, 0)
         yield self._gauge("num_requests_running", "Requests in the batch of a step.", running)
         yield self._gauge("num_requests_waiting", "Requests that wait for room.", waiting)
         yield self._gauge("kv_cache_usage_perc", "Share of the cache's pages in use, 0 to 1.", stats.cache_usage)

@@ -58,6 +58,7 @@ def _board(context: ServerContext) -> Board:
             model=next(iter(context.models)),
             longest=engine.ready.longest,
             ask=engine.stats,
+            state=lambda: engine.state,
             pid=lambda: engine.pid,
             timings=engine.timings,
             cache={

@@ -14,7 +14,7 @@ const share = (value) => `${(100 * value).toFixed(value > 0 && value < 0.0995 ? 
 const time = (seconds) => (seconds >= 0.9995 ? `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s` : `${(1000 * seconds).toFixed(seconds < 0.00995 ? 1 : 0)} ms`);
 
 export class Live {
-  // told: called with {up, error} after each round
+  // told: called with {state, error} after each round; the engine's state is "ready", "restarting" or "dead"
   constructor(prefix, told) {
     this.prefix = prefix;
     this.told = told;
@@ -54,7 +54,7 @@ export class Live {
       const answer = await request("metrics");
       this.take(parse(await answer.text()));
     } catch (error) {
-      this.told({ up: false, error });
+      this.told({ state: "", error });
     } finally {
       this.busy = false;
     }
@@ -82,6 +82,7 @@ export class Live {
     for (const [key, chart] of Object.entries(this.charts)) {
       chart.draw(this.points.map((point) => ({ time: point.time, values: point[key] })), now.time);
     }
-    this.told({ up: total(figures, name("engine_up")) !== 0, error: null });
+    const state = figures.get(name("engine_state"))?.find(({ value }) => value === 1)?.labels.state;
+    this.told({ state: state ?? "ready", error: null });
   }
 }

@@ -34,10 +34,10 @@ async function begin() {
     $("pause").hidden = $("charts").hidden = true;
     return;
   }
-  live ??= new Live(about.metrics.prefix, ({ up, error }) => {
-    if (up) state("up", "Serving");
-    else if (error?.status === 401) state("down", "Waiting for a key");
-    else state("down", error ? "Not reachable" : "The engine has ended");
+  live ??= new Live(about.metrics.prefix, ({ state: engine, error }) => {
+    if (error) state("down", error.status === 401 ? "Waiting for a key" : "Not reachable");
+    else if (engine === "ready") state("up", "Serving");
+    else state("down", engine === "dead" ? "The engine has ended" : "The engine is being started again");
   });
   live.start();
 }
