@@ -17,6 +17,10 @@ def settings() -> str:
 def cli_commands() -> list[Command]:
     return [
         Command("serve", f"{_HERE}.command:Serve", "serve a model over HTTP, as OpenAI does"),
+        Command(
+            "bench serve", f"{_HERE}.bench.serve:BenchServe", "what clients of a running server wait for, under load"
+        ),
+        Command("run-batch", f"{_HERE}.batch.command:RunBatch", "answer a file of requests in OpenAI's batch format"),
     ]
 
 
@@ -30,7 +34,9 @@ def http_endpoints() -> list[Endpoint]:
         Endpoint("/v1/responses/{response_id}", f"{_HERE}.responses.kept:retrieve", ("GET",), "a kept response"),
         Endpoint("/v1/responses/{response_id}", f"{_HERE}.responses.kept:delete", ("DELETE",), "forget a response"),
         Endpoint("/v1/responses/{response_id}/cancel", f"{_HERE}.responses.kept:cancel", ("POST",), "end a response"),
-        Endpoint("/v1/responses/{response_id}/input_items", f"{_HERE}.responses.kept:input_items", ("GET",), "its input"),
+        Endpoint(
+            "/v1/responses/{response_id}/input_items", f"{_HERE}.responses.kept:input_items", ("GET",), "its input"
+        ),
         Endpoint("/v1/messages", f"{_HERE}.messages.route:messages", ("POST",), "answer, as Anthropic does"),
         Endpoint("/v1/messages/count_tokens", f"{_HERE}.messages.route:count_tokens", ("POST",), "count tokens"),
         Endpoint("/v1/models", f"{_HERE}.models:listing", ("GET",), "the models that are served"),

@@ -1,0 +1,83 @@
+"""``python -m vllm_plugin_server.testing GATE URL``: attack a running server and print what was found."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from vllm_plugin_server.testing import gates
+from vllm_plugin_server.testing.wire import Unanswered
+
+__all__ = ["main"]
+
+Gate = Callable[[argparse.Namespace], Awaitable[tuple[bool, dict[str, Any]]]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vllm_plugin_server.testing",
+        description="Attacks on a running server: only on your own. docs/reliability.md says what each is for.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="GATE")
+
+    def gate(name: str, run: Gate, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("url", help="of the server, http://HOST:PORT")
+        command.add_argument("--api-key", metavar="KEY", help="if it wants one")
+        command.add_argument("--ready", type=float, default=60.0, metavar="S", help="wait so long for it; default: 60")
+        return command
+
+    one = gate("hostile", gates.hostile, "R1, R2, R4, R19: a set of malformed and hostile requests")
+    one.add_argument("--group", action="append", metavar="NAME", help="only these groups of the set")
+    one.add_argument("--no-probe", action="store_true", help="no good question after each: faster, and proves less")
+    one.add_argument("--neighbours", action="store_true", help="8 good streams beside it, compared with a quiet run")
+    one = gate("auth", gates.auth, "R17: tricks to pass without the key")
+    one = gate("fuzz", gates.run_fuzz, "R3: mutated requests, the same for the same seed")
+    one.add_argument("--requests", type=int, default=100_000, metavar="N", help="default: 100,000")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--only", type=int, metavar="N", help="this one again")
+    one.add_argument("--at-once", type=int, default=4, metavar="N", help="default: 4")
+    one = gate("vanish", gates.run_vanish, "R6: clients that hang up, and the blocks they leave")
+    one.add_argument("--drops", type=int, default=1000, metavar="N", help="default: 1,000")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one = gate("burst", gates.run_burst, "R7: more requests at once than there is room for")
+    one.add_argument("--requests", type=int, default=1000, metavar="N", help="default: 1,000")
+    one = gate("memory", gates.memory, "R5: what the server holds after 100 requests, and after all of this")
+    one.add_argument("--pid", type=int, required=True, help="of the server")
+    one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
+    one = gate("streams", gates.run_streams, "R8: open streams beside slow and silent peers")
+    one.add_argument("--streams", type=int, default=10_000, metavar="N", help="default: 10,000")
+    one.add_argument(
+        "--slow", type=int, default=1000, metavar="N", help="peers that send a byte a second; default: 1,000"
+    )
+    one.add_argument("--silent", type=int, default=1000, metavar="N", help="peers that read nothing; default: 1,000")
+    one.add_argument("--tokens", type=int, default=3, metavar="N", help="of each stream; default: 3")
+    one.add_argument("--pid", type=int, help="of the server, for its memory")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(words)
+    with contextlib.suppress(ImportError):
+        import resource  # thousands of connections
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        well, report = asyncio.run(args.run(args))
+    except (Unanswered, ValueError) as error:
+        print(f"the gate could not run: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report, indent=1, default=str))
+    print("passed" if well else "FAILED")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

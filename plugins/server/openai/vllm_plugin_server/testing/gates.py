@@ -1,0 +1,141 @@
+"""Each gate as its command runs it: (whether it passed, what it reports)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+import attrs
+
+from vllm_plugin_server.bench.client import Client
+from vllm_plugin_server.bench.figures import percentile
+from vllm_plugin_server.testing.burst import burst
+from vllm_plugin_server.testing.cases import all_cases
+from vllm_plugin_server.testing.cases.auth import tricks
+from vllm_plugin_server.testing.fuzz import fuzz
+from vllm_plugin_server.testing.hostile import attack
+from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
+from vllm_plugin_server.testing.streams import hold_streams
+from vllm_plugin_server.testing.vanish import vanish
+from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
+from vllm_plugin_server.testing.wire import Address, address_of
+
+__all__ = ["auth", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_vanish"]
+
+Result = tuple[bool, dict[str, Any]]
+
+WARM = 100  # requests before memory is measured
+GROWTH = 0.05  # of the memory after these
+FREE_GROWTH = 64 << 20  # bytes
+MOST_GAP = 2.0  # of neighbours' p99 gap between tokens in a quiet run
+
+
+async def _begin(args: argparse.Namespace) -> tuple[Address, Probe]:
+    address = address_of(args.url, api_key=args.api_key)
+    await wait_until_ready(address, args.ready)
+    return address, Probe(address, await served_model(address))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+async def hostile(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    cases = [case for case in all_cases(probe.model) if not args.group or case.group in args.group]
+    neighbours = Neighbours(Client(args.url, dict(address.headers)), probe.model)
+    quiet: list[set[str]] = []
+    if args.neighbours:
+        for _ in range(3):
+            await neighbours.round()
+        quiet, quiet_p99 = [set(texts) for texts in neighbours.texts], neighbours.p99()
+        neighbours.gaps.clear()
+    late: list[float] = []
+    beside = [asyncio.create_task(lateness(address, late))]
+    if args.neighbours:
+        beside.append(asyncio.create_task(neighbours.go_on()))
+    report = await attack(address, cases, None if args.no_probe or args.neighbours else probe, _tell)
+    for task in beside:
+        task.cancel()
+    found = report.as_dict() | {
+        "health_seconds": {"p50": percentile(late, 50), "p99": percentile(late, 99), "most": max(late, default=0.0)}
+    }
+    well = not report.findings
+    if args.neighbours:
+        changed = sum(texts != before for texts, before in zip(neighbours.texts, quiet, strict=True))
+        found["neighbours"] = {
+            "answers": neighbours.answers, "failed": neighbours.failures[:5], "changed": changed,
+            "p99_gap_seconds_quiet": quiet_p99, "p99_gap_seconds": neighbours.p99(),
+        }  # fmt: skip
+        well = well and not changed and not neighbours.failures and neighbours.p99() < MOST_GAP * quiet_p99
+    return well, found
+
+
+async def auth(args: argparse.Namespace) -> Result:
+    if not args.api_key:
+        raise ValueError("the key that the server was started with is needed: --api-key KEY")
+    address, probe = await _begin(args)
+    report = await attack(address, tricks(address, args.api_key, probe.model), None, _tell)
+    return not report.findings, report.as_dict()
+
+
+async def run_fuzz(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    indexes = range(args.requests) if args.only is None else [args.only]
+    report = await fuzz(address, probe, seed=args.seed, indexes=indexes, at_once=args.at_once, tell=_tell)
+    return not report.findings, report.as_dict()
+
+
+async def run_vanish(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    report = await vanish(address, probe, drops=args.drops, seed=args.seed)
+    return not report.findings, report.as_dict()
+
+
+async def run_burst(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    report = await burst(address, probe, requests=args.requests)
+    return not report.findings and report.refused > 0, report.as_dict()
+
+
+async def run_streams(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    report = await hold_streams(
+        address, probe.model, streams=args.streams, slow=args.slow, silent=args.silent, tokens=args.tokens, pid=args.pid
+    )
+    return not report.failures, report.as_dict()
+
+
+async def memory(args: argparse.Namespace) -> Result:
+    """Resident memory, files and threads of the server and its children."""
+    address, probe = await _begin(args)
+    await _ask(probe, WARM)
+    before = held(args.pid)
+    report = await attack(address, all_cases(probe.model), None)
+    await _ask(probe, args.requests)
+    after = held(args.pid)
+    findings = growth(before, after)
+    return not findings, {
+        "before": attrs.asdict(before), "after": attrs.asdict(after), "findings": findings,
+        "requests": args.requests + report.passed + len(report.findings),
+    }  # fmt: skip
+
+
+async def _ask(probe: Probe, count: int, at_once: int = 8) -> None:
+    for _ in range(count // at_once):
+        await asyncio.gather(*(probe.ask() for _ in range(at_once)))
+
+
+def growth(before: Held, after: Held) -> list[str]:
+    found = []
+    most = max(FREE_GROWTH, GROWTH * before.resident)
+    if after.resident - before.resident > most:
+        found.append(f"{(after.resident - before.resident) / 2**20:.1f} MiB more memory")
+    found += [
+        f"{getattr(after, name) - getattr(before, name)} more {name}"
+        for name in ("files", "threads", "processes")
+        if getattr(after, name) > getattr(before, name)
+    ]
+    return found
