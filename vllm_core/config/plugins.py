@@ -55,7 +55,10 @@ def instance(name: str, cls: type, table: Mapping[str, Any]) -> Any:
             found[key] = convert(known[key], given)
         except SettingError as error:
             raise SettingError(f'plugin "{name}": {error}') from None
-    return cls(**found)
+    try:
+        return cls(**found)
+    except ValueError as error:  # about two of them together
+        raise SettingError(f'plugin "{name}": {error}') from None
 
 
 def _where(name: str, table: Mapping[str, Any]) -> str:

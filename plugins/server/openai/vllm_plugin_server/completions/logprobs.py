@@ -17,8 +17,11 @@ def completion_logprobs(
     offset: int,
     decode: Callable[..., str],
     as_ids: bool = False,
-) -> dict[str, Any]:
-    """``positions[i]`` belongs to ``ids[i]``; None where nothing comes before. ``offset``: characters before them."""
+) -> tuple[dict[str, Any], int]:
+    """The lists, and ``offset``, the characters before them, as it is behind them.
+
+    ``positions[i]`` belongs to ``ids[i]``; None where nothing comes before.
+    """
     found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for token, position in zip(ids, positions, strict=True):
         if position is None:
@@ -35,4 +38,4 @@ def completion_logprobs(
         found["top_logprobs"].append(top)
         found["text_offset"].append(offset)
         offset += len(text)
-    return found
+    return found, offset

@@ -95,6 +95,7 @@ class _Answer:
         self._details = context.settings.enable_prompt_tokens_details
         self._silent = body.max_tokens == 0
         self._as_ids = bool(body.return_tokens_as_token_ids)
+        self._offsets: dict[int, int] = {}  # characters of each choice's tokens that were given
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -148,11 +149,12 @@ class _Answer:
             positions: list[Any] = completion.logprobs[since:]
             if echoed is not None:
                 ids, positions = output.prompt_token_ids + ids, (output.prompt_logprobs or []) + positions
-            offset = 0 if since == 0 or echoed is not None else at
-            if since and self._body.echo:
-                offset += len(self._before.get(index // self._params.n, ""))
-            found["logprobs"] = completion_logprobs(
-                ids, positions, offset, self._context.engine.get_tokenizer().decode, self._as_ids
+            found["logprobs"], self._offsets[index] = completion_logprobs(
+                ids,
+                positions,
+                self._offsets.get(index, 0),
+                self._context.engine.get_tokenizer().decode,
+                self._as_ids,
             )
         if self._body.prompt_logprobs is not None:
             found["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
@@ -182,7 +184,6 @@ class _Answer:
         sent: dict[int, tuple[int, int]] = {}  # tokens and characters of each choice
         over: set[int] = set()
         last: dict[int, RequestOutput] = {}
-        self._before: dict[int, str] = {}  # echoed prompts
         async with aclosing(running) as outputs:  # type: ignore[type-var]
             async for i, output in outputs:
                 last[i] = output
@@ -193,7 +194,7 @@ class _Answer:
                         continue
                     echoed = None
                     if index not in sent and self._body.echo:
-                        echoed = self._before[i] = self._echoed(prompts[i], output) or ""
+                        echoed = self._echoed(prompts[i], output)
                     tokens, characters = sent.get(index, (0, 0))
                     news = len(completion.text) > characters
                     news |= self._wants_tokens and len(completion.token_ids) > tokens
