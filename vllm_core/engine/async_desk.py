@@ -120,7 +120,13 @@ class AsyncDesk:
         self._watchers.append(watcher)
         if self._loop is not None and self._engine.state.now == "ready" and len(self._watchers) == 1:
             self._engine.link.send(wire.Watch())
-        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+        return lambda: self._unwatch(watcher)
+
+    def _unwatch(self, watcher: Callable[[wire.Figures], None]) -> None:
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+            if not self._watchers and self._loop is not None and self._engine.state.now == "ready":
+                self._engine.link.send(wire.Watch(False))
 
     def check(self) -> None:
         """Raise why no request can be taken, or why those that are here do not go on."""
@@ -206,7 +212,7 @@ class AsyncDesk:
                 watcher(figures)
             except Exception:
                 log.exception("%r failed; it gets no more figures", watcher)
-                self._watchers.remove(watcher)
+                self._unwatch(watcher)
 
     def _fail(self, cause: str, carry: bool) -> None:
         """End what waits, or, with ``carry``, what cannot go on in another engine."""

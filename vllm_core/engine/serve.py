@@ -70,7 +70,7 @@ class Server:
                 self._core.cache.reset_prefix_cache()
             fronts.send(name, self._stats(message.call))
         elif isinstance(message, wire.Watch):
-            front.watches = True
+            front.watches = message.on
             self._listen()
         elif isinstance(message, wire.Leave):
             self._end(front)

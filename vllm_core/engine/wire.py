@@ -58,7 +58,9 @@ class AskStats(msgspec.Struct, frozen=True, tag=True):
 
 
 class Watch(msgspec.Struct, frozen=True, tag=True):
-    """Send ``Figures`` from now on."""
+    """Send ``Figures`` from now on, or no more."""
+
+    on: bool = True
 
 
 class Leave(msgspec.Struct, frozen=True, tag=True):
@@ -80,6 +82,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     longest: int  # tokens of a request, prompt and output together
     timings: dict[str, float]  # seconds by stage of the start
     pid: int = 0  # of the engine's process
+    pages: int = 0  # of its cache
+    page_tokens: list[int] = []  # a page, in each cache group
 
 
 class Updates(msgspec.Struct, frozen=True, tag=True):
