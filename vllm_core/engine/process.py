@@ -51,7 +51,12 @@ def main() -> int:
         return 1
     try:
         ready = wire.Ready(
-            vocab_size=core.capacity.vocab_size, longest=core.roster.max_len, timings=timings, pid=os.getpid()
+            vocab_size=core.capacity.vocab_size,
+            longest=core.roster.max_len,
+            timings=timings,
+            pid=os.getpid(),
+            pages=core.capacity.num_pages - 1,
+            page_tokens=[group.block_size for group in core.capacity.caches.groups],
         )
         Server(core, fronts, pulse, steps, ready, start.digest).run()
     except Exception as error:

@@ -128,6 +128,9 @@ def test_figures_follow_what_requests_did(server):
     assert after[("mine:num_requests_running",)] == after[("mine:api_server_requests",)] == 0
     assert after[("mine:engine_up",)] == 1
     assert sum(v for (name, *_), v in after.items() if name == "mine:startup_seconds") > 0.1
+    info = next(dict(labels) for name, *labels in after if name == "mine:cache_config_info")
+    assert int(info["block_size"]) >= 1
+    assert int(info["block_size"]) * int(info["num_gpu_blocks"]) >= 256
     assert after[("engine_process_resident_memory_bytes",)] > 1e8
     assert not [name for name, *_ in after if name.startswith("vllm")]
 

@@ -43,8 +43,8 @@ class StandIn:
         engine = Bag(
             settings=Bag(model="tiny" + EVIL, block_size=16, kv_cache_dtype="auto", enable_prefix_caching=True,
                          gpu_memory_utilization=None, kv_cache_memory=None),
-            ready=Bag(longest=512), timings={"plugins": 0.25, "weights": 1.5}, stats=self.stats, pid=None,
-            state="ready", on_stats=lambda callback: None,
+            ready=Bag(longest=512, pages=8, page_tokens=[16]), timings={"plugins": 0.25, "weights": 1.5},
+            stats=self.stats, pid=None, state="ready", on_stats=lambda callback: None,
         )  # fmt: skip
         self.context = Bag(
             engine=engine, models={"tiny": "base"}, settings=Bag(metrics_prefix="mine:"), work=Work(), observers=[],

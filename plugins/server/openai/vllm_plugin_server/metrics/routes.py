@@ -62,7 +62,8 @@ def _board(context: ServerContext) -> Board:
             pid=lambda: engine.pid,
             timings=engine.timings,
             cache={
-                "block_size": settings.block_size,
+                "block_size": ",".join(dict.fromkeys(map(str, engine.ready.page_tokens))),
+                "num_gpu_blocks": engine.ready.pages,  # vLLM's name, on any device
                 "cache_dtype": settings.kv_cache_dtype,
                 "enable_prefix_caching": settings.enable_prefix_caching,
                 "gpu_memory_utilization": settings.gpu_memory_utilization,
