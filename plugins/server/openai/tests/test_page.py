@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace as Bag
 
 import pytest
@@ -437,6 +438,26 @@ CONTRASTS = """() => {
       return [(a + 0.05) / (b + 0.05), e.textContent.trim().slice(0, 40)];
     });
 }"""
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("key", ["", "sk-right"])
+def test_axe_finds_nothing_against_wcag(server, open_page, scheme, width, key):
+    package = pytest.importorskip("axe_core_python", reason="needs axe-core-python")
+    server.key, server.reasoning = key, ["thinking"]
+    page = open_page(server, quiet=not key, color_scheme=scheme, viewport={"width": width, "height": 900})
+    if key:
+        page.get_by_label("API key").wait_for()
+    else:
+        page.get_by_text("Serving").wait_for()
+        ask(page)
+        settled(page)
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.evaluate((Path(package.__file__).parent / "axe.min.js").read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("(tags) => axe.run({runOnly: tags})", tags)
+    assert len(found["passes"]) > 20
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found["violations"]] == []
 
 
 def test_a_screen_reader_finds_names_for_everything(server, open_page):
