@@ -9,7 +9,7 @@ import pytest
 
 import vllm_core
 from vllm_core.plugin import Command
-from vllm_core.plugins import index
+from vllm_core.plugins import catalog, index
 
 COMMAND = """
 @hookimpl
@@ -233,3 +233,11 @@ def test_a_disabled_command_of_a_group_says_what_disables_it(run, install, home)
 def test_a_commands_name_is_a_name_or_that_of_a_group_before_it(name):
     with pytest.raises(ValueError, match="a group's and a name"):
         Command(name, "a:B")
+
+
+def test_serve_without_its_package_names_what_to_install(run, monkeypatch):
+    found = [plugin for plugin in catalog.discover() if plugin.name != "server"]
+    monkeypatch.setattr(catalog, "discover", lambda: found)
+    code, _, err = run("serve", "some-model")
+    assert code == 2
+    assert "install pip install vllm-plugin-server" in " ".join(err.split())
