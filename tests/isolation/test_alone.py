@@ -30,6 +30,7 @@ ASKED = {
     "attention_backend": lambda name: {"attention_backend": name},
     "quantization_method": lambda name: {"quantization": name},
     "draft_proposer": lambda name: {"speculative_config": {"method": name, "num_speculative_tokens": 2}},
+    "grammar_backend": lambda name: {"structured_outputs_config": {"backend": name}},
 }
 WALK = """
 import importlib, importlib.util, json, pkgutil, sys

@@ -37,7 +37,7 @@ LISTINGS: Final = frozenset({"provides", "settings", "models", "bundled_models",
 SETTLED: Final = frozenset(
     {
         "provides", "models", "weight_format", "attention_backend", "rope_variant", "draft_proposer", "platform",
-        "tool_parser", "reasoning_parser",
+        "tool_parser", "reasoning_parser", "grammar_backend",
     }
 )  # fmt: skip
 """Hooks with at least two implementations. All others are provisional: they may still change."""
@@ -48,7 +48,7 @@ ASKED: Final = frozenset(
         "provides", "settings", "models", "model", "bundled_models", "weight_format", "quantization_method",
         "attention_backend", "kv_cache_layout", "rope_variant", "op_kernel", "draft_proposer", "tokenizer",
         "chat_renderer", "platform", "executor", "scheduler_policy", "cli_commands", "sampler", "logits_processor",
-        "tool_parser", "reasoning_parser", "metrics_sink", "http_endpoints", "grammar_backend", "http_endpoints",
+        "tool_parser", "reasoning_parser", "metrics_sink", "grammar_backend", "http_endpoints",
     }
 )  # fmt: skip
 """Hooks that this version asks. What a plugin offers through another one is shown as unused, never silently so."""

@@ -28,8 +28,11 @@ from vllm_core.runner.verify import Emitted
 
 __all__ = ["GrammarRows", "GrammarSource"]
 
-SLOW = 0.25
-"""Seconds of this thread that the masks of a row may take in one step: ambiguous grammars can take for ever."""
+SLOW, SLOW_TOKEN = 0.15, 0.002
+"""Seconds of this thread that a row may take in one step, and more for each token that it has to catch up with.
+
+An ambiguous grammar takes longer with every token, without end. The first step beyond this is its last.
+"""
 
 
 class GrammarSource(Protocol):
@@ -132,9 +135,10 @@ class GrammarRows:
         """The masks of a row's lines: the next token's, and one behind each of its guesses that may stand."""
         if state.error:
             return
-        began = time.thread_time()
+        outputs = self._ids.outputs[row]
+        limit = time.thread_time() + SLOW + SLOW_TOKEN * (len(outputs) - state.fed)
         try:
-            self._feed(state, self._ids.outputs[row])
+            self._feed(state, outputs)
             grammar = state.grammar
             if state.gate is not None or grammar is None or grammar.finished:
                 return
@@ -151,15 +155,16 @@ class GrammarRows:
                 if guess < 0 or not mask[guess // 32] >> (guess % 32) & 1 or grammar.accept([guess]) != 1:
                     break
                 accepted += 1
-                if grammar.finished:
+                if grammar.finished or time.thread_time() > limit:
                     break
             if accepted:
                 grammar.rollback(accepted)
         except Exception as error:
             state.error = _said(error)
-        took = time.thread_time() - began
-        if took > SLOW and not state.error:
-            state.error = f"its grammar took {took:.2f} s for one token, which holds up everybody: it is too ambiguous"
+        if time.thread_time() > limit and not state.error:
+            state.error = (
+                f"its grammar takes more than {SLOW} s for a token, which holds up everybody: it is too ambiguous"
+            )
 
     def _feed(self, state: _Row, outputs: list[int]) -> None:
         """Tell gate and grammar what is new."""

@@ -60,7 +60,8 @@ def segmentations(vocabulary: Vocabulary, text: str) -> Iterator[list[int]]:
             ids.setdefault(piece, []).append(token)
     longest = max(map(len, ids))
     for reach in (1, longest, 3):
-        data, found, at = text.encode(), [], 0
+        data, at = text.encode(), 0
+        found: list[int] = []
         while at < len(data):
             size = next(n for n in range(min(reach, len(data) - at), 0, -1) if data[at : at + n] in ids)
             known = ids[data[at : at + size]]
