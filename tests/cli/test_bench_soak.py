@@ -12,6 +12,7 @@ from tests.engine.harness import make_engine
 from tests.loading.checkpoints import tiny_model, write
 from vllm_core.cli.bench.growth import MemorySamples, fit_line, resident
 from vllm_core.cli.bench.mix import Mix
+from vllm_core.cli.bench.soak import _by_minute
 from vllm_core.cli.bench.soak_load import Load
 
 
@@ -84,7 +85,7 @@ def test_a_load_ends_some_preempts_some_and_loses_nothing(engine):
     assert load.counts["most_at_once"] > 8
     assert load.counts["looks_for_losses"] > 1
     assert (load.counts["lost_pages"], load.counts["lost_rows"], load.failures) == (0, 0, [])
-    assert sum(count for _, count in load.tokens) == load.counts["output_tokens"]
+    assert sum(load.tokens.values()) == load.counts["output_tokens"]
 
 
 def test_a_lost_page_and_a_lost_row_are_found(engine):
@@ -146,6 +147,11 @@ def test_growth_is_fitted_after_the_warm_up():
     assert (found["window_seconds"], found["samples"]) == ([60, 180], 121)
     assert memory.growth(0)["resident_bytes"]["bytes_per_minute"] < 60e6
     assert memory.growth(1000) == {}
+
+
+def test_tokens_a_second_are_those_of_each_minute():
+    assert _by_minute({0: 600, 2: 30}, 123.0) == [10, 0, 10]
+    assert _by_minute({0: 600}, 60.0) == [10]
 
 
 def test_resident_memory_is_sampled_at_the_begin_and_the_end():

@@ -1,6 +1,7 @@
 """A device that is really full: a step is lost and run in parts, or a request ends. Never the engine, or a token."""
 
 import logging
+import os
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -91,6 +92,8 @@ def full(leave, how, least=MiB + 512):
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
+    if how == "device" and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("takes the whole device, which tests beside it need: run it alone, without -n")
     held = []
     try:
         if how == "limit":
@@ -100,6 +103,8 @@ def full(leave, how, least=MiB + 512):
             with suppress(torch.OutOfMemoryError):
                 while True:
                     held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+        if how == "device":  # also if another process gives some of it back
+            torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 4 * MiB) / total)
         del kept
         yield
     finally:

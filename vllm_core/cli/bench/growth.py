@@ -57,7 +57,8 @@ def resident() -> int:
 class MemorySamples:
     """Samples memory in a thread of its own, from the beginning of the block to its end.
 
-    samples   [{"seconds", "resident_bytes", and on CUDA "device_used_bytes", "device_reserved_bytes"}, ...]
+    samples   [{"seconds", "resident_bytes", on CUDA torch's "device_allocated_bytes" and "device_reserved_bytes"
+              of this process, and "device_used_by_all_bytes"}, ...]
     """
 
     def __init__(self, interval: float = 1.0) -> None:
@@ -109,7 +110,8 @@ class MemorySamples:
         if self._device is not None:
             import torch
 
-            free, total = torch.cuda.mem_get_info(self._device)
-            found["device_used_bytes"] = total - free  # by all processes
+            found["device_allocated_bytes"] = torch.cuda.memory_allocated(self._device)
             found["device_reserved_bytes"] = torch.cuda.memory_reserved(self._device)
+            free, total = torch.cuda.mem_get_info(self._device)
+            found["device_used_by_all_bytes"] = total - free  # the driver tells no process's share
         return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -23,6 +25,12 @@ __all__ = ["Soak"]
 
 LENGTH = 8192  # tokens of the longest sequence, unless another is asked for
 MiB = 1 << 20
+MEMORY = {
+    "resident_bytes": "resident",
+    "device_allocated_bytes": "torch has allocated",
+    "device_reserved_bytes": "torch has reserved",
+    "device_used_by_all_bytes": "device, all processes",
+}
 
 
 class Soak:
@@ -140,14 +148,9 @@ def _measure(llm: Any, minutes: float | None, requests: int | None, warm_up: flo
     }
 
 
-def _by_minute(tokens: list[tuple[float, int]], seconds: float) -> list[float]:
+def _by_minute(tokens: Mapping[int, int], seconds: float) -> list[float]:
     """Output tokens a second, of the requests that ended in each minute; the last one may be short."""
-    rates = []
-    for minute in range(int(seconds // 60) + 1):
-        length = min(60.0, seconds - 60 * minute)
-        if length > 0:
-            rates.append(sum(count for at, count in tokens if minute <= at / 60 < minute + 1) / length)
-    return rates
+    return [tokens.get(i, 0) / min(60.0, seconds - 60 * i) for i in range(math.ceil(seconds / 60))]
 
 
 def _problems(counts: dict[str, int]) -> list[str]:
@@ -179,7 +182,7 @@ def _print(result: dict[str, Any]) -> None:
         "pages": f"{result['free_pages']:,} of {result['pages']:,} free at the end; "
         f"looked at {counts['looks_for_losses']} times",
     }
-    rows |= {kind.removesuffix("_bytes").replace("_", " "): _grown(found) for kind, found in result["growth"].items()}
+    rows |= {MEMORY[kind]: _grown(found) for kind, found in result["growth"].items()}
     print(table(rows))
     for failure in result["failures"]:
         print(f"  {failure}")

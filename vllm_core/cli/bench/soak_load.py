@@ -30,7 +30,7 @@ class Load:
         self._running: dict[str, Running] = {}
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []  # the first TOLD
-        self.tokens: list[tuple[float, int]] = []  # (seconds since the begin, output tokens of a request that ended)
+        self.tokens: Counter[int] = Counter()  # minute -> output tokens of requests that ended in it
         self._begin = time.monotonic()
 
     def run(self, over: Callable[[int], bool]) -> None:
@@ -93,7 +93,7 @@ class Load:
         name = output.request_id
         running = self._running.pop(name)
         made = sum(len(sample.token_ids) for sample in output.outputs)
-        self.tokens.append((time.monotonic() - self._begin, made))
+        self.tokens[int((time.monotonic() - self._begin) // 60)] += made
         self.counts["output_tokens"] += made
         self.counts["prompt_tokens"] += len(output.prompt_token_ids)
         self.counts["cached_tokens"] += output.num_cached_tokens
