@@ -14,6 +14,8 @@ __all__ = ["StepClock", "TimedSteps"]
 TIMES = 4.0  # a step may take so many times as long as the slowest one like it
 FIRST = 120.0  # seconds for each of the first steps of a size: they may compile, or record
 FIRST_STEPS = 3
+QUICK = 2.0  # seconds: if the first steps of SIZES sizes were quicker, those of others are believed to be as well
+SIZES = 3
 FADES = 0.98  # of the slowest step's seconds, with each step like it
 
 
@@ -25,17 +27,27 @@ class StepClock:
 
     def __init__(self, spare: float) -> None:
         self.spare = spare
-        self._slowest: dict[int, tuple[int, float]] = {}  # by size: steps seen, seconds
+        self._seen: dict[int, int] = {}  # steps, by size
+        self._slowest: dict[int, float] = {}  # seconds, by size
+        self._firsts: list[float] = []  # seconds of the first step of each size, but the first of all
 
     def allowed(self, tokens: int) -> float:
-        seen, seconds = self._slowest.get(tokens.bit_length(), (0, 0.0))
-        return FIRST if seen < FIRST_STEPS else TIMES * seconds
+        size = tokens.bit_length()
+        if self._seen.get(size, 0) >= FIRST_STEPS:
+            return TIMES * self._slowest[size]
+        if len(self._firsts) < SIZES or max(self._firsts) > QUICK:
+            return FIRST
+        near = max((other for other in self._slowest if other <= size), default=min(self._slowest))
+        return TIMES * self._slowest[near] * 2.0 ** max(0, size - near)
 
     def learn(self, tokens: int, seconds: float) -> None:
-        seen, slowest = self._slowest.get(tokens.bit_length(), (0, 0.0))
-        if seen < FIRST_STEPS - 1:
-            seconds = 0.0  # compiled, perhaps: no measure of those that follow
-        self._slowest[tokens.bit_length()] = seen + 1, max(seconds, FADES * slowest)
+        size = tokens.bit_length()
+        seen = self._seen[size] = self._seen.get(size, 0) + 1
+        if seen == 1 and len(self._seen) > 1:
+            self._firsts.append(seconds)
+        if seen < FIRST_STEPS and seconds > QUICK:
+            seconds = 0.0  # it has compiled: no measure of those that follow
+        self._slowest[size] = max(seconds, FADES * self._slowest.get(size, 0.0))
 
 
 class TimedSteps:
