@@ -45,10 +45,10 @@ def checkpoint(tmp_path_factory):
 
 
 def make(checkpoint, **settings):
-    wanted = {"max_num_batched_tokens": 4096, "max_num_seqs": 16, "max_model_len": 2048, **settings}
+    wanted = {"max_num_batched_tokens": 4096, "max_num_seqs": 16, "max_model_len": 2048, "kv_cache_memory": 64 * MiB}
     return LLM(
-        checkpoint, device="cuda", dtype="float32", skip_tokenizer_init=True, kv_cache_memory=64 * MiB,
-        enable_prefix_caching=False, **wanted,
+        checkpoint, device="cuda", dtype="float32", skip_tokenizer_init=True, enable_prefix_caching=False,
+        **(wanted | settings),
     )  # fmt: skip
 
 
@@ -148,6 +148,21 @@ def test_a_request_that_finds_no_memory_even_alone_ends_with_the_reason_and_the_
 
         outputs, lost = ask(llm, prompts)
         assert (tokens_of(outputs), lost) == (expected, [])
+
+
+@pytest.mark.parametrize("settings", [{}, {"async_scheduling": False}])
+def test_a_full_cache_preempts_and_every_request_gets_its_tokens(checkpoint, settings):
+    prompts = prompts_of([8] * 40)
+    small = {"max_model_len": 256, "max_num_batched_tokens": 128, **settings}
+    with make(checkpoint, **small) as llm:
+        expected = tokens_of(ask(llm, prompts, tokens=200)[0])
+    with make(checkpoint, **small, kv_cache_memory=3 * MiB) as llm:  # 1,500 tokens for 16 rows of 208 to 247
+        outputs, lost = ask(llm, prompts, tokens=200)
+        assert tokens_of(outputs) == expected
+        assert not lost
+        assert sum(output.metrics.num_preemptions for output in outputs) > 10
+        cache = llm._engine.core.cache
+        assert cache.num_free == cache.pool.num_pages - 1
 
 
 @pytest.fixture
