@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from tests.engine.tokenizers_for_tests import byte_level
 from tests.grammar.toy import choices
+from vllm_core.engine.grammar_child import Work
 from vllm_core.engine.grammars import Grammars
 from vllm_core.interfaces.grammar import GrammarSpec
 
@@ -178,3 +181,23 @@ def test_closing_ends_the_process(make):
     process = compiler._process
     grammars.close()
     assert process.poll() is not None
+
+
+def test_an_orphan_ends_by_itself_even_while_it_compiles(make):
+    """As if the engine had been killed: nobody is there to end the process, and nobody reads its answers."""
+    grammars = make("ToyApart", compile_seconds=20)
+    settled(grammars, grammars.ask(spec("yes")))
+    (compiler,) = grammars._apart.values()
+    process = compiler._process
+    message = msgspec.msgpack.encode(Work(spec("hang"), 0.2))
+    process.stdin.write(len(message).to_bytes(8, "little") + message)
+    process.stdin.flush()
+    assert process.wait(5) == -signal.SIGALRM
+
+
+def test_an_orphan_without_work_ends_with_its_parent(make):
+    grammars = make("ToyApart", compile_seconds=20)
+    settled(grammars, grammars.ask(spec("yes")))
+    (compiler,) = grammars._apart.values()
+    compiler._process.stdin.close()
+    assert compiler._process.wait(5) == 0

@@ -8,6 +8,8 @@ from tests.grammar.toy import choices
 from tests.loading.checkpoints import tiny_model, write
 from vllm_core import LLM, SamplingParams
 from vllm_core.engine.errors import RequestError
+from vllm_core.interfaces.queries import LogitsProcessorQuery
+from vllm_core.runner.build import Chosen
 
 TEXTS = ["The answer is yes.", "The answer is no.", "Certainly not, he said, and left.", "ab", "The"]
 SETTINGS = {"dtype": "float32", "max_num_seqs": 8, "max_num_batched_tokens": 64, "max_model_len": 200}
@@ -308,3 +310,35 @@ def test_a_grammar_begins_behind_the_reasoning(make, toy, monkeypatch, mode, thi
         assert found.finish_reason == "stop"
         if free_tokens:
             assert found.text not in TEXTS
+
+
+class Forces:
+    """A logits processor that wants token 5, always, and nothing else; with ``soft`` it only makes all logits alike."""
+
+    keeps_argmax, needs_ids = False, False
+
+    def __init__(self, query):
+        self.soft = query.options.get("soft")
+
+    @classmethod
+    def check(cls, params, query):
+        return True
+
+    def take(self, row, params, prompt_ids):
+        """Nothing is remembered."""
+
+    def apply(self, logits, rows, ends, view, ids):
+        logits.fill_(0.0 if self.soft else float("-inf"))
+        logits[:, 5] = 1.0
+        return logits
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_no_logits_processor_gets_past_a_grammar(make, monkeypatch, soft):
+    query = LogitsProcessorQuery(name="forces", vocab_size=1, max_rows=8, device=None, options={"soft": soft})
+    chosen = [Chosen("forces", "tests.grammar.test_held_outputs:Forces", query)]
+    monkeypatch.setattr("vllm_core.engine.fit.choose_processors", lambda *_: chosen)
+    llm = make()
+    outputs = run(llm, [held(), held(temperature=2.0, seed=1), SamplingParams(max_tokens=3, temperature=0)])
+    assert {o.outputs[0].text for o in outputs[:2]} <= {*TEXTS}
+    assert outputs[2].outputs[0].token_ids == [5, 5, 5]

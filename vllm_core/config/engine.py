@@ -175,9 +175,10 @@ class EngineSettings:
     structured_outputs_config: dict[str, Any] = setting(
         {},
         group="sampling",
-        help="How outputs are held to grammars. backend: auto, or the name of one; disable_fallback, "
-        "disable_any_whitespace, disable_additional_properties and enable_in_reasoning as in vLLM; compile_seconds (0.8)"
-        " and compile_threads (4) for specifications; cached_grammars (256) and cached_mib (512) of what was compiled.",
+        help="How outputs are held to grammars. backend: auto, or the name of one; disable_fallback,"
+        " disable_any_whitespace, disable_additional_properties and enable_in_reasoning as in vLLM; compile_seconds"
+        " (0.8) and compile_threads (4) for specifications; cached_grammars (256) and cached_mib (512) of what was"
+        " compiled. More in docs/structured-outputs.md.",
     )
 
     block_size: int | None = setting(

@@ -71,7 +71,8 @@ class ChatParsing:
         if wanted is not None and self._reasoning is not None:
             wanted = wanted.behind_reasoning(_plain(self._options))
         if wanted is not params.structured_outputs:
-            params = attrs.evolve(params, **{"structured_outputs": wanted})
+            held: dict[str, Any] = {"structured_outputs": wanted}
+            params = attrs.evolve(params, **held)
         for made in (self._reasoning, self._tool):
             if made is None:
                 continue

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from vllm_core.engine.grammar_child import Began, Begin, Refused, Result
+from vllm_core.engine.grammar_child import Began, Begin, Refused, Result, Work
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
 
 __all__ = ["ApartCompiler", "CompilerLost"]
@@ -55,13 +55,13 @@ class ApartCompiler:
         """
         with self._lock:
             try:
-                answer = self._ask(self._running(), _encode(spec), seconds)
+                answer = self._ask(self._running(), _encode(Work(spec, seconds)), seconds)
             except CompilerLost:
                 if self._process is None or self._process.wait() != 0:
                     self.close()
                     raise
                 # It had waited long enough and ended, just when this came.
-                answer = self._ask(self._running(), _encode(spec), seconds)
+                answer = self._ask(self._running(), _encode(Work(spec, seconds)), seconds)
             except (TimeoutError, OSError):
                 self.close()
                 raise

@@ -16,8 +16,9 @@ import msgspec
 
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
 
-__all__ = ["Began", "Begin", "Refused", "Result", "main"]
+__all__ = ["Began", "Begin", "Refused", "Result", "Work", "main"]
 
+GRACE = 0.5  # seconds
 IDLE_SECONDS = 300.0  # then it ends, and gives its memory back
 MEMORY = 4 << 30  # bytes of address space beyond what it has when it begins
 
@@ -31,6 +32,13 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     stop_ids: list[int]
     special: dict[int, str]
     options: dict[str, Any]
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Every further message."""
+
+    spec: GrammarSpec
+    seconds: float
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):
@@ -48,6 +56,7 @@ class Result(msgspec.Struct, frozen=True, tag=True):
 
 
 def main() -> int:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the parent decides
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
@@ -59,9 +68,14 @@ def main() -> int:
         return 1
     _limit_memory()
     _answer(answers, Began())
-    decode = msgspec.msgpack.Decoder(GrammarSpec).decode
+    decode = msgspec.msgpack.Decoder(Work).decode
     while (frame := _frame(IDLE_SECONDS)) is not None:
-        _answer(answers, _export(backend, decode(frame)))
+        work = decode(frame)
+        # The parent ends this process in time. If there is no parent any more, the system does, whatever runs here.
+        signal.setitimer(signal.ITIMER_REAL, work.seconds + GRACE)
+        answer = _export(backend, work.spec)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _answer(answers, answer)
     return 0
 
 
