@@ -62,7 +62,7 @@ class StandIn:
         app = Starlette(routes=[Mount(prefix, routes=routes)] if prefix else routes)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}{prefix}/"
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
 
