@@ -38,7 +38,9 @@ def configure(
     least = getattr(logging, level.upper())
     root.setLevel(least)
     for name in TALKATIVE:
-        logging.getLogger(name).setLevel(max(least, logging.WARNING))
+        logger = logging.getLogger(name)
+        logger.setLevel(max(least, logging.WARNING))
+        logger.propagate, logger.handlers = True, []  # else: lines of another shape, which escape nothing
     return handler
 
 
