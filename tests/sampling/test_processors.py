@@ -8,7 +8,6 @@ import torch
 
 from vllm_core import LLM, SamplingParams
 from vllm_core.config.errors import SettingError
-from vllm_core.engine.errors import EngineDeadError
 
 DRAFTS = {"speculative_config": {"method": "lookup", "num_speculative_tokens": 3}}
 ENGINES = {
@@ -112,11 +111,25 @@ def test_one_that_keeps_the_likeliest_token_leaves_greedy_rows_out(folder, extra
         assert processors.Sharpen.lines == 5
 
 
-def test_one_that_fails_in_a_step_ends_the_engine_by_its_name(folder, extras):
-    with LLM(folder, dtype="float32", logits_processors=["broken"]) as llm:
-        wrong = SamplingParams(extra_args={"sharpen": 1.0})
-        with pytest.raises(EngineDeadError, match=r'logits processor "broken" failed: ValueError: apply must return'):
-            llm.generate(asks(1), wrong, use_tqdm=False)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_that_fails_in_a_step_ends_those_requests_by_its_name_and_no_others(folder, extras, engine):
+    factors = [None, 1.0, 10.0, "x", None, 1.0, 10.0, 10.0]
+    wanted = [
+        SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, extra_args=f and {"sharpen": f}) for f in factors
+    ]
+    with LLM(folder, dtype="float32", logits_processors=["broken"], **ENGINES[engine]) as llm:
+        alone = [SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)] * len(factors)
+        expected = tokens(llm, asks(len(factors)), alone)
+        for _ in range(2):  # rows are taken again
+            outputs = llm.generate(asks(len(factors)), wanted, use_tqdm=False)
+            for factor, output, want in zip(factors, outputs, expected, strict=True):
+                if factor in (10.0, "x"):
+                    assert output.outputs[0].finish_reason == "error"
+                    reason = "ValueError: apply must return" if factor == 10.0 else "TypeError"
+                    assert output.error.startswith(f'logits processor "broken" failed: {reason}')
+                else:
+                    assert output.outputs[0].token_ids == want
+        assert llm._engine.core.cache.usage == 0
 
 
 def test_processors_stand_among_the_choices(folder, extras):

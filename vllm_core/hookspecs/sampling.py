@@ -70,8 +70,8 @@ def logits_processor(query: LogitsProcessorQuery, settings: Any) -> Offer | Refu
     Choice   By name. Two plugins with the same name: ``prefer.logits_processor``, then an
              error naming both. Several names apply in the order the user gave.
     Errors   An exception is raised with the plugin's name and version, and ends the start.
-             An exception while a request is prepared belongs to that request; one inside a
-             step ends the engine, by the processor's name.
+             An exception while a request is prepared, or inside a step, ends the requests
+             that it is raised over, by the processor's name.
     Since    Hook API 1.
     """
     return None

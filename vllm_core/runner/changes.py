@@ -65,7 +65,8 @@ class Changes:
     @property
     def failed(self) -> dict[int, str]:
         """In the step applied last: rows (which of the plan's) that cannot go on, and why."""
-        return {} if self.grammars is None else self.grammars.failed
+        by_grammars = {} if self.grammars is None else self.grammars.failed
+        return by_grammars if self.processors is None else {**self.processors.failed, **by_grammars}
 
     def after(self, inputs: Inputs, emitted: Emitted) -> None:
         """The step has moved the rows on and the next drafts are written."""
