@@ -49,7 +49,7 @@ def settled(grammars, entry, seconds=60):
 
 def test_nothing_is_made_before_a_request_needs_it(make):
     grammars = make("Toy")
-    assert grammars._threads is None
+    assert not grammars._threads
     assert grammars._vocabulary is None
 
 
@@ -201,3 +201,12 @@ def test_an_orphan_without_work_ends_with_its_parent(make):
     (compiler,) = grammars._apart.values()
     compiler._process.stdin.close()
     assert compiler._process.wait(5) == 0
+
+
+def test_who_waits_for_a_process_apart_keeps_nobody_else_waiting(make):
+    """The first backend refuses some; what it takes is compiled at once while those wait for the process."""
+    grammars = make("Picky", "ToyApart", compile_threads=1, compile_seconds=4)
+    slow = [grammars.ask(spec("hang", str(i))) for i in range(3)]
+    quick = settled(grammars, grammars.ask(spec("plain")))
+    assert quick.ready
+    assert not any(entry.done for entry in slow)

@@ -71,6 +71,15 @@ class Second(Toy):
     """Another one, for specifications that the first refuses."""
 
 
+class Picky(Toy):
+    """It refuses what takes others long."""
+
+    def compile(self, spec):
+        if "hang" in spec.text:
+            raise ValueError("not this")
+        return super().compile(spec)
+
+
 class Compiled:
     nbytes = 1 << 10
 

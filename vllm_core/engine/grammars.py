@@ -6,12 +6,14 @@ start(spec) -> Grammar     a new one in its first state, of an entry that is don
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import attrs
@@ -52,6 +54,15 @@ class Entry:
         return int(getattr(self.compiled, "nbytes", 0)) + 4 * len(self.spec.text)
 
 
+@attrs.define(slots=True)
+class Trial:
+    """How far the backends have been asked for one specification."""
+
+    at: int = 0  # the next one
+    refused: list[str] = attrs.field(factory=list)
+    apart: bool = False  # in a thread for those that compile in a process apart
+
+
 class Grammars:
     """Of one engine. Costs nothing before the first request that needs it: no thread, no import, no tokenizer."""
 
@@ -67,7 +78,7 @@ class Grammars:
         self._lock = threading.Lock()  # of the two below
         self._live: weakref.WeakValueDictionary[GrammarSpec, Entry] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[GrammarSpec, Entry] = OrderedDict()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._news = threading.Event()
         self._closed = False
 
@@ -87,9 +98,7 @@ class Grammars:
                     self._recent.move_to_end(spec)
                 return entry
             entry = self._live[spec] = Entry(spec)
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.choices.config.compile_threads, "vllm-core-grammar")
-        self._threads.submit(self._work, weakref.ref(entry))
+        self._submit(partial(self._work, weakref.ref(entry), Trial()), apart=False)
         return entry
 
     def wait(self, seconds: float) -> None:
@@ -105,7 +114,7 @@ class Grammars:
             entry = self._live.get(spec)
         if entry is None or not entry.done:  # another process asked
             entry = entry or Entry(spec)
-            self._compile(entry)
+            self._compile(entry, Trial())
         if entry.compiled is None:
             raise ValueError(entry.error)
         return entry.compiled.start()
@@ -119,49 +128,69 @@ class Grammars:
     def close(self) -> None:
         """End threads and processes. Safe to call twice."""
         self._closed = True
-        threads, self._threads = self._threads, None
         for compiler in list(self._apart.values()):
             compiler.close()
-        if threads is not None:
+        for threads in list(self._threads.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    # ---- in a thread of the pool
+    # ---- in threads
 
-    def _work(self, asked: weakref.ref[Entry]) -> None:
+    def _submit(self, work: Callable[[], None], apart: bool) -> None:
+        """Those who wait for a process apart keep nobody else waiting."""
+        name = "vllm-core-grammar-apart" if apart else "vllm-core-grammar"
+        with self._making:
+            if name not in self._threads and not self._closed:
+                self._threads[name] = ThreadPoolExecutor(self.choices.config.compile_threads, name)
+        with contextlib.suppress(KeyError, RuntimeError):  # closed meanwhile: nobody waits any more
+            self._threads[name].submit(work)
+
+    def _work(self, asked: weakref.ref[Entry], trial: Trial) -> None:
         entry = asked()
         if entry is None or self._closed:
             return  # whoever wanted it has gone
+        later = False
         try:
-            self._compile(entry)
+            later = self._compile(entry, trial, here=False)
         except BaseException as error:
             entry.error = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._news.set()
+            if not later:
+                self._news.set()
 
-    def _compile(self, entry: Entry) -> None:
-        """Fill the entry: ask the backends for its kind in turn. Never raises for what they do."""
-        config, spec, refused = self.choices.config, entry.spec, []
+    def _compile(self, entry: Entry, trial: Trial, here: bool = True) -> bool:
+        """Fill the entry: ask the backends for its kind in turn. Never raises for what they do.
+
+        here   wait for processes apart, too; else they are asked in another thread, and this one returns True
+        """
+        config, spec = self.choices.config, entry.spec
         backends = self.choices.backends.get(spec.kind, ())[: None if spec.fallback else 1]
         if not backends:
             entry.error = self.choices.refusals.get(spec.kind, f"nothing compiles a {spec.kind}")
-            return
+            return False
         seconds = config.compile_seconds / len(backends)
-        for choice in backends:
+        while trial.at < len(backends):
+            choice = backends[trial.at]
             try:
+                if not (here or trial.apart) and getattr(load_target(choice.target), "apart", False):
+                    trial.apart = True
+                    self._submit(partial(self._work, weakref.ref(entry), trial), apart=True)
+                    return True
                 compiled = self._run(choice, self._backend(choice), spec, seconds)
             except TimeoutError:
-                refused.append(f"{choice.label} needs more than {seconds:g} s for it (compile_seconds)")
+                trial.refused.append(f"{choice.label} needs more than {seconds:g} s for it (compile_seconds)")
             except Exception as error:
                 said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                refused.append(f"{choice.label}: {said}")
+                trial.refused.append(f"{choice.label}: {said}")
                 if not isinstance(error, ValueError | CompilerLost):
                     log.warning("%s failed at a %s", choice.label, spec.kind, exc_info=error)
             else:
                 entry.compiled = compiled
                 self._keep(entry)
-                return
-        entry.error = f"structured_outputs: this {spec.kind} cannot be used: " + "; ".join(refused)
+                return False
+            trial.at += 1
+        entry.error = f"structured_outputs: this {spec.kind} cannot be used: " + "; ".join(trial.refused)
+        return False
 
     def _run(self, choice: GrammarBackendChoice, backend: Any, spec: GrammarSpec, seconds: float) -> CompiledGrammar:
         if not getattr(backend, "apart", False):
