@@ -10,8 +10,10 @@ from vllm_core.config.errors import SettingError
 from vllm_core.config.flags import add_flags, given_flags
 from vllm_core.config.load import Loaded
 from vllm_core.config.own import own_settings
+from vllm_core.plugins import load_catalog, read_policy
 
 __all__ = [
     "EngineSettings", "Given", "Loaded", "SettingError", "UsageError", "add_engine_flags", "add_flags",
-    "check_plugins", "engine_settings", "given_flags", "own_settings", "tell", "words_of",
+    "check_plugins", "engine_settings", "given_flags", "load_catalog",
+    "own_settings", "read_policy", "tell", "words_of",
 ]  # fmt: skip

@@ -35,7 +35,7 @@ async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable
         raise ApiError(415, "a body must not be compressed (Content-Encoding)", code="unsupported_encoding")
     length = headers.get("content-length", "0")
     if length.isdecimal() and len(length) < 20 and int(length) > largest:
-        raise _too_large(largest, hopeless=int(length) > 2 * largest)
+        raise _too_large(largest)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -58,10 +58,9 @@ async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable
         ) from None
 
 
-def _too_large(largest: int, hopeless: bool = False) -> ApiError:
-    """Not ``hopeless``: the rest is read and thrown away, as clients read no answer before they have sent all."""
-    close = {"connection": "close"} if hopeless else {}
-    return ApiError(413, f"the body may have at most {largest:,} bytes", headers=close)
+def _too_large(largest: int) -> ApiError:
+    """The connection stays, and `protocol` throws the rest away: clients read no answer before they have sent all."""
+    return ApiError(413, f"the body may have at most {largest:,} bytes")
 
 
 async def read_body(request: Request, kind: type[T], context: ServerContext) -> T:

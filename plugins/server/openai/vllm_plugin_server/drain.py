@@ -17,6 +17,7 @@ import uvicorn
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.boundary import Boundary
 from vllm_plugin_server.errors import ApiError
+from vllm_plugin_server.others import Others
 
 __all__ = ["DrainingServer"]
 
@@ -30,18 +31,28 @@ class DrainingServer(uvicorn.Server):
     """exit_code   0 after a drain; 128 and the signal's number after a second one; 1 if the engine is gone for good"""
 
     def __init__(
-        self, config: uvicorn.Config, boundary: Boundary, context: ServerContext, address: str, begun: float
+        self,
+        config: uvicorn.Config,
+        boundary: Boundary,
+        context: ServerContext,
+        address: str,
+        begun: float | None,
+        others: Others | None = None,
     ) -> None:
         super().__init__(config)
         self._boundary, self._context, self._address, self._begun = boundary, context, address, begun
+        self._others = others
         self.exit_code = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for begin in self._context.on_startup:
             await begin()
+        if self._others is not None:
+            await self._others.ready()
         await super().startup(sockets)
-        names = ", ".join(self._context.models)
-        log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)
+        if self._begun is not None:
+            names = ", ".join(self._context.models)
+            log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -65,10 +76,16 @@ class DrainingServer(uvicorn.Server):
             log.critical("the engine has ended: %s", dead)
             self.exit_code = 1
             return True
+        if self._others is not None and (lost := self._others.look()):
+            log.critical("%s", lost)
+            self.exit_code = 1
+            return True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._boundary.draining = True
+        if self._others is not None:
+            self._others.terminate()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -90,6 +107,10 @@ class DrainingServer(uvicorn.Server):
                     await finish()
             except Exception as error:
                 log.error("at the end: %s: %s", type(error).__name__, error)
+        while self._others is not None and self._others.alive and time.monotonic() < deadline + 2 * LAST_WORDS:
+            if self.force_exit:
+                break
+            await asyncio.sleep(TICK)
         for connection in list(self.server_state.connections):
             transport: Any = connection.transport
             transport.abort()

@@ -47,6 +47,11 @@ def check_length(context: ServerContext, tokens: int, params: SamplingParams, pa
         tokens = min(tokens, cut if cut > 0 else max(1, longest - (params.max_tokens or 1)))
     asked = params.max_tokens or 1
     if tokens + asked <= longest:
+        if tokens + params.min_tokens > longest:
+            raise bad_request(
+                f"min_tokens={params.min_tokens} do not fit: with {tokens} tokens in the {param} at most "
+                f"{longest - tokens} are left of {longest}", "min_tokens",
+            )  # fmt: skip
         return
     most_output = longest - tokens
     raise bad_request(

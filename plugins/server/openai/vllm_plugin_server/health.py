@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.describe import describe
-from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.stream import json_answer
 
 __all__ = ["health", "version"]
@@ -18,8 +17,8 @@ __all__ = ["health", "version"]
 def health(context: ServerContext) -> Any:
     @describe()
     async def health(request: Request) -> Response:
-        if context.engine.dead is not None:
-            raise ApiError(503, f"the engine has ended: {context.engine.dead}", code="engine_dead")
+        """What ``check_health`` raises is a 503 that says why."""
+        await context.engine.check_health()
         return Response(status_code=200)
 
     return health

@@ -40,7 +40,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._refusal is not None:  # thrown away, as who still writes does not read yet
+            self._unread += len(data)
+            if self._unread > 2 * most("body_bytes"):
+                self._abort()
             return
         self._unset_keepalive_if_required()
         try:
@@ -86,6 +91,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head = False
         self._cancel("head")
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._raise(ApiError(400, "only HTTP/1.0 and HTTP/1.1 are spoken here"))
         if not self.url.startswith((b"/", b"http")):
             self._raise(ApiError(400, "the request target must be a path"))
         super().on_headers_complete()
@@ -156,15 +163,24 @@ class LimitedProtocol(HttpToolsProtocol):
             timer.cancel()
 
     def _refuse(self, error: ApiError) -> None:
+        """Say what is wrong, half-close, and read on for a while: with unread bytes the answer would be lost."""
         self._refusal = error
         self._cancel("head")
-        if self.cycle is None or self.cycle.response_complete:  # else this would stand in the middle of an answer
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False  # a whole request before this is answered; then the connection ends
+            return
+        if cycle is None or cycle.response_complete:  # else this would stand in the middle of an answer
             body = error_body(error)
             self.transport.write(
                 STATUS_LINE[error.status] + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
                 + str(len(body)).encode() + b"\r\n\r\n" + body
             )  # fmt: skip
-        self._close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._after("close", CLOSING_SECONDS, self._abort)
+        else:
+            self._close()
 
 
 def _too_large_head() -> ApiError:

@@ -24,6 +24,8 @@ from vllm_plugin_server.drain import DrainingServer
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.logs import observers as logs
 from vllm_plugin_server.logs.setup import configure
+from vllm_plugin_server.metrics import shared
+from vllm_plugin_server.others import Others
 from vllm_plugin_server.protocol import LimitedProtocol
 from vllm_plugin_server.routes import choose
 from vllm_plugin_server.settings import ServerSettings
@@ -42,20 +44,28 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
     configure(settings.log_level, settings.log_format, settings.api_key)
     tracing.check(settings)
     endpoints = choose(catalog.entries("http_endpoints"), catalog.prefer("http_endpoints"))
-    listener = open_socket(settings)  # before the model is loaded: a port that is taken is told at once
+    several = settings.api_server_count > 1
+    counted = shared.share() if several else None  # before figures are imported
+    listener = open_socket(settings, several=several)  # before the model is loaded: a port that is taken is told
     try:
-        engine = AsyncLLM.from_settings(engine_settings)
+        engine = AsyncLLM.from_settings(
+            engine_settings, restarts=settings.engine_restarts, carry_over=settings.carry_over
+        )
         try:
             context = make_context(engine, settings, catalog)
             logs.attach(context)
             tracing.attach(context)
-            return run(make_app(context, endpoints), context, listener, begun)
+            app = make_app(context, endpoints)
+            with Others(settings.api_server_count - 1, engine, settings, listener) as others:
+                return run(app, context, listener, begun, others)
         finally:
             engine.shutdown()
     finally:
         listener.close()
         if settings.uds is not None:
             Path(settings.uds).unlink(missing_ok=True)
+        if counted is not None:
+            shared.unshare(counted)
 
 
 def with_environment(settings: ServerSettings) -> ServerSettings:
@@ -74,7 +84,7 @@ def make_context(engine: Any, settings: ServerSettings, catalog: Any) -> ServerC
         settings=settings,
         report=lambda: report_of(engine, catalog),
         work=Work(threads, most("template_seconds")),
-        admission=Admission(settings.max_concurrent_requests),
+        admission=Admission(max(1, settings.max_concurrent_requests // settings.api_server_count)),
         started=time.time(),
     )
 
@@ -95,8 +105,8 @@ def report_of(engine: Any, catalog: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def open_socket(settings: ServerSettings) -> socket.socket:
-    """Bound, and not listening yet."""
+def open_socket(settings: ServerSettings, *, several: bool = False) -> socket.socket:
+    """Bound, and not listening yet. ``several`` processes of this user may then bind the same port."""
     if settings.uds is not None:
         _remove_stale(settings.uds)
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -104,7 +114,7 @@ def open_socket(settings: ServerSettings) -> socket.socket:
     else:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if several else socket.SO_REUSEADDR, 1)
         address = (settings.host, settings.port)
     try:
         found.bind(address)
@@ -127,8 +137,13 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-def run(app: App, context: ServerContext, listener: socket.socket, begun: float) -> int:
-    """Serve on a bound socket until a signal, or until the engine is gone for good."""
+def run(
+    app: App, context: ServerContext, listener: socket.socket, begun: float | None, others: Others | None = None
+) -> int:
+    """Serve on a bound socket until a signal, or until the engine is gone for good.
+
+    ``begun``: when the start began, to be told; None: another process tells it.
+    """
     _many_files()
     settings = context.settings
     config = uvicorn.Config(
@@ -145,7 +160,7 @@ def run(app: App, context: ServerContext, listener: socket.socket, begun: float)
         ssl_keyfile=settings.ssl_keyfile,
         ssl_certfile=settings.ssl_certfile,
     )
-    server = DrainingServer(config, app.boundary, context, address_of(listener, settings), begun)
+    server = DrainingServer(config, app.boundary, context, address_of(listener, settings), begun, others)
     gc.collect()
     gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     server.run(sockets=[listener])

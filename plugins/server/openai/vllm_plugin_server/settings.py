@@ -73,6 +73,27 @@ class ServerSettings:
     request_timeout: float | None = setting(
         None, group="load", low=0.001, unit="seconds", help="Longest time for one request, answer included."
     )
+    engine_restarts: int = setting(
+        3,
+        group="load",
+        low=0,
+        unit="restarts",
+        help="Engines started in place of ones that have ended, within ten minutes; then the server ends with code 1.",
+    )
+    carry_over: bool = setting(
+        False,
+        group="load",
+        help="Let requests of an engine that was killed go on in the next one, token for token, instead of failing.",
+    )
+    api_server_count: int = setting(
+        1,
+        group="load",
+        low=1,
+        high=64,
+        unit="processes",
+        help="Processes that speak HTTP in front of the one engine; each takes its share of the connections.",
+        trade="More: many small requests at once. One: less memory, and /v1/responses that can be gone on from.",
+    )
     shutdown_timeout: float = setting(
         30.0, group="load", low=0, unit="seconds", help="After SIGTERM, how long running requests may go on."
     )

@@ -28,6 +28,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The object that a body holds. Raises ``ApiError``."""
     if not body.strip():
         raise bad_request("the body is empty; it must be a JSON object", code="invalid_json")
+    if body.count(b",") > most("commas"):  # before the parser, which would hold everybody up
+        raise ApiError(413, f"the body holds more than {most('commas'):,} commas")
     try:
         text = body.decode("utf-8-sig" if body.startswith(b"\xef\xbb\xbf") else "utf-8")
         found = _decoder.decode(text)

@@ -127,7 +127,7 @@ async def read_conversation(
         unread += missed
     conversation = await render(
         context,
-        [plain_message(message, i) for i, message in enumerate(body.messages)],
+        body.messages,
         tools=[_plain_tool(tool, i) for i, tool in enumerate(body.tools or ())] or None,
         tool_choice=tool_choice,
         chat_template=body.chat_template,
@@ -153,6 +153,10 @@ def _plain_tool(tool: Any, index: int) -> dict[str, Any]:
     return {"type": "function", "function": found}
 
 
-async def render(context: ServerContext, messages: Sequence[dict[str, Any]], **options: Any) -> Conversation:
+async def render(context: ServerContext, messages: Sequence[Message], **options: Any) -> Conversation:
     """Through the template and the tokenizer, always in a thread: a template is a program."""
-    return await context.work(context.engine.read_chat, messages, size=SMALL + 1, **options)
+
+    def read() -> Conversation:
+        return context.engine.read_chat([plain_message(m, i) for i, m in enumerate(messages)], **options)
+
+    return await context.work(read, size=SMALL + 1)

@@ -28,10 +28,11 @@ async def read_prompts(context: ServerContext, request: Request, body: Completio
         raise bad_request("prompt is an empty list; it must hold at least one prompt", "prompt")
     if len(given) > most("prompts"):
         raise bad_request(f"prompt holds {len(given)} prompts; at most {most('prompts')} are allowed", "prompt")
-    if any(isinstance(item, int) for item in given):
+    kinds = {type(item) for item in given}
+    if len(kinds) > 1 or int in kinds:
         raise bad_request("prompt must be texts or lists of token ids, not both in one list", "prompt")
     size = sum(map(len, given))
-    if size > most("prompt_ids") and not all(isinstance(item, str) for item in given):
+    if size > most("prompt_ids") and str not in kinds:
         raise bad_request(f"prompt holds more than {most('prompt_ids'):,} token ids", "prompt")
     special = True if body.add_special_tokens is None else body.add_special_tokens
     prompts = await context.work(_read, context, given, special, size=size)
@@ -40,7 +41,7 @@ async def read_prompts(context: ServerContext, request: Request, body: Completio
 
 
 def _is_ids(prompt: list[Any]) -> bool:
-    return bool(prompt) and all(type(item) is int for item in prompt)
+    return bool(prompt) and set(map(type, prompt)) == {int}
 
 
 def _read(context: ServerContext, given: list[Any], special: bool) -> list[Prompt]:

@@ -1,0 +1,108 @@
+"""Further processes that speak HTTP in front of the same engine (``--api-server-count``): start, watch, end them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import time
+from typing import Any
+
+import attrs
+
+from vllm_plugin_server.metrics import shared
+from vllm_plugin_server.settings import ServerSettings
+
+__all__ = ["Others"]
+
+log = logging.getLogger(__name__)
+RESTARTS, WINDOW = 3, 600.0  # of these processes, and the seconds that they are counted in
+START_SECONDS = 120.0
+
+
+class Others:
+    """``python -m vllm_plugin_server.other``, so many times. Each is told on standard input, which stays open: its end
+    means that this process is gone.
+    """
+
+    def __init__(self, count: int, engine: Any, settings: ServerSettings, listener: Any) -> None:
+        self._listener = listener
+        self._told = b"" if count == 0 else _told(engine, settings, listener)
+        self._processes = [self._start() for _ in range(count)]
+        self._restarts: list[float] = []
+        self._ending = False
+
+    def __enter__(self) -> Others:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ending = True
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            shared.gone(process.pid)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vllm_plugin_server.other"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self._listener.fileno(),),
+            start_new_session=True,  # signals of a terminal come to this process, which passes them on
+        )
+        assert process.stdin is not None
+        process.stdin.write(self._told + b"\n")
+        process.stdin.flush()
+        return process
+
+    async def ready(self) -> None:
+        """Wait until all of them listen. ``RuntimeError`` if one does not get there."""
+        for process in self._processes:
+            assert process.stdout is not None
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    line = await asyncio.to_thread(process.stdout.readline)
+            except TimeoutError:
+                line = b""
+            if line != b"ready\n":
+                raise RuntimeError("one of the processes of --api-server-count did not start; the log says why")
+
+    def look(self) -> str:
+        """Start those again that have ended. Why the server must end, or ""."""
+        for i, process in enumerate(self._processes):
+            if self._ending or (code := process.poll()) is None:
+                continue
+            shared.gone(process.pid)
+            now = time.monotonic()
+            self._restarts = [then for then in self._restarts if now - then < WINDOW]
+            if len(self._restarts) == RESTARTS:
+                return f"processes of --api-server-count ended {RESTARTS + 1} times in {WINDOW:g} s; last code {code}"
+            self._restarts.append(now)
+            log.error("process %d of --api-server-count ended with code %s; another one is started", process.pid, code)
+            self._processes[i] = self._start()
+        return ""
+
+    def terminate(self) -> None:
+        self._ending = True
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+
+    @property
+    def alive(self) -> bool:
+        return any(process.poll() is None for process in self._processes)
+
+
+def _told(engine: Any, settings: ServerSettings, listener: Any) -> bytes:
+    """What such a process needs: keys are among it, so it is written to nobody else."""
+    address = None if settings.uds is not None else listener.getsockname()[:2]
+    told = {
+        "engine": attrs.asdict(engine.settings),
+        "server": attrs.asdict(settings),
+        "address": engine.address,
+        "bound": address,
+        "listener": listener.fileno(),
+    }
+    return json.dumps(told).encode()
