@@ -210,3 +210,9 @@ def test_who_waits_for_a_process_apart_keeps_nobody_else_waiting(make):
     quick = settled(grammars, grammars.ask(spec("plain")))
     assert quick.ready
     assert not any(entry.done for entry in slow)
+
+
+def test_what_allows_no_text_is_refused(make):
+    grammars = make("Toy")
+    entry = settled(grammars, grammars.ask(GrammarSpec(kind="choice", text="[]")))
+    assert "it allows no text at all" in entry.error

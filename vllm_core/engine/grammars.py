@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+import numpy as np
 
 from vllm_core.engine.choose_grammars import GrammarBackendChoice, GrammarChoices
 from vllm_core.engine.grammar_apart import ApartCompiler, CompilerLost
@@ -177,6 +178,7 @@ class Grammars:
                     self._submit(partial(self._work, weakref.ref(entry), trial), apart=True)
                     return True
                 compiled = self._run(choice, self._backend(choice), spec, seconds)
+                self._check_begins(compiled)
             except TimeoutError:
                 trial.refused.append(f"{choice.label} needs more than {seconds:g} s for it (compile_seconds)")
             except Exception as error:
@@ -201,6 +203,13 @@ class Grammars:
                 compiler = ApartCompiler(choice.target, self._opened_vocabulary(), choice.options)
                 self._apart[choice.target] = compiler
         return backend.restore(compiler.export(spec, seconds))
+
+    def _check_begins(self, compiled: CompiledGrammar) -> None:
+        """A schema that is its own reference, say, compiles and allows no text. Makes the first mask, too."""
+        mask = np.zeros(self._opened_vocabulary().words, dtype=np.int32)
+        compiled.start().fill(mask)
+        if not mask.any():
+            raise ValueError("it allows no text at all")
 
     def _keep(self, entry: Entry) -> None:
         """As one of the recent ones, at the expense of those that nobody asked for longest."""
