@@ -25,10 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="GATE")
 
-    def gate(name: str, run: Gate, text: str) -> argparse.ArgumentParser:
+    def gate(name: str, run: Gate, text: str, nargs: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
-        command.add_argument("url", help="of the server, http://HOST:PORT")
+        command.add_argument("url", nargs=nargs, help="of the server, http://HOST:PORT")
         command.add_argument("--api-key", metavar="KEY", help="if it wants one")
         command.add_argument("--ready", type=float, default=60.0, metavar="S", help="wait so long for it; default: 60")
         return command
@@ -51,13 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     one = gate("memory", gates.memory, "R5: what the server holds after 100 requests, and after all of this")
     one.add_argument("--pid", type=int, required=True, help="of the server")
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
-    one = gate("streams", gates.run_streams, "R8: open streams beside slow and silent peers")
+    one = gate(
+        "streams",
+        gates.run_streams,
+        "R8: open streams beside slow and silent peers; of an echo engine without URL",
+        "?",
+    )
+    one.add_argument("--gap", type=float, default=10.0, metavar="S", help="of the echo engine's tokens; default: 10")
     one.add_argument("--streams", type=int, default=10_000, metavar="N", help="default: 10,000")
     one.add_argument(
         "--slow", type=int, default=1000, metavar="N", help="peers that send a byte a second; default: 1,000"
     )
     one.add_argument("--silent", type=int, default=1000, metavar="N", help="peers that read nothing; default: 1,000")
-    one.add_argument("--tokens", type=int, default=3, metavar="N", help="of each stream; default: 3")
+    one.add_argument("--tokens", type=int, default=4, metavar="N", help="of each stream; default: 4")
     one.add_argument("--pid", type=int, help="of the server, for its memory")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -20,15 +21,17 @@ from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_rea
 from vllm_plugin_server.testing.streams import hold_streams
 from vllm_plugin_server.testing.vanish import vanish
 from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
-from vllm_plugin_server.testing.wire import Address, address_of
+from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
 
-__all__ = ["auth", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_vanish"]
+__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_vanish"]
 
 Result = tuple[bool, dict[str, Any]]
 
 WARM = 100  # requests before memory is measured
 GROWTH = 0.05  # of the memory after these
 FREE_GROWTH = 64 << 20  # bytes
+MOST_EACH = 64_000  # bytes a stream
+MOST_ADDED = 0.05  # seconds between two tokens, above the echo engine's own
 MOST_GAP = 2.0  # of neighbours' p99 gap between tokens in a quiet run
 
 
@@ -101,11 +104,34 @@ async def run_burst(args: argparse.Namespace) -> Result:
 
 
 async def run_streams(args: argparse.Namespace) -> Result:
-    address, probe = await _begin(args)
-    report = await hold_streams(
-        address, probe.model, streams=args.streams, slow=args.slow, silent=args.silent, tokens=args.tokens, pid=args.pid
-    )
-    return not report.failures, report.as_dict()
+    """Against a server that is there, or an echo engine of this command's own."""
+    child = None
+    if args.url is None:
+        child, args.url = await echo(args.gap)
+    try:
+        address, probe = await _begin(args)
+        report = await hold_streams(
+            address, probe.model, streams=args.streams, slow=args.slow, silent=args.silent, tokens=args.tokens,
+            pid=child.pid if child else args.pid,
+        )  # fmt: skip
+    finally:
+        if child:
+            child.terminate()
+            await child.wait()
+    added = percentile(report.gaps, 99) - args.gap if child else None
+    well = not report.failures and (report.bytes_each or 0) < MOST_EACH and (added or 0) < MOST_ADDED
+    return well, report.as_dict() | {"p99_added_seconds": added}
+
+
+async def echo(gap: float) -> tuple[asyncio.subprocess.Process, str]:
+    """A server of an echo engine: its process and its address."""
+    command = ("-m", "vllm_plugin_server.testing.echo", "--gap", str(gap))
+    child = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=asyncio.subprocess.PIPE)
+    assert child.stderr is not None
+    while line := (await child.stderr.readline()).decode():
+        if found := re.search(r"at (http://\S+),", line):
+            return child, found[1]
+    raise Unanswered("the echo engine did not start")
 
 
 async def memory(args: argparse.Namespace) -> Result:

@@ -19,7 +19,9 @@ from vllm_plugin_server.testing.wire import Address, request_bytes
 
 __all__ = ["StreamsReport", "hold_streams"]
 
-OPENED_AT_ONCE = 200  # connections that are being made; the kernel's queue of a socket is short
+FLOODED = 100  # of so many silent peers, one has
+FLOOD = 2000  # answers on their way to it
+PER_SECOND = 500  # streams that begin
 
 
 @attrs.define
@@ -28,6 +30,7 @@ class StreamsReport:
     most_open: int = 0
     failures: list[str] = attrs.field(factory=list)
     health_seconds: list[float] = attrs.field(factory=list)
+    gaps: list[float] = attrs.field(factory=list)  # seconds between two tokens of a stream
     bytes_each: float | None = None  # resident, of the server and its children
     slow_ended: int = 0  # slow peers that the server has sent away
     silent_ended: int = 0
@@ -35,10 +38,13 @@ class StreamsReport:
 
     def as_dict(self) -> dict[str, Any]:
         found = attrs.asdict(self)
-        late = found.pop("health_seconds")
+        late, gaps = found.pop("health_seconds"), found.pop("gaps")
         found["failures"] = self.failures[:10]
         found["failed"] = len(self.failures)
-        return found | {"p99_health_seconds": percentile(late, 99), "most_health_seconds": max(late, default=0.0)}
+        return found | {
+            "p99_health_seconds": percentile(late, 99), "most_health_seconds": max(late, default=0.0),
+            "p50_gap_seconds": percentile(gaps, 50), "p99_gap_seconds": percentile(gaps, 99),
+        }  # fmt: skip
 
 
 async def hold_streams(
@@ -50,17 +56,16 @@ async def hold_streams(
     client = Client(f"{'https' if address.tls else 'http'}://{address.host}:{address.port}", dict(address.headers))
     wish = Wish(backend="openai", route="/v1/completions", model=model, ignore_eos=True)
     before = held(pid) if pid else None
-    opening = asyncio.Semaphore(OPENED_AT_ONCE)
     now = 0
 
     async def one(number: int) -> None:
         nonlocal now
-        async with opening:
-            await asyncio.sleep(0)
+        await asyncio.sleep(number / PER_SECOND)
         now += 1
         report.most_open = max(report.most_open, now)
         outcome = await ask(client, wish, Sample("Hello", 1, tokens), number)
         now -= 1
+        report.gaps += outcome.itl
         if not outcome.success:
             report.failures.append(outcome.error)
         elif outcome.output_tokens != tokens:
@@ -68,7 +73,7 @@ async def hold_streams(
 
     beside = [asyncio.create_task(lateness(address, report.health_seconds, every=0.1))]
     beside += [asyncio.create_task(_slow(address, report)) for _ in range(slow)]
-    beside += [asyncio.create_task(_silent(address, model, report)) for _ in range(silent)]
+    beside += [asyncio.create_task(_silent(address, model, report, i)) for i in range(silent)]
     tasks = [asyncio.create_task(one(i)) for i in range(streams)]
     if pid and before:
         beside.append(asyncio.create_task(_weigh(report, pid, before.resident, lambda: now)))
@@ -106,24 +111,23 @@ async def _slow(address: Address, report: StreamsReport) -> None:
         report.slow_ended += 1
 
 
-async def _silent(address: Address, model: str, report: StreamsReport) -> None:
-    """Asks for a long stream and never reads, with a receive buffer that is soon full."""
-    body = {"model": model, "prompt": "Hello" * 50, "max_tokens": 400, "ignore_eos": True, "stream": True, "n": 2}
+async def _silent(address: Address, model: str, report: StreamsReport, number: int) -> None:
+    """Asks for a stream and never reads. One in a hundred asks for more than all buffers on the way hold."""
+    body = {"model": model, "prompt": "Hello", "max_tokens": 400, "ignore_eos": True, "stream": True}
     request = request_bytes(address, "POST", "/v1/completions", json.dumps(body).encode())
-    with contextlib.suppress(OSError):
-        sock = socket.socket()
+    if number % FLOODED == 0:
+        request = request_bytes(address, "GET", "/v1/models") * FLOOD
+    sock = socket.socket()
+    try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        try:
-            await loop.sock_connect(sock, (address.host, address.port))
-            await loop.sock_sendall(sock, request)
-            while True:
-                await asyncio.sleep(1)
-                # Only whether it has been closed: a peek takes nothing out of the buffer.
-                with contextlib.suppress(BlockingIOError):
-                    if sock.recv(1, socket.MSG_PEEK) == b"":
-                        break
-        finally:
-            sock.close()
+        await loop.sock_connect(sock, (address.host, address.port))
+        await loop.sock_sendall(sock, request)
+        while sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            await asyncio.sleep(1)
+    except OSError:
+        pass  # it was sent away
+    finally:
+        sock.close()
     report.silent_ended += 1

@@ -50,10 +50,11 @@ class Neighbours:
             else:
                 self.failures.append(outcome.error)
 
-    async def go_on(self) -> None:
-        """Until cancelled."""
+    async def go_on(self, pause: float = 0.0) -> None:
+        """Until cancelled. ``pause``: seconds between rounds."""
         while True:
             await self.round()
+            await asyncio.sleep(pause)
 
     def p99(self) -> float:
         """Seconds between two tokens."""
