@@ -8,10 +8,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 import attrs
-from msgspec import structs
 
 from vllm_core.engine import wire
 from vllm_core.engine.attached import Attached
+from vllm_core.engine.carry import named, the_rest
 from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.link import Link
@@ -77,12 +77,12 @@ class AsyncDesk:
             name, prompt.token_ids, params, stream=stream, priority=priority, cache_salt=prompt.cache_salt
         )
         if self._front:
-            news = [self._named(new) for new in news]
+            news = [named(new, self._front) for new in news]
         self._processor.add(name, news, params, prompt.text, stream)
         waiter = self.waiters[name] = _Waiter(news)
         finished = False
         try:
-            self._engine.link.send(wire.Add(news))
+            self._send(name, news)
             while not finished:
                 await waiter.news.wait()
                 waiter.news.clear()
@@ -100,6 +100,12 @@ class AsyncDesk:
                 self._processor.drop(name)
                 if self._engine.state.now == "ready":
                     self._engine.link.send(wire.Abort(samples))
+
+    def _send(self, name: str, news: list[NewRequest]) -> None:
+        try:
+            self._engine.link.send(wire.Add(news))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise RequestError(f"it cannot be sent to the engine: {error}", name) from error
 
     def abort(self, request_ids: list[str]) -> None:
         self.attend()
@@ -229,18 +235,4 @@ class AsyncDesk:
                 call.set_exception(EngineDeadError(cause))
 
     def _rest(self, name: str, waiter: _Waiter) -> list[NewRequest]:
-        """What another engine must do: the same requests, from the tokens on that are here. None if it cannot."""
-        rest = []
-        running = set(self._processor.samples(name))
-        for request in waiter.requests:
-            if request.request_id in running:
-                tokens = self._processor.tokens(request.request_id)
-                if tokens and request.sampling.prompt_logprobs is not None:  # some of them are here already
-                    return []
-                ids = [*request.token_ids, *tokens]
-                rest.append(structs.replace(request, token_ids=ids, num_output=len(tokens), sibling_of=""))
-        return rest
-
-    def _named(self, new: NewRequest) -> NewRequest:
-        sibling = self._front + new.sibling_of if new.sibling_of else ""
-        return structs.replace(new, request_id=self._front + new.request_id, sibling_of=sibling)
+        return the_rest(waiter.requests, self._processor.samples(name), self._processor)

@@ -79,28 +79,14 @@ class EngineCore:
     def add(self, new: NewRequest) -> None:
         """Queue a request. Raises ``RequestError`` for one that can never run."""
         self.check_alive()
-        self.roster.add(
-            Request(
-                grammar=self._grammar(new),
-                request_id=new.request_id,
-                token_ids=new.token_ids[:],
-                num_prompt=len(new.token_ids) - new.num_output,
-                told=new.num_output,
-                metered=new.num_output,
-                carried=new.num_output,
-                sampling=new.sampling,
-                stop_ids=frozenset(new.stop_ids),
-                own_stop_ids=frozenset(new.own_stop_ids),
-                max_total=new.max_total,
-                priority=new.priority,
-                reads_prefix=new.reads_prefix,
-                each_token=new.each_token,
-                sibling_of=new.sibling_of,
-                salt=new.salt,
-                extra_keys=tuple(new.extra_keys),
-                arrival=time.monotonic() - max(0.0, time.time() - new.arrival_time),
-            )
-        )
+        try:
+            self.roster.add(self._request(new))
+        except RequestError:
+            raise
+        except Exception as error:
+            log.exception("request %s could not be queued", new.request_id)
+            self.roster.forget(new.request_id)
+            raise RequestError(f"{type(error).__name__} while it was queued: {error}", new.request_id) from error
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         """End a request, wherever it is. Its last update comes with the next step. Unknown ids are ignored.
@@ -141,6 +127,28 @@ class EngineCore:
             if request.finished:
                 self.meter.ended(request)
         return [_update(request) for request in [*news, *ended] if request.each_token or request.finished]
+
+    def _request(self, new: NewRequest) -> Request:
+        return Request(
+            grammar=self._grammar(new),
+            request_id=new.request_id,
+            token_ids=new.token_ids[:],
+            num_prompt=len(new.token_ids) - new.num_output,
+            told=new.num_output,
+            metered=new.num_output,
+            carried=new.num_output,
+            sampling=new.sampling,
+            stop_ids=frozenset(new.stop_ids),
+            own_stop_ids=frozenset(new.own_stop_ids),
+            max_total=new.max_total,
+            priority=new.priority,
+            reads_prefix=new.reads_prefix,
+            each_token=new.each_token,
+            sibling_of=new.sibling_of,
+            salt=new.salt,
+            extra_keys=tuple(new.extra_keys),
+            arrival=time.monotonic() - max(0.0, time.time() - new.arrival_time),
+        )
 
     def _grammar(self, new: NewRequest) -> Entry | None:
         if new.sampling.grammar is None:

@@ -53,7 +53,9 @@ class Fronts:
                 return name, wire.decode_down(frame)
             except zmq.Again:
                 return None
-            except ValueError as error:  # msgspec's too, and another number of frames
+            except zmq.ZMQError:
+                raise
+            except Exception as error:  # another number of frames, or nothing that the schemas have
                 log.error("a message to the engine cannot be read: %s", error)
 
     def get(self, name: bytes) -> Front | None:

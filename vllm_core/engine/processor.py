@@ -146,8 +146,23 @@ class OutputProcessor:
                 track.metrics.finished_time = time.time()
                 del self._tracks[track.request_id]
             if track.stream or track.finished:
-                outputs.append(track.output())
+                try:
+                    outputs.append(track.output())
+                except Exception as error:
+                    log.exception("request %s failed", track.request_id)
+                    outputs.append(self._broken(track, error, over))
         return outputs, over
+
+    def _broken(self, track: Track, error: Exception, over: list[Over]) -> RequestOutput:
+        """The last output of a request whose log-probabilities cannot be read; what runs of it is ``over``."""
+        for name, sample in track.samples.items():
+            if sample.finish_reason is None:
+                over.append(Over(name, FinishReason.ERROR))
+            sample.fail(f"{type(error).__name__} while its output was made: {error}")
+            sample.logprobs = ReadableLogprobs(False, False, None)
+        self.drop(track.request_id)
+        track.metrics.finished_time = time.time()
+        return track.output()
 
     def _sample(self, request_id: str, index: int, new: NewRequest, params: SamplingParams) -> Sample:
         detokenizer = None

@@ -89,19 +89,13 @@ class Server:
         self._fronts.send(name, wire.Failed(kind="LockMismatch", error=error))
 
     def _add(self, front: Front, new: NewRequest) -> Update | None:
-        """Queue a request; why not, if it cannot be. Whatever its own values bring about is its own failure."""
+        """Queue a request; why not, if it cannot be."""
         try:
             self._core.add(new)
         except RequestError as error:
-            reason = error.reason
-        except Exception as error:
-            log.exception("request %s could not be queued", new.request_id)
-            self._core.roster.forget(new.request_id)
-            reason = f"{type(error).__name__} while it was queued: {error}"
-        else:
-            self._fronts.take(front, new)
-            return None
-        return Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=reason)
+            return Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=error.reason)
+        self._fronts.take(front, new)
+        return None
 
     def _end(self, front: Front) -> None:
         """Nobody waits for its requests any more."""
