@@ -162,15 +162,12 @@ class AsyncLLM:
         """The token ids of a prompt, for ``generate``. May be called in any thread: long texts take their time."""
         return read_prompt(prompt, self.text.tokenizer, "", add_special_tokens)
 
-    def read_chat(self, messages: Sequence[dict[str, Any]], *, find_calls: bool = True, **options: Any) -> Conversation:
+    def read_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> Conversation:
         """A conversation through the chat template, for ``generate``; ``options`` as for ``chat``.
 
         May be called in any thread, which a template of unknown origin makes wise.
-
-        find_calls   whether answers are searched for calls of the tools; without it the template alone gets them
         """
-        read = options if find_calls else {**options, "tools": None}
-        parsing = None if self.text.parsers is None else self.text.parsers.for_chat(read)
+        parsing = None if self.text.parsers is None else self.text.parsers.for_chat(options)
         return Conversation(read_chat(messages, self.text.tokenizer, self.text.renderer, "", options), parsing)
 
     def chat(

@@ -141,7 +141,7 @@ class Live:
             admission=Admission(8),
             started=time.time(),
         )
-        wanted = ("/v1/responses", "/v1/messages")
+        wanted = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
         self.made = make_app(self.context, [e for e in http_endpoints() if e.path.startswith(wanted)])
         config = uvicorn.Config(self.made.app, port=0, log_level="error", lifespan="off")
         self.server = uvicorn.Server(config)
