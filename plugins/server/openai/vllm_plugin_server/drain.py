@@ -17,6 +17,7 @@ import uvicorn
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.boundary import Boundary
 from vllm_plugin_server.errors import ApiError
+from vllm_plugin_server.garbage import Collector
 from vllm_plugin_server.others import Others
 
 __all__ = ["DrainingServer"]
@@ -41,7 +42,7 @@ class DrainingServer(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._boundary, self._context, self._address, self._begun = boundary, context, address, begun
-        self._others = others
+        self._others, self._collector = others, Collector()
         self.exit_code = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -49,6 +50,7 @@ class DrainingServer(uvicorn.Server):
             await begin()
         if self._others is not None:
             await self._others.ready()
+        self._collector.start()
         await super().startup(sockets)
         if self._begun is not None:
             names = ", ".join(self._context.models)
@@ -80,6 +82,7 @@ class DrainingServer(uvicorn.Server):
             log.critical("%s", lost)
             self.exit_code = 1
             return True
+        self._collector.tick(len(self._boundary.exchanges))
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -161,8 +160,6 @@ def run(
         ssl_certfile=settings.ssl_certfile,
     )
     server = DrainingServer(config, app.boundary, context, address_of(listener, settings), begun, others)
-    gc.collect()
-    gc.freeze()  # what is loaded by now stays: the collector need not look at it again
     server.run(sockets=[listener])
     return server.exit_code
 
