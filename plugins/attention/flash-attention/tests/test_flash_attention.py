@@ -185,8 +185,9 @@ def test_parts_cover_every_column_of_the_table_once_and_every_key():
     assert split(table, lengths, 512, wanted=1) is None
 
 
-def test_a_part_without_keys_has_no_share():
-    out = torch.tensor([[[1.0]], [[5.0]]])
+@pytest.mark.parametrize("left", [5.0, float("nan"), float("inf")])
+def test_a_part_without_keys_has_no_share_whatever_stands_there(left):
+    out = torch.tensor([[[1.0]], [[left]]])
     whole, total = merge(out, torch.tensor([[0.3, -torch.inf]]), 2, None)
     assert whole.item() == 1.0
     assert total.item() == pytest.approx(0.3)

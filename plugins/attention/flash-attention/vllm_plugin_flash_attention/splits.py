@@ -45,12 +45,12 @@ def split(table: Tensor, lengths: Tensor, block: int, wanted: int) -> Split | No
 def merge(out: Tensor, totals: Tensor, count: int, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """out [S * count, H, dim], totals [H, S * count], sinks [H] -> [S, H, dim] and float32 [S, H].
 
-    A sink is a part without values.
+    A sink is a part without values. What stands in ``out`` for a part without keys may be anything, NaN too.
     """
     heads = len(totals)
     shares = totals.view(heads, -1, count).transpose(0, 1)  # [S, H, count]
     if sinks is not None:
         shares = torch.cat((shares, sinks.float()[None, :, None].expand(len(shares), -1, 1)), dim=-1)
     weights = shares.softmax(-1)[..., :count].transpose(1, 2).unsqueeze(-1)  # [S, count, H, 1]
-    whole = (out.unflatten(0, (-1, count)) * weights).sum(1)
+    whole = torch.where(weights > 0, out.unflatten(0, (-1, count)) * weights, 0).sum(1)
     return whole.to(out.dtype), shares.logsumexp(-1)
