@@ -277,6 +277,21 @@ def test_answers_conform_to_what_was_asked(server):
     assert text(server, max_tokens=60, response_format={"type": "json_object"}).lstrip().startswith("{")
 
 
+def test_how_outputs_are_held_to_json_can_be_said(server):
+    loose = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [3]}}, "required": ["a", "b"]}
+    fields = {"temperature": 0, "max_tokens": 200}
+    one_line = text(server, **fields, structured_outputs={"json": loose, "disable_any_whitespace": True})
+    assert one_line in ('{"a": 1, "b": 3}', '{"a": 2, "b": 3}')
+    tabs = {"json": loose, "whitespace_pattern": r"\t", "disable_fallback": True}
+    assert text(server, **fields, structured_outputs=tabs).translate({ord("\t"): None}) in (
+        '{"a":1,"b":3}',
+        '{"a":2,"b":3}',
+    )
+    for field in ("disable_any_whitespace", "disable_fallback", "whitespace_pattern"):
+        answer = server.post(PATH, {"messages": ASK, "structured_outputs": {"json": loose, field: 5}})
+        assert answer.json()["error"]["param"] == f"structured_outputs.{field}"
+
+
 def test_fields_without_effect_are_named(server):
     fields = {
         "user": "ann", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "safety_identifier": "x",

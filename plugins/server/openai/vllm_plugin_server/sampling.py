@@ -37,6 +37,7 @@ class StructuredOutputs(msgspec.Struct, kw_only=True):
     grammar: Grammar | None = None
     json_object: bool | None = None
     structural_tag: Grammar | dict[str, Any] | None = None
+    disable_fallback: bool | None = None
     disable_any_whitespace: bool | None = None
     disable_additional_properties: bool | None = None
     whitespace_pattern: Text | None = None
@@ -131,11 +132,7 @@ def sampling_fields(body: Sampling) -> dict[str, Any]:
 
 def structured(given: StructuredOutputs) -> dict[str, Any]:
     """As ``StructuredOutputsParams`` takes it."""
-    names = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-    for name in ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern"):
-        if getattr(given, name):
-            raise bad_request(f"structured_outputs.{name} is not supported", f"structured_outputs.{name}")
-    found = {name: value for name in names if (value := getattr(given, name)) is not None}
+    found = {name: value for name in given.__struct_fields__ if (value := getattr(given, name)) is not None}
     if found.get("json_object") is False:
         del found["json_object"]
     if isinstance(found.get("structural_tag"), dict):
