@@ -189,10 +189,11 @@ def test_what_cannot_be_is_refused(bench, fake, words, said):
     assert not fake.asked
 
 
-def test_no_server_is_said_so(capsys):
+@pytest.mark.parametrize("model", [[], ["--model", "org/model"]])
+def test_no_server_is_said_so(capsys, model):
     from vllm_core.cli import main
 
-    assert main(["bench", "serve", "--base-url", "http://127.0.0.1:9", "--num-prompts", "1"]) == 1
+    assert main(["bench", "serve", "--base-url", "http://127.0.0.1:9", "--num-prompts", "1", *model]) == 1
     assert "is the server running?" in capsys.readouterr().err
 
 

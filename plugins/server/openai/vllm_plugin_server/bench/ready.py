@@ -9,24 +9,28 @@ from typing import Any
 import msgspec
 
 from vllm_plugin_server.bench.ask import Sample, Wish, ask
-from vllm_plugin_server.bench.client import BadAnswer, Client
+from vllm_plugin_server.bench.client import Answer, BadAnswer, Client
 
-__all__ = ["first_model", "wait_until_answers", "warm_up"]
+__all__ = ["first_model", "wait_until_answers", "wait_until_listens", "warm_up"]
 
 AGAIN = 0.5  # seconds between tries
 
 
-async def first_model(client: Client, seconds: float = 0.0) -> tuple[str, str | None]:
-    """The name that requests give, and where the model is from if the server says so. Waits ``seconds`` for one."""
+async def wait_until_listens(client: Client, seconds: float) -> Answer:
+    """Its answer to /v1/models, whatever that is. ``ValueError`` if nobody has answered after so long."""
     end = time.monotonic() + seconds
     while True:
         try:
-            answer = await client.exchange("GET", "/v1/models")
-            break
+            return await client.exchange("GET", "/v1/models")
         except (OSError, BadAnswer) as error:
             if time.monotonic() >= end:
                 raise ValueError(f"{client.url}/v1/models: {error}; is the server running?") from error
         await asyncio.sleep(AGAIN)
+
+
+async def first_model(client: Client, seconds: float = 0.0) -> tuple[str, str | None]:
+    """The name that requests give, and where the model is from if the server says so. Waits ``seconds`` for one."""
+    answer = await wait_until_listens(client, seconds)
     try:
         value: Any = msgspec.json.decode(answer.body)
         first = value["data"][0]

@@ -20,7 +20,7 @@ from vllm_plugin_server.bench.figures import figures
 from vllm_plugin_server.bench.flags import SAMPLING, add_flags, goodput_of
 from vllm_plugin_server.bench.load import offer
 from vllm_plugin_server.bench.printing import shown
-from vllm_plugin_server.bench.ready import first_model, wait_until_answers, warm_up
+from vllm_plugin_server.bench.ready import first_model, wait_until_answers, wait_until_listens, warm_up
 from vllm_plugin_server.bench.tokens import RawTokens, choose
 
 __all__ = ["BenchServe"]
@@ -103,6 +103,8 @@ async def _measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         model, root = args.model, None
         if model is None:
             model, root = await first_model(client, args.ready_check_timeout_sec)
+        else:  # before a tokenizer is looked for elsewhere
+            await wait_until_listens(client, args.ready_check_timeout_sec)
         wish = _wish(args, model)
         tokens = (
             RawTokens(args.vocab_size)
