@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import socket
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import attrs
@@ -293,3 +296,29 @@ def test_work_that_does_not_end_is_stopped_and_its_thread_goes_on(bare):
         return await work(lambda: "next", size=10**6)
 
     assert asyncio.run(ask()) == "next"
+
+
+def test_a_refused_body_is_not_kept_as_garbage(bare):
+    """Cycles are looked for seldom (`garbage`): what is refused must not wait in one."""
+
+    class Held:
+        def __init__(self, value):
+            self.value = value
+
+    async def held():
+        value = Held(1)
+        kept = weakref.ref(value)
+
+        def read(data):
+            raise ValueError(f"{data.value} is refused")
+
+        with contextlib.suppress(ValueError):
+            await bare.context.work(read, value, size=10**6)
+        return kept
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(held())() is None
+    finally:
+        gc.enable()

@@ -59,6 +59,8 @@ class Work:
             raise ApiError(
                 400, f"reading the request took longer than {self._seconds:g} seconds", code="request_too_complex"
             ) from None
+        finally:
+            del future  # it may hold an exception whose traceback holds this frame: garbage with a whole body in it
 
     run = __call__
 
