@@ -61,3 +61,19 @@ def test_a_tokens_logarithm_and_rank(dtype):
         assert sums[line].item() == pytest.approx(total, rel=1e-6)
         assert logprobs[line].item() == pytest.approx(scores[token].item() - total, rel=1e-5)
         assert ranks[line] == 1 + (scores > scores[token]).sum()
+
+
+@pytest.mark.parametrize("vocab", [1, 7, 8, 31, 32, 33, 257])
+def test_tokens_whose_bit_is_0_have_no_chance_and_others_keep_their_logit(vocab):
+    make = torch.Generator().manual_seed(vocab)
+    logits = torch.randn(6, vocab, generator=make)
+    logits[5], logits[0, 0] = float("inf"), -0.0
+    masks = torch.randint(-(2**31), 2**31, (4, 3 + vocab // 32), generator=make, dtype=torch.int32)
+    masks[2], masks[3] = -1, 0
+    lines, before = [5, 0, 3, 2], logits.clone()
+    ops.apply_token_bitmask(logits, torch.tensor(lines), masks)
+    for line in range(6):
+        for token in range(vocab):
+            word = int(masks[lines.index(line), token // 32]) if line in lines else -1
+            expected = before[line, token] if word >> (token % 32) & 1 else torch.tensor(float("-inf"))
+            assert logits[line, token].view(torch.int32) == expected.view(torch.int32), (line, token)
