@@ -32,6 +32,8 @@ def test_wrong_settings_end_the_start_before_a_model_is_loaded(tmp_path):
     for words, said in (
         (("--port", "99999"), "at most 65,535"),
         (("--ssl-keyfile", "x"), "given together"),
+        (("--ssl-keyfile", "/no/key", "--ssl-certfile", "/no/certificate"), "--ssl-certfile /no/certificate cannot be"),
+        (("--ssl-keyfile", __file__, "--ssl-certfile", __file__), "are no certificate"),
         (("--lora-modules", "a=b"), "adapters are not built yet"),
         (("--prot", "1"), "--port"),
         (("--api-key", "a b"), "printable ASCII"),
@@ -95,10 +97,10 @@ def test_it_speaks_https(start, tmp_path):
 
 def test_behind_a_prefix_and_for_other_origins(start):
     server = start("--root-path", "/llm", "--allowed-origins", "https://page.example")
-    answer = httpx.get(f"{server.url.removesuffix('/llm')}/v1/models", headers={"origin": "https://page.example"})
+    answer = httpx.get(f"{server.url}/v1/models", headers={"origin": "https://page.example"})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://page.example"
-    other = httpx.get(f"{server.url.removesuffix('/llm')}/v1/models", headers={"origin": "https://evil.example"})
+    other = httpx.get(f"{server.url}/v1/models", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
 
 
@@ -111,6 +113,7 @@ def test_a_port_that_is_taken_is_told_at_once(server, tiny):
     done = command("serve", str(tiny), "--port", str(server.port))
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{server.port}" in done.stderr
+    assert "--port 0" in done.stderr
 
 
 def test_it_listens_on_this_machine_alone(server):

@@ -65,6 +65,7 @@ class Others:
                 async with asyncio.timeout(START_SECONDS):
                     line = await asyncio.to_thread(process.stdout.readline)
             except TimeoutError:
+                process.kill()  # the thread that reads its output would wait for it at the end
                 line = b""
             if line != b"ready\n":
                 raise RuntimeError("one of the processes of --api-server-count did not start; the log says why")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
+import ssl
 import stat
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import attrs
 import uvicorn
 
-from vllm_core.commands import EngineSettings
+from vllm_core.commands import EngineSettings, UsageError
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import AsyncLLM, explain
 from vllm_plugin_server import tracing
@@ -42,10 +44,11 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
     settings = with_environment(settings)
     configure(settings.log_level, settings.log_format, settings.api_key)
     tracing.check(settings)
+    check_certificate(settings)
     endpoints = choose(catalog.entries("http_endpoints"), catalog.prefer("http_endpoints"))
     several = settings.api_server_count > 1
-    counted = shared.share() if several else None  # before figures are imported
     listener = open_socket(settings, several=several)  # before the model is loaded: a port that is taken is told
+    counted = shared.share() if several else None  # before figures are imported
     try:
         engine = AsyncLLM.from_settings(
             engine_settings, restarts=settings.engine_restarts, carry_over=settings.carry_over
@@ -71,6 +74,24 @@ def with_environment(settings: ServerSettings) -> ServerSettings:
     """vLLM's variable for keys counts, too: who sets it does not want an open door."""
     key = os.environ.get("VLLM_API_KEY")
     return attrs.evolve(settings, api_key=[*settings.api_key, key]) if key else settings
+
+
+def check_certificate(settings: ServerSettings) -> None:
+    """Whether HTTPS can be spoken with these files, before a model is loaded for nothing."""
+    if settings.ssl_certfile is None or settings.ssl_keyfile is None:
+        return
+    for flag, path in (("--ssl-certfile", settings.ssl_certfile), ("--ssl-keyfile", settings.ssl_keyfile)):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise UsageError(f"{flag} {path} cannot be read: {error.strerror}") from None
+    try:  # with a password, so that nobody is asked for one
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, "")
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"--ssl-certfile {settings.ssl_certfile} and --ssl-keyfile {settings.ssl_keyfile} are no certificate and"
+            f" the key that belongs to it, both as PEM and the key without a password: {error.reason or error}"
+        ) from None
 
 
 def make_context(engine: Any, settings: ServerSettings, catalog: Any) -> ServerContext:
@@ -120,7 +141,8 @@ def open_socket(settings: ServerSettings, *, several: bool = False) -> socket.so
     except OSError as error:
         found.close()
         shown = settings.uds or f"{settings.host}:{settings.port}"
-        raise OSError(f"cannot listen on {shown}: {error.strerror or error}") from None
+        taken = "; --port N takes another one, --port 0 any that is free" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(f"cannot listen on {shown}: {error.strerror or error}{taken}") from None
     found.setblocking(False)
     return found
 
@@ -169,7 +191,7 @@ def address_of(listener: socket.socket, settings: ServerSettings) -> str:
         return f"unix:{settings.uds}"
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    return f"http{'s' if settings.ssl_certfile else ''}://{host}:{port}{settings.root_path}"
+    return f"http{'s' if settings.ssl_certfile else ''}://{host}:{port}"
 
 
 def _many_files() -> None:
