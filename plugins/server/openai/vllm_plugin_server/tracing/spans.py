@@ -6,10 +6,6 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import SpanKind, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
 __all__ = ["CallSpans"]
 
 NANOSECONDS = 10**9
@@ -21,12 +17,17 @@ class CallSpans:
     Its parent is what the HTTP request's ``traceparent`` names. It has no text of prompts or answers.
     """
 
-    def __init__(self, provider: TracerProvider, model: str) -> None:
+    def __init__(self, provider: Any, model: str) -> None:
+        """``provider``: a ``TracerProvider``. opentelemetry is an extra: it is imported where it is used."""
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
         self._tracer = provider.get_tracer("vllm_plugin_server", version("vllm-plugin-server"))
         self._propagator = TraceContextTextMapPropagator()
         self._model = model
 
     def ended(self, call: Any, reason: str, output: Any) -> None:
+        from opentelemetry.trace import SpanKind, StatusCode
+
         now = time.time()
         span = self._tracer.start_span(
             "llm_request",
