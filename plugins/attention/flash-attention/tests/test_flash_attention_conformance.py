@@ -62,8 +62,8 @@ class TestCaptured:
 
         (first, layers), (second, others) = steps
         static = attrs.evolve(
-            first, query_lens=(), kv_bounds=(), block_table=padded(first), longest_query=1, longest_kv=width * 16,
-            static=True,
+            first, query_lens=(), kv_bounds=(), kv_lens=first.kv_lens.clone(), block_table=padded(first),
+            longest_query=1, longest_kv=width * 16, static=True,
         )  # fmt: skip
         q = layers[0].q.clone()
         pages = trial.pages[0]
