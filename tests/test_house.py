@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "vllm_core").rglob("*.py"))
 PLUGINS = sorted(p for part in ("plugins", "kernels") for p in (ROOT / part).rglob("*.py") if "tests" not in p.parts)
-LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text")  # import no torch
+# These import no torch.
+LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text")
 PUBLIC = re.compile(
     r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands)(\.\w+)?)?"
 )
