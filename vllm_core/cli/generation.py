@@ -151,4 +151,6 @@ def _print_timings(timings: dict[str, float]) -> None:
     print("start:", file=sys.stderr)
     for stage, seconds in timings.items():
         print(f"  {seconds:7.3f} s  {stage}", file=sys.stderr)
-    print(f"  {seconds_since_start():7.3f} s  since the process started", file=sys.stderr)
+    whole = seconds_since_start()
+    print(f"  {whole - sum(timings.values()):7.3f} s  Python and imports", file=sys.stderr)
+    print(f"  {whole:7.3f} s  since the process started", file=sys.stderr)

@@ -67,6 +67,8 @@ def keys(starts: Starts) -> dict[str, Any]:
         result[f"{phase}_compilation_percentiles"] = percentiles(nothing)
         stages = {stage: spread([one["start_seconds"].get(stage, 0.0) for one in found]) for stage in _stages(found)}
         result[f"{phase}_stages"] = {stage: values["median"] for stage, values in stages.items()}
+        rest = [one["startup_seconds"] - sum(one["start_seconds"].values()) for one in found]
+        result[f"{phase}_stages"]["imports"] = spread(rest)["median"]  # what no stage is: torch above all
         result[f"{phase}_process_times"] = [one["process_seconds"] for one in found]
         result[f"{phase}_files_dropped"] = all(one["files_dropped"] for one in found)
     return result
