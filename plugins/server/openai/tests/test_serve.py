@@ -222,3 +222,18 @@ def test_the_openapi_document_describes_what_is_served(server):
     assert "/v1/chat/completions" in page
     assert "http://" not in page.replace(server.url, "")
     assert "https://" not in page
+
+
+def test_settings_of_answers_hold_for_every_request(start):
+    server = start(
+        "--default-chat-template-kwargs", '{"loud": true}', "--enable-force-include-usage",
+        "--return-tokens-as-token-ids", "--chat-template-content-format", "string",
+    )  # fmt: skip
+    ask = {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "max_tokens": 1}
+    loud = server.post("/tokenize", {"messages": ask["messages"]}).json()["count"]
+    quiet = server.post("/tokenize", {"messages": ask["messages"], "chat_template_kwargs": {"loud": False}})
+    assert loud == quiet.json()["count"] + len("LOUD")
+    *_, last, _done = server.post("/v1/chat/completions", {**ask, "stream": True}).text.split("data: ")
+    assert '"total_tokens"' in last
+    choice = server.post("/v1/chat/completions", {**ask, "logprobs": True, "ignore_eos": True}).json()["choices"][0]
+    assert choice["logprobs"]["content"][0]["token"].startswith("token_id:")

@@ -45,6 +45,21 @@ class ServerSettings:
     response_store_mib: int = setting(
         256, group="API", low=0, unit="MiB", help="Most memory for them; the least recently used go first."
     )
+    chat_template_content_format: str = setting(
+        "auto",
+        group="API",
+        choices=("auto", "string", "openai"),
+        help="How the chat template gets a message's content: as text, as OpenAI's parts, or as it reads it.",
+    )
+    default_chat_template_kwargs: dict[str, Any] = setting(
+        {}, group="API", help="Arguments of the chat template, beneath those of each request's chat_template_kwargs."
+    )
+    enable_force_include_usage: bool = setting(
+        False, group="API", help="End every stream with its usage, as if its stream_options had asked for it."
+    )
+    return_tokens_as_token_ids: bool = setting(
+        False, group="API", help='Name tokens "token_id:N" in log-probabilities, as requests can ask for, too.'
+    )
     enable_prompt_tokens_details: bool = setting(
         True, group="API", help="Tell in usage how many tokens of the prompt were cached."
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import RequestOutput
 
-__all__ = ["usage", "usage_of"]
+__all__ = ["usage", "usage_of", "usage_wanted"]
 
 
 def usage(prompt: int, completion: int, cached: int | None = None) -> dict[str, Any]:
@@ -20,6 +21,11 @@ def usage(prompt: int, completion: int, cached: int | None = None) -> dict[str, 
     if cached is not None:
         found["prompt_tokens_details"] = {"cached_tokens": cached}
     return found
+
+
+def usage_wanted(context: ServerContext, options: Any) -> bool:
+    """Whether a stream ends with its usage; ``options``: its ``stream_options``, or None."""
+    return bool(options is not None and options.include_usage) or context.settings.enable_force_include_usage
 
 
 def usage_of(outputs: Iterable[RequestOutput], details: bool) -> dict[str, Any]:

@@ -70,13 +70,15 @@ def _call(call: Any, index: int, number: int) -> dict[str, Any]:
 def _arguments(context: ServerContext, body: Any, template: str) -> tuple[dict[str, Any], list[str]]:
     """Arguments of the template, and those that it does not read."""
     given: Mapping[str, Any] = body.chat_template_kwargs or {}
-    for name in given:
+    defaults: Mapping[str, Any] = context.settings.default_chat_template_kwargs
+    for name in (*defaults, *given):
         if name in RESERVED or not name.isidentifier() or name.startswith("_"):
             raise bad_request(
                 f"chat_template_kwargs may not have {name[:80]!r}: it is no argument of the template's own",
                 "chat_template_kwargs",
             )
-    arguments = {name: value for name, value in given.items() if not template or name in template}
+    both = {**defaults, **given}
+    arguments = {name: value for name, value in both.items() if not template or name in template}
     unread = [f"chat_template_kwargs.{name}" for name in given if name not in arguments]
     if body.reasoning_effort is not None:
         if "reasoning_effort" in template:
@@ -131,6 +133,7 @@ async def read_conversation(
         tools=[_plain_tool(tool, i) for i, tool in enumerate(body.tools or ())] or None,
         tool_choice=tool_choice,
         chat_template=body.chat_template,
+        chat_template_content_format=context.settings.chat_template_content_format,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         chat_template_kwargs=arguments,

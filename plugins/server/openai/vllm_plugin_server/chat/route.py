@@ -22,7 +22,7 @@ from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.generation import model_of
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.stream import DONE, EventStream, after, event, json_answer
-from vllm_plugin_server.usage import usage_of
+from vllm_plugin_server.usage import usage_of, usage_wanted
 
 __all__ = ["chat_params", "format_of", "make"]
 
@@ -151,12 +151,13 @@ class _Answer:
     def _logprobs(self, completion: CompletionOutput, since: int) -> dict[str, Any] | None:
         if completion.logprobs is None:
             return None
-        return chat_logprobs(completion.logprobs[since:], self._top, bool(self._body.return_tokens_as_token_ids))
+        as_ids = self._body.return_tokens_as_token_ids or self._context.settings.return_tokens_as_token_ids
+        return chat_logprobs(completion.logprobs[since:], self._top, as_ids)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The events of a stream. The first comes with the engine's first output."""
         options = self._body.stream_options
-        counted = options is not None and bool(options.include_usage)
+        counted = usage_wanted(self._context, options)
         running = counted and options is not None and bool(options.continuous_usage_stats)
         head = self._head("chat.completion.chunk")
         if counted:

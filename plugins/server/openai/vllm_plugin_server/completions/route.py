@@ -25,7 +25,7 @@ from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.generation import check_length, generate_all, model_of
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.stream import DONE, EventStream, after, event, json_answer
-from vllm_plugin_server.usage import usage, usage_of
+from vllm_plugin_server.usage import usage, usage_of, usage_wanted
 
 __all__ = ["make"]
 
@@ -94,7 +94,7 @@ class _Answer:
         self._id, self._created = new_id("cmpl"), int(time.time())
         self._details = context.settings.enable_prompt_tokens_details
         self._silent = body.max_tokens == 0
-        self._as_ids = bool(body.return_tokens_as_token_ids)
+        self._as_ids = bool(body.return_tokens_as_token_ids or context.settings.return_tokens_as_token_ids)
         self._offsets: dict[int, int] = {}  # characters of each choice's tokens that were given
 
     def _head(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class _Answer:
     ) -> AsyncIterator[bytes]:
         """The events of a stream."""
         options = self._body.stream_options
-        counted = options is not None and bool(options.include_usage)
+        counted = usage_wanted(self._context, options)
         continuous = counted and options is not None and bool(options.continuous_usage_stats)
         head = self._head()
         if counted:
