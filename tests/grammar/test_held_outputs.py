@@ -8,6 +8,7 @@ from tests.grammar.toy import choices
 from tests.loading.checkpoints import tiny_model, write
 from vllm_core import LLM, SamplingParams
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.parsing import Made
 from vllm_core.interfaces.queries import LogitsProcessorQuery
 from vllm_core.runner.build import Chosen
 
@@ -291,7 +292,6 @@ class Thinks:
 def test_a_grammar_begins_behind_the_reasoning(make, toy, monkeypatch, mode, thinks, ahead, free_tokens):
     toy("Toy", enable_in_reasoning=ahead)
     llm = make(**MODES[mode])
-    from vllm_core.engine.parsing import Made
 
     def reasoning(self, hook, given):
         if hook == "tool_parser":
@@ -342,3 +342,30 @@ def test_no_logits_processor_gets_past_a_grammar(make, monkeypatch, soft):
     outputs = run(llm, [held(), held(temperature=2.0, seed=1), SamplingParams(max_tokens=3, temperature=0)])
     assert {o.outputs[0].text for o in outputs[:2]} <= {*TEXTS}
     assert outputs[2].outputs[0].token_ids == [5, 5, 5]
+
+
+@pytest.mark.parametrize(("first", "whole"), [("ab", True), ("#", False)])
+def test_an_answer_that_began_without_reasoning_is_held_from_its_beginning_where_the_grammar_allows_that(
+    make, monkeypatch, first, whole
+):
+    """The first token shows that there is no reasoning: it is free, and the answer's."""
+    llm = make()
+    tokenizer = llm.get_tokenizer()
+    token = tokenizer.encode(first, add_special_tokens=False)[0]
+
+    class Perhaps(Thinks):
+        def ended(self, output_ids):
+            return len(output_ids) >= 1
+
+    def reasoning(self, hook, given):
+        return None if hook == "tool_parser" else Made(lambda: Perhaps(tokenizer, {}), "perhaps")
+
+    monkeypatch.setattr("vllm_core.engine.parsers.Parsers._made", reasoning)
+    texts = [first + text for text in TEXTS] if whole else TEXTS
+    params = held(*texts, logit_bias={token: 100.0})
+    (output,) = llm.chat(
+        [{"role": "user", "content": "x"}], params, chat_template="{{ messages[0].content }}", use_tqdm=False
+    )
+    found = output.outputs[0]
+    assert found.token_ids[0] == token
+    assert (found.text if whole else tokenizer.decode(found.token_ids[1:])) in texts

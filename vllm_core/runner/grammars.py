@@ -35,6 +35,10 @@ An ambiguous grammar takes longer with every token, without end. The first step 
 """
 
 
+NO_REASONING = 3
+"""Tokens within which it shows that an output begins without reasoning."""
+
+
 class GrammarSource(Protocol):
     """Where grammars come from: ``engine.grammars.Grammars``."""
 
@@ -174,6 +178,11 @@ class GrammarRows:
             if begins is None:
                 return
             state.gate = None
+            if 0 < begins <= NO_REASONING and state.grammar is not None:
+                # So soon, there may have been none: then what showed it is the beginning of the answer.
+                taken = state.grammar.accept(outputs[:begins])
+                if taken < begins:
+                    state.grammar.rollback(taken)
         grammar, news = state.grammar, outputs[state.fed :]
         if grammar is None or not news or grammar.finished:
             return  # finished: this is a step too many, whose result is dropped
