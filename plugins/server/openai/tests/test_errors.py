@@ -192,3 +192,18 @@ def test_null_is_as_if_left_out(server):
     fields = dict.fromkeys(set(WRONG) - {"max_tokens"})
     assert server.post(CHAT, {**GOOD[CHAT], **fields}).status_code == 200
     assert server.post(TEXTS, {**GOOD[TEXTS], **fields}).status_code == 200
+
+
+def test_a_text_far_beyond_the_context_is_refused_before_it_is_tokenized(server):
+    """The tokenizer takes some hundred bytes a character: 20 MB of text took 4 GB."""
+    text = "a" * 201_000
+    for path, body in (
+        (CHAT, {"messages": [{"role": "user", "content": text}]}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": text[:150_000]}] * 2}]}),
+        (TEXTS, {"prompt": [text, "a"], "truncate_prompt_tokens": 5}),
+        (COUNT, {"prompt": text}),
+        (COUNT, {"messages": [{"role": "user", "content": text}]}),
+    ):
+        error = check(server.post(path, body))
+        assert error["code"] == "context_length_exceeded"
+        assert "characters" in error["message"]

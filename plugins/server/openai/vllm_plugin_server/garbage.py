@@ -6,7 +6,9 @@ Most garbage needs no looking for, and young cycles are still found at once.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import time
 
 __all__ = ["Collector"]
@@ -24,9 +26,12 @@ class Collector:
         gc.freeze()  # what is there by now stays: it need not be looked at again
         gc.set_threshold(*YOUNG, 1_000_000)
         self._last = time.monotonic()
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
     def tick(self, open_requests: int) -> None:
         waited = time.monotonic() - self._last
         if waited > AT_LEAST or (waited > EVERY and open_requests <= FEW):
             gc.collect()
+            if self._trim is not None:
+                self._trim(0)  # what large requests took goes back to the system
             self._last = time.monotonic()

@@ -15,7 +15,9 @@ from vllm_plugin_server.errors import ApiError, bad_request, param_of
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.observe import Call, tell, trace_headers
 
-__all__ = ["cache_salt", "check_length", "generate", "generate_all", "model_of"]
+__all__ = ["cache_salt", "check_length", "check_text", "generate", "generate_all", "model_of"]
+
+LEAST_TEXT = 200_000  # characters: a text that short costs little, whatever the model
 
 
 def model_of(context: ServerContext, name: str | None) -> str:
@@ -37,6 +39,18 @@ def cache_salt(request: Request, given: str | None) -> str:
     """
     key = request.state.key[:16]
     return f"{key}/{given or ''}"[: most("label")] if key else given or ""
+
+
+def check_text(context: ServerContext, characters: int, param: str) -> None:
+    """Whether a text is worth tokenizing, which takes some hundred bytes of memory a character. ``ApiError`` 400."""
+    longest = context.engine.ready.longest
+    if characters > min(most("characters"), max(LEAST_TEXT, 64 * longest)):
+        raise bad_request(
+            f"This model's maximum context length is {longest} tokens. However, your {param} has {characters} "
+            "characters.",
+            param,
+            "context_length_exceeded",
+        )
 
 
 def check_length(context: ServerContext, tokens: int, params: SamplingParams, param: str) -> None:

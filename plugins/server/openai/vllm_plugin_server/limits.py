@@ -15,7 +15,7 @@ __all__ = ["LIMITS", "Limit", "bound", "most"]
 
 @attrs.frozen
 class Limit:
-    """``kind``: where it is applied. "connection" and "body": to bytes; "number", "length": to a field."""
+    """``kind``: where it is applied: to bytes ("connection", "body"), to a field ("number", "length"), to a "text"."""
 
     name: str
     kind: str
@@ -68,6 +68,7 @@ _ROWS = (
     Limit("allowed_token_ids", "length", 1_000_000, "ids", "of a request", 1),
     Limit("prompts", "length", 1024, "prompts", "of a request"),
     Limit("prompt_ids", "length", 1_000_000, "token ids", "of a request's prompts"),
+    Limit("characters", "text", 8_000_000, "characters", "of a text before it is tokenized; 64 a token of context"),
     Limit("messages", "length", 4096, "messages", "of a conversation", 1),
     Limit("parts", "length", 1024, "parts", "of a message's content"),
     Limit("tool_calls", "length", 128, "calls", "in a message"),

@@ -14,7 +14,7 @@ from vllm_plugin_server.chat.prompt import read_conversation
 from vllm_plugin_server.chat.wire import Conversing
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.errors import bad_request
-from vllm_plugin_server.generation import model_of
+from vllm_plugin_server.generation import check_text, model_of
 from vllm_plugin_server.limits import bound
 from vllm_plugin_server.stream import json_answer
 
@@ -60,6 +60,7 @@ def tokenize(context: ServerContext) -> Any:
             found = (await read_conversation(context, body)).prompt
         else:
             special = True if body.add_special_tokens is None else body.add_special_tokens
+            check_text(context, len(body.prompt), "prompt")
             found = await context.work(
                 engine.read_prompt, body.prompt, add_special_tokens=special, size=len(body.prompt)
             )

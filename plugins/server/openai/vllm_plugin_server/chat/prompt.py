@@ -9,6 +9,7 @@ from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation
 from vllm_plugin_server.chat.wire import Conversing, Message
 from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.generation import check_text
 from vllm_plugin_server.strict_json import parse_object
 from vllm_plugin_server.work import SMALL
 
@@ -156,10 +157,19 @@ def _plain_tool(tool: Any, index: int) -> dict[str, Any]:
     return {"type": "function", "function": found}
 
 
+def _characters(message: dict[str, Any]) -> int:
+    """Of a message's content and reasoning."""
+    content = message["content"]
+    texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+    return sum(map(len, texts)) + len(message.get("reasoning", ""))
+
+
 async def render(context: ServerContext, messages: Sequence[Message], **options: Any) -> Conversation:
     """Through the template and the tokenizer, always in a thread: a template is a program."""
 
     def read() -> Conversation:
-        return context.engine.read_chat([plain_message(m, i) for i, m in enumerate(messages)], **options)
+        plain = [plain_message(m, i) for i, m in enumerate(messages)]
+        check_text(context, sum(map(_characters, plain)), "messages")
+        return context.engine.read_chat(plain, **options)
 
     return await context.work(read, size=SMALL + 1)

@@ -11,7 +11,7 @@ from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Prompt
 from vllm_plugin_server.completions.wire import CompletionRequest
 from vllm_plugin_server.errors import bad_request
-from vllm_plugin_server.generation import cache_salt
+from vllm_plugin_server.generation import cache_salt, check_text
 from vllm_plugin_server.limits import most
 
 __all__ = ["read_prompts"]
@@ -45,15 +45,11 @@ def _is_ids(prompt: list[Any]) -> bool:
 
 
 def _read(context: ServerContext, given: list[Any], special: bool) -> list[Prompt]:
-    longest, vocabulary = context.engine.ready.longest, context.engine.ready.vocab_size
+    vocabulary = context.engine.ready.vocab_size
     found = []
     for item in given:
-        # A token has few characters: what is far too long need not be tokenized to be refused.
-        if isinstance(item, str) and len(item) > 1000 * longest:
-            raise bad_request(
-                f"This model's maximum context length is {longest} tokens. However, the prompt has {len(item)} "
-                "characters.", "prompt", "context_length_exceeded",
-            )  # fmt: skip
+        if isinstance(item, str):
+            check_text(context, len(item), "prompt")
         prompt = context.engine.read_prompt(item, add_special_tokens=special)
         if not prompt.token_ids:
             raise bad_request("the prompt is empty; give it at least one token", "prompt")
