@@ -47,7 +47,9 @@ async def hold(args: argparse.Namespace) -> tuple[bool, str]:
     resident: list[int] = []
     async with OwnServer(args.model, *FLAGS, "--kv-cache-memory", str(CACHE)) as server:
         client, chance = Client(server.url), random.Random(0)
-        wish = Wish(backend="openai", route="/v1/completions", model=args.model, ignore_eos=True)
+        # With its id, a token whose text waits for the next one is an event, too.
+        more = {"return_token_ids": True}
+        wish = Wish(backend="openai", route="/v1/completions", model=args.model, ignore_eos=True, extra=more)
 
         async def slot(number: int) -> None:
             await asyncio.sleep(number / args.streams)
