@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 
 import attrs
 
 from vllm_core.engine import wire
-from vllm_core.engine.attached import Attached
+from vllm_core.engine.attached import Attached, call_in
 from vllm_core.engine.carry import named, the_rest
 from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError
 from vllm_core.engine.intake import Intake
@@ -20,10 +21,13 @@ from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.watchers import Watchers
 
 __all__ = ["AsyncDesk"]
 
 log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 5.0  # that another thread waits for the event loop
 
 
 @attrs.define(slots=True, eq=False)
@@ -55,7 +59,7 @@ class AsyncDesk:
         self._cause = ""  # of the last end of an engine
         self._calls: dict[int, asyncio.Future[wire.Stats]] = {}
         self._ids = itertools.count()
-        self._watchers: list[Callable[[wire.Figures], None]] = []
+        self.watchers = Watchers(self._want_figures)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(
@@ -122,17 +126,9 @@ class AsyncDesk:
         finally:
             self._calls.pop(call, None)
 
-    def on_stats(self, watcher: Callable[[wire.Figures], None]) -> Callable[[], None]:
-        self._watchers.append(watcher)
-        if self._loop is not None and self._engine.state.now == "ready" and len(self._watchers) == 1:
-            self._engine.link.send(wire.Watch())
-        return lambda: self._unwatch(watcher)
-
-    def _unwatch(self, watcher: Callable[[wire.Figures], None]) -> None:
-        if watcher in self._watchers:
-            self._watchers.remove(watcher)
-            if not self._watchers and self._loop is not None and self._engine.state.now == "ready":
-                self._engine.link.send(wire.Watch(False))
+    def _want_figures(self, on: bool) -> None:
+        if self._loop is not None and self._engine.state.now == "ready":
+            self._engine.link.send(wire.Watch(on))
 
     def check(self) -> None:
         """Raise why no request can be taken, or why those that are here do not go on."""
@@ -155,7 +151,7 @@ class AsyncDesk:
         if self._loop is None:
             self._loop = loop
             self._engine.attend(loop, self)
-            if self._watchers:
+            if self.watchers:
                 self._engine.link.send(wire.Watch())
         elif self._loop is not loop:
             raise RuntimeError("this AsyncLLM is used from another event loop; make one a loop")
@@ -166,6 +162,21 @@ class AsyncDesk:
             return
         self.dead = error
         self._fail(str(error), carry=False)
+
+    def close(self) -> None:
+        """Tell every caller that it is over, from any thread."""
+        done = threading.Event()
+
+        def close() -> None:
+            self.die(EngineDeadError("it was shut down; make a new AsyncLLM to go on"))
+            self._engine.detach()
+            done.set()
+
+        if self._loop is not None and self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+            call_in(self._loop, close)
+            done.wait(CLOSE_SECONDS)
+        else:
+            close()
 
     # ---- what the engine tells
 
@@ -178,7 +189,7 @@ class AsyncDesk:
         self._fail(cause, carry=self._carry and not cause.startswith("the engine has ended"))
 
     def back(self, link: Link) -> None:
-        if self._watchers:
+        if self.watchers:
             link.send(wire.Watch())
         for name, waiter in self.waiters.items():
             if not waiter.error and (requests := self._rest(name, waiter)):
@@ -193,7 +204,7 @@ class AsyncDesk:
             if isinstance(message, wire.Updates):
                 self._take(message)
             elif isinstance(message, wire.Figures):
-                self._tell(message)
+                self.watchers.tell(message)
             elif isinstance(message, wire.Stats):
                 answer = self._calls.get(message.call)
                 if answer is not None and not answer.done():  # else: whoever asked was cancelled
@@ -211,14 +222,6 @@ class AsyncDesk:
             if (waiter := self.waiters.get(output.request_id)) is not None:
                 waiter.newest = output
                 waiter.news.set()
-
-    def _tell(self, figures: wire.Figures) -> None:
-        for watcher in self._watchers[:]:
-            try:
-                watcher(figures)
-            except Exception:
-                log.exception("%r failed; it gets no more figures", watcher)
-                self._unwatch(watcher)
 
     def _fail(self, cause: str, carry: bool) -> None:
         """End what waits, or, with ``carry``, what cannot go on in another engine."""

@@ -221,7 +221,7 @@ class AsyncLLM:
         request, and with requests of other fronts too. What ``callback`` raises is logged and ends its calls.
         Returns a function that ends them.
         """
-        return self._desk.on_stats(callback)
+        return self._desk.watchers.add(callback)
 
     # ---- the rest
 
@@ -277,8 +277,7 @@ class AsyncLLM:
 
     def shutdown(self) -> None:
         """End the engine's process and free its memory, or leave the one that ``connect`` found. Safe to call twice."""
-        self._desk.die(EngineDeadError("it was shut down; make a new AsyncLLM to go on"))
-        self._engine.detach()
+        self._desk.close()
         self._engine.stop()
 
 
