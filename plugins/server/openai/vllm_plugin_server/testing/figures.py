@@ -1,7 +1,7 @@
 """``python -m vllm_plugin_server.testing.figures FIGURE``: what the server costs, beside the engine without it.
 
-Each starts servers of its own and prints one line: the figure, its bound, and whether it holds. On a machine that does
-something else meanwhile, the line tells of that as well.
+Each starts servers of its own and prints one line: the figure, its bound, and whether it holds. The machine should do
+nothing else meanwhile.
 """
 
 from __future__ import annotations
