@@ -309,3 +309,23 @@ def test_a_walk_ends_where_it_may_and_gives_its_text():
     vocabulary = vocabularies()["padded"]
     compiled = Toy(vocabulary, {}).compile(GrammarSpec(kind="choice", text='["yes no"]'))
     assert walk(compiled.start(), vocabulary, random.Random(1)) == "yes no"
+
+
+def test_a_backend_that_ignores_keywords_fails():
+    """Any text is right to it, as if the schema said nothing; a right one refuses what it cannot do."""
+
+    class Schemas(Kit):
+        kinds = ("json_schema",)
+
+    class Ignores(Right):
+        def compile(self, spec):
+            return Compiled([b"1", b'"a"', b"{}", b"[1]", b"2"], "", self.vocabulary)
+
+    vocabulary = vocabularies()["byte level"]
+    for backend, fails in ((Ignores, True), (Right, False)):
+        backends = {"byte level": (vocabulary, backend(vocabulary, {}).compile)}
+        if fails:
+            with pytest.raises(AssertionError, match="is allowed"):
+                Schemas().test_every_keyword_of_a_schema_is_heeded_or_refused(backends)
+        else:
+            Schemas().test_every_keyword_of_a_schema_is_heeded_or_refused(backends)

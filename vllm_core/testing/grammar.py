@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from vllm_core.interfaces.grammar import Grammar
+from vllm_core.interfaces.grammar import Grammar, GrammarSpec, Vocabulary
 from vllm_core.interfaces.queries import GrammarQuery
 from vllm_core.plugins import Decision, Selector, load_catalog, read_policy
 from vllm_core.testing.grammar_cases import BAD, CASES, RUNAWAY, GrammarCase
+from vllm_core.testing.grammar_keywords import KEYWORDS
 from vllm_core.testing.grammar_states import Backends, GrammarStates
 from vllm_core.testing.grammar_vocabularies import segmentations, vocabularies
 from vllm_core.testing.grammar_walk import allowed, feed, fill, walk
@@ -156,6 +158,26 @@ class GrammarConformance(GrammarStates):
                                 f"{where} is {'not ' * (taken == 0)}accepted against its mask"
                             )
                             grammar.rollback(taken)
+
+    def test_every_keyword_of_a_schema_is_heeded_or_refused(self, backends: Backends) -> None:
+        vocabulary, make = backends["byte level"]
+        for schema, good, bad in KEYWORDS if "json_schema" in self.kinds else ():
+            try:
+                compiled = make(GrammarSpec(kind="json_schema", text=json.dumps(schema)))
+            except ValueError:
+                continue
+            for text in bad:
+                ids = next(segmentations(vocabulary, text))
+                grammar = compiled.start()
+                ended = feed(grammar, vocabulary, ids) == len(ids) and grammar.accept(vocabulary.stop_ids[:1]) == 1
+                assert not ended, f"{schema}: {text} is allowed"
+            taken = [text for text in good if self._takes(compiled, vocabulary, text)]
+            assert taken or not good, f"{schema}: none of {good} is allowed"
+
+    @staticmethod
+    def _takes(compiled: Any, vocabulary: Vocabulary, text: str) -> bool:
+        ids = next(segmentations(vocabulary, text))
+        return compiled.start().accept([*ids, vocabulary.stop_ids[0]]) == len(ids) + 1
 
     # ---- limits
 

@@ -29,6 +29,8 @@ def check_pattern(pattern: str) -> None:
     check_regex(pattern)
     if not (pattern.startswith("^") and re.search(r"(?<!\\)(\\\\)*\$$", pattern)):
         raise ValueError(f"xgrammar needs patterns from ^ to $, and {pattern!r:.80} is not")
+    if '"' in pattern or "\\\\" in pattern:
+        raise ValueError(f"xgrammar has no quotation marks and backslashes in patterns: {pattern!r:.80}")
     if "|" in _top_level(pattern):
         raise ValueError(f"xgrammar needs alternatives of a pattern in a group: {pattern!r:.80}")
 

@@ -124,7 +124,7 @@ def _check_values(schema: Mapping[str, Any], kind: Any, refuse: Any) -> None:
         raise refuse(" beside ".join(of_text))
     if "format" in schema and schema["format"] not in FORMATS:
         raise refuse(f"format {schema['format']!r:.80}")
-    if "multipleOf" in schema and kind != "integer":
+    if "multipleOf" in schema and (kind != "integer" or _type_of(schema["multipleOf"]) != "integer"):
         raise refuse("multipleOf of numbers that are not whole")
     patterns = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
     if isinstance(schema.get("patternProperties"), Mapping):
