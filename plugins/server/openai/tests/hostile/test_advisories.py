@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import vllm_plugin_server
-from vllm_plugin_server.testing.advisories import ADVISORIES
+from vllm_plugin_server.testing.advisories import ADVISORIES, table
 from vllm_plugin_server.testing.cases import all_cases
 from vllm_plugin_server.testing.cases.auth import tricks
 from vllm_plugin_server.testing.probe import Probe
@@ -36,6 +36,13 @@ def test_every_advisory_has_evidence_that_exists():
             path, _, name = rest.partition("::")
             assert (ROOT / path).exists(), advisory
             assert not name or f"def {name}(" in (ROOT / path).read_text(), advisory
+
+
+def test_the_page_of_advisories_is_the_tables():
+    page = ROOT / "plugins/server/openai/docs/advisories.md"
+    if not page.exists() and not (ROOT / "vllm_core").is_dir():
+        pytest.skip("packaged alone, the page is not here")
+    assert page.read_text() == table()
 
 
 def test_most_advisories_are_replayed():

@@ -46,7 +46,10 @@ def panels(results: Sequence[Mapping[str, Any]], metrics: Sequence[str], percent
     runs = sorted((r for r in results if r["completed"]), key=lambda r: r["request_throughput"])
     found = []
     for metric in metrics:
-        keys = [("median", f"median_{metric}_ms"), *((f"p{p:g}", f"p{p:g}_{metric}_ms") for p in percentiles)]
+        keys = [
+            ("median", f"median_{metric}_ms"),
+            *((f"p{p:g}", f"p{p:g}_{metric}_ms") for p in percentiles if p != 50),
+        ]
         if runs:
             notes = [
                 f"asked for {r['request_rate']} requests/s"

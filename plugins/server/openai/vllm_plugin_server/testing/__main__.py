@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from vllm_plugin_server.testing import gates
+from vllm_plugin_server.testing.advisories import table
 from vllm_plugin_server.testing.wire import Unanswered
 
 __all__ = ["main"]
@@ -48,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one = gate("burst", gates.run_burst, "R7: more requests at once than there is room for")
     one.add_argument("--requests", type=int, default=1000, metavar="N", help="default: 1,000")
-    one = gate("memory", gates.memory, "R5: what the server holds after 100 requests, and after all of this")
+    commands.add_parser("advisories", help="R20: the table of docs/advisories.md").set_defaults(run=None)
+    one = gate("memory", gates.memory, "R5: what the server holds after the set, and after it again and many requests")
+    one.add_argument("--rest", type=float, default=65.0, metavar="S", help="before each look; default: 65")
     one.add_argument("--pid", type=int, required=True, help="of the server")
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
     one = gate(
@@ -70,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(words)
+    if args.run is None:
+        print(table(), end="")
+        return 0
     with contextlib.suppress(ImportError):
         import resource  # thousands of connections
 

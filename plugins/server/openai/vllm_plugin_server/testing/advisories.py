@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["ADVISORIES", "Advisory"]
+__all__ = ["ADVISORIES", "Advisory", "table"]
 
 
 @attrs.frozen
@@ -160,3 +160,15 @@ CVE-2025-69872|diskcache: pickle in its folder|set
 """
 
 ADVISORIES = tuple(Advisory(*line.split("|", 2)) for line in _TABLE.strip().splitlines())
+
+
+def table() -> str:
+    """docs/advisories.md of this package."""
+    shown = {"set": "the request set", "static": "no such call in the source (R16)"}
+    rows = [f"| {a.id} | {a.what} | {shown.get(a.evidence, a.evidence.removeprefix('test '))} |" for a in ADVISORIES]
+    return (
+        "# Advisories of serving engines, and what shows that this one does not share them\n\n"
+        "Made by `python -m vllm_plugin_server.testing advisories`; a test compares it with the tests that it names.\n"
+        "Those without another name in front are vLLM's.\n\n"
+        "| advisory | what | evidence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )

@@ -135,12 +135,16 @@ async def echo(gap: float) -> tuple[asyncio.subprocess.Process, str]:
 
 
 async def memory(args: argparse.Namespace) -> Result:
-    """Resident memory, files and threads of the server and its children."""
+    """What the server and its children hold, once all has begun that begins when it is first needed."""
     address, probe = await _begin(args)
+    cases = all_cases(probe.model)
+    await attack(address, cases, None)
     await _ask(probe, WARM)
+    await asyncio.sleep(args.rest)
     before = held(args.pid)
-    report = await attack(address, all_cases(probe.model), None)
+    report = await attack(address, cases, None)
     await _ask(probe, args.requests)
+    await asyncio.sleep(args.rest)
     after = held(args.pid)
     findings = growth(before, after)
     return not findings, {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import time
@@ -77,10 +78,14 @@ async def hold_streams(
     tasks = [asyncio.create_task(one(i)) for i in range(streams)]
     if pid and before:
         beside.append(asyncio.create_task(_weigh(report, pid, before.resident, lambda: now)))
-    await asyncio.gather(*tasks)
-    for task in beside:
-        task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    gc.disable()  # this process has as many streams to look through, and would measure its own pauses
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        gc.enable()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     client.close()
     report.seconds = time.perf_counter() - begin
     return report
