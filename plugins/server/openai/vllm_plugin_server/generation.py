@@ -163,17 +163,17 @@ async def generate_all(
 async def _merged(
     context: ServerContext, request: Request, prompts: Sequence[Prompt], params: SamplingParams, **how: Any
 ) -> AsyncIterator[tuple[int, RequestOutput]]:
-    queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+    # Full while the client is slow: then the engine's desk keeps the newest output only.
+    queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue(len(prompts))
 
     async def run(index: int) -> None:
         try:
             async with aclosing(generate(context, request, prompts[index], params, index=index, **how)) as running:
                 async for output in running:
-                    queue.put_nowait((index, output))
+                    await queue.put((index, output))
         except Exception as error:
-            queue.put_nowait((index, error))
-        finally:
-            queue.put_nowait((index, None))
+            await queue.put((index, error))
+        await queue.put((index, None))
 
     tasks = [asyncio.ensure_future(run(i)) for i in range(len(prompts))]
     left = len(tasks)
