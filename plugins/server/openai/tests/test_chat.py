@@ -292,6 +292,15 @@ def test_how_outputs_are_held_to_json_can_be_said(server):
         assert answer.json()["error"]["param"] == f"structured_outputs.{field}"
 
 
+def test_what_a_message_holds_and_no_template_reads_is_refused(server):
+    call = {"name": "weather", "arguments": "{}"}
+    for field, value in (("function_call", call), ("audio", {"id": "x"}), ("tools", [TOOL])):
+        answer = server.post(PATH, {"messages": [*ASK, {"role": "assistant", "content": "b", field: value}, *ASK]})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == f"messages[1].{field}"
+    ask(server, **SHORT, messages=[*ASK, {"role": "assistant", "content": "b", "function_call": None}, *ASK])
+
+
 def test_fields_without_effect_are_named(server):
     fields = {
         "user": "ann", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "safety_identifier": "x",

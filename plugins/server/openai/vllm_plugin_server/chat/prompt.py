@@ -22,9 +22,19 @@ RESERVED = {
     "add_generation_prompt", "continue_final_message", "chat_template_content_format", "chat_template_kwargs",
 }  # fmt: skip
 
+# Fields of messages that hold something which no template here reads.
+UNREAD = {
+    "function_call": "tool_calls take its place",
+    "audio": "messages are text only",
+    "tools": "tools stand beside the messages",
+}
+
 
 def plain_message(message: Message, index: int) -> dict[str, Any]:
     """As chat templates take it: arguments of calls as objects, reasoning under both of its names."""
+    for field, instead in UNREAD.items():
+        if getattr(message, field):
+            raise bad_request(f"messages[{index}].{field} is not supported; {instead}", f"messages[{index}].{field}")
     found: dict[str, Any] = {"role": message.role, "content": _content(message, index)}
     if message.name is not None:
         found["name"] = message.name
@@ -124,8 +134,8 @@ async def read_conversation(
         )
     template = _template(context, body)
     arguments, missed = _arguments(context, body, template)
-    if body.tools and template and "tools" not in template:
-        missed.append("tools")
+    if body.tools and template and "tools" not in template and tool_choice in (None, "none", "auto"):
+        missed.append("tools")  # a call that must be is held to its tool by a grammar
     if unread is not None:
         unread += missed
     conversation = await render(
