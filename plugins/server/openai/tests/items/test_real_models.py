@@ -60,12 +60,17 @@ def test_a_tiny_model_writes_what_a_schema_wants(server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", [{"type": "tool", "name": "add"}, {"type": "any"}])
-def test_a_tiny_model_uses_the_tool_that_it_must(server, choice):
+def test_smollm2_uses_the_tool_that_it_must(smol, choice):
     tools = [{"name": "add", "input_schema": SCHEMA}]
     with (
-        Anthropic(base_url=server.url, api_key="none", max_retries=0) as client,
+        Anthropic(base_url=smol.url, api_key="none", max_retries=0) as client,
         client.messages.stream(
-            model="tiny", max_tokens=120, messages=[{"role": "user", "content": "x"}], tools=tools, tool_choice=choice
+            model=MODEL,
+            max_tokens=120,
+            messages=[{"role": "user", "content": "Add 1."}],
+            tools=tools,
+            tool_choice=choice,
+            extra_body={"temperature": 0},
         ) as stream,
     ):
         parts = [e.partial_json for e in stream if e.type == "input_json"]
