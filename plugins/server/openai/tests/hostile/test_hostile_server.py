@@ -21,7 +21,6 @@ from vllm_plugin_server.testing.wire import address_of, request_bytes, send
 pytestmark = pytest.mark.slow
 
 KEY = "a-key-of-32-characters-for-tests"
-LONG = "20,000,000 characters"  # a tokenizer runs into its time limit of 10 s; `testing hostile` asks for it
 LATE = 1.0  # seconds; the gate's own limit holds on a quiet machine only, see docs/reliability.md
 
 
@@ -35,9 +34,10 @@ def test_every_hostile_request_is_answered_as_it_should_be_and_nobody_else_notic
         for _ in range(2):
             await neighbours.round()
         quiet = [set(texts) for texts in neighbours.texts]
+        cases = all_cases("tiny")
+        await attack(address, [case for case in cases if case.group == "structured"], None)  # starts their compiler
         before = held(server.process.pid)
         beside = [asyncio.create_task(neighbours.go_on(pause=0.5)), asyncio.create_task(lateness(address, late))]
-        cases = [case for case in all_cases("tiny") if case.name != LONG]
         report = await attack(address, cases, Probe(address, "tiny"), probe_every=50)
         for task in beside:
             task.cancel()
@@ -53,7 +53,7 @@ def test_every_hostile_request_is_answered_as_it_should_be_and_nobody_else_notic
     after = held(server.process.pid)
     assert after.threads <= before.threads + 8  # of the pools, which are made when they are first needed
     assert after.processes == before.processes
-    assert after.resident - before.resident < 512 << 20  # nothing of 200 MB of requests is kept; docs has the gate
+    assert after.resident - before.resident < 384 << 20  # the gate of docs/reliability.md is stricter, and waits first
 
 
 def test_a_thousand_mutated_requests_are_refused_or_served(server):
