@@ -57,6 +57,11 @@ def test_an_unknown_field_names_the_nearest_on_every_route(server, path):
     assert "did you mean 'model'" in error["message"]
 
 
+def test_fields_that_vllm_had_once_name_what_took_their_place(server):
+    answer = server.post(CHAT, {**GOOD[CHAT], "guided_json": {"type": "object"}})
+    assert "structured_outputs.json takes its place" in check(answer)["message"]
+
+
 @pytest.mark.parametrize("path", GOOD)
 def test_an_unknown_model_is_a_404_on_every_route(server, path):
     error = check(server.post(path, {**GOOD[path], "model": "gpt-9"}), 404)

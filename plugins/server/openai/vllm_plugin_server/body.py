@@ -27,6 +27,13 @@ _TYPES = {
     "object": "an object", "null": "null",
 }  # fmt: skip
 
+# Names that vLLM had once, and clients may still send.
+_INSTEAD = {
+    **{f"guided_{name}": f"structured_outputs.{name}" for name in ("json", "regex", "choice", "grammar")},
+    "guided_whitespace_pattern": "structured_outputs.whitespace_pattern",
+    "guided_decoding_backend": "--structured-outputs-config of the server",
+}
+
 
 async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable[Any]]) -> bytes:
     """The body, within its limits of size and time. ``ApiError`` 413, 408, or a client that has gone."""
@@ -98,6 +105,8 @@ def to_record(tree: dict[str, Any], kind: type[T], *, lenient: bool = False) -> 
 def _unknown(where: str, name: str, known: list[str]) -> ApiError:
     near = get_close_matches(name[:80], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if not where and name in _INSTEAD:
+        hint = f" any more; {_INSTEAD[name]} takes its place"
     inside = f" in {where[:200]}" if where else ""
     path = f"{where}.{name}" if where else name
     return bad_request(f"there is no field {name[:80]!r}{inside}{hint}", path[:200], "unknown_field")
