@@ -130,7 +130,9 @@ class ServerSettings:
         0, group="logs", low=0, unit="characters", help="Of prompts and answers, how much is logged. 0: nothing."
     )
     metrics_prefix: str = setting(
-        "vllm:", group="figures", help="What the names of the figures of /metrics begin with. Default: as in vLLM."
+        "vllm:",
+        group="figures",
+        help="What the names of the figures of /metrics begin with, vLLM's unless told otherwise.",
     )
     otlp_traces_endpoint: str | None = setting(
         None, group="figures", help="Collector that OpenTelemetry traces are sent to. Needs vllm-plugin-server[otel]."
