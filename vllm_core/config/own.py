@@ -33,7 +33,7 @@ def own_settings(
 ) -> tuple[T, EngineSettings]:
     """(the plugin's settings, the engine's without them, so that they reach no other process and no lock).
 
-    In ascending order: ``[plugin.NAME]`` of the files, ``VLLM_CORE_NAME_*``, ``--plugin.NAME.KEY``, the command's flags.
+    In ascending order: ``[plugin.NAME]`` of files, ``VLLM_CORE_NAME_*``, ``--plugin.NAME.KEY``, the command's flags.
     """
     plugin = dict(loaded.settings.plugin)
     table: dict[str, Given] = plugin.pop(name, {})
