@@ -63,7 +63,7 @@ class AsyncLLM:
         with _ended_on_error(engine):
             given = from_kwargs(EngineSettings, {"model": model, **settings})
             resolved = self._resolve(given)
-            engine.start(resolved.settings, resolved.lock.digest)
+            engine.start(resolved.settings, resolved.lock.digest, lambda: self._open_text(resolved))
             self._take(engine, resolved, carry_over)
 
     @classmethod
@@ -75,7 +75,7 @@ class AsyncLLM:
         engine = OwnedEngine(restarts, restart_window)
         with _ended_on_error(engine):
             resolved = llm._resolve(settings)
-            engine.start(resolved.settings, resolved.lock.digest)
+            engine.start(resolved.settings, resolved.lock.digest, lambda: llm._open_text(resolved))
             llm._take(engine, resolved, carry_over)
         return llm
 
@@ -91,19 +91,24 @@ class AsyncLLM:
         """
         llm = cls.__new__(cls)
         resolved = llm._resolve(settings)
+        llm._open_text(resolved)
         engine = FoundEngine(address, resolved.lock.digest)
         with _ended_on_error(engine):
             llm._take(engine, resolved, carry_over, front=f"{engine.link.name}:")
         return llm
 
     def _resolve(self, settings: EngineSettings) -> Any:
-        from vllm_core.engine.build import open_text
         from vllm_core.engine.resolve import resolve
 
         resolved = resolve(settings)
         self.settings = resolved.settings  # plain data, which another process can resolve alike
-        self.text = open_text(resolved)
         return resolved
+
+    def _open_text(self, resolved: Any) -> None:
+        """Takes about as long as the engine needs for its weights: done while it reads them."""
+        from vllm_core.engine.build import open_text
+
+        self.text = open_text(resolved)
 
     def _take(self, engine: OwnedEngine | FoundEngine, resolved: Any, carry_over: bool, front: str = "") -> None:
         self._engine, self.ready = engine, engine.ready

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
@@ -48,11 +49,14 @@ class OwnedEngine(Attached):
         self.stop = weakref.finalize(self, _end, self._held)
         self._write("starting")
 
-    def start(self, settings: EngineSettings, digest: str) -> None:
-        """Wait until the engine is ready. Raises ``EngineDeadError`` with its reason if it does not get there."""
+    def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
+        """Do something ``meanwhile``, then wait until the engine is ready.
+
+        Raises ``EngineDeadError`` with its reason if it does not get there.
+        """
         self._settings, self._digest = settings, digest
         begun = time.monotonic()
-        self.ready = self._held.process.build(settings, digest)
+        self.ready = self._held.process.build(settings, digest, meanwhile)
         self._is_ready(time.monotonic() - begun)
 
     def _is_ready(self, seconds: float) -> None:

@@ -73,8 +73,11 @@ class EngineProcess:
         self.link = Link(home.address)
         self.stop = weakref.finalize(self, _stop, child, self.link)
 
-    def build(self, settings: EngineSettings, digest: str) -> wire.Ready:
-        """Wait until the engine is ready. Raises ``EngineDeadError`` with its reason if it does not get there."""
+    def build(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None] = lambda: None) -> wire.Ready:
+        """Do something ``meanwhile``, then wait until the engine is ready.
+
+        Raises ``EngineDeadError`` with its reason if it does not get there.
+        """
         start = wire.Start(
             settings=attrs.asdict(settings),
             digest=digest,
@@ -93,6 +96,7 @@ class EngineProcess:
             self._child.ended.wait()
             raise EngineDeadError(f"the engine process {self._child.how()}") from None
         self.link.hello(digest)
+        meanwhile()
         while (message := self.link.receive(0.1)) is None:
             if self._child.ended.is_set() and (message := self.link.receive(0)) is None:
                 raise EngineDeadError(f"the engine process {self._child.how()} while it was built")
