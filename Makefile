@@ -41,6 +41,7 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(VENV)/bin/python -m vllm_core.config.docs
 	$(VENV)/bin/python -m vllm_core.plugins.index
+	$(VENV)/bin/python -m vllm_plugin_server.reference
 
 # docs/conformance_results.md: runs all conformance kits, some minutes.
 conformance: $(VENV)/.dev
