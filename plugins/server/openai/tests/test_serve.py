@@ -116,6 +116,12 @@ def test_a_port_that_is_taken_is_told_at_once(server, tiny):
     assert "--port 0" in done.stderr
 
 
+def test_the_log_says_where_the_seconds_of_the_start_went(server):
+    (line,) = [line for line in server.log.splitlines() if "seconds of the engine's start" in line]
+    for stage in ("plugins", "checkpoint", "weights"):
+        assert f"{stage} 0." in line
+
+
 def test_it_listens_on_this_machine_alone(server):
     import psutil
 
