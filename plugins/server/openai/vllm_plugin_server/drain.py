@@ -54,10 +54,10 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self._begun is not None:
             names = ", ".join(self._context.models)
-            log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)
             stages = getattr(self._context.engine, "timings", {})
             if stages:
                 log.info("seconds of the engine's start: %s", ", ".join(f"{k} {v:.2f}" for k, v in stages.items()))
+            log.info("serving %s at %s, ready after %.2f s", names, self._address, time.monotonic() - self._begun)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
