@@ -58,7 +58,8 @@ def error_of(error: BaseException) -> ApiError:
         return ApiError(error.status_code, _NAMES.get(error.status_code, error.detail), headers=error.headers)
     if isinstance(error, TimeoutError):
         return ApiError(504, "the request took longer than it may", code="request_timeout")
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError):  # by contract about the request; were it a bug of ours, the log shows where
+        log.warning("a request was refused: %s", error, exc_info=error)
         return bad_request(str(error), param_of(str(error)))
     log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")

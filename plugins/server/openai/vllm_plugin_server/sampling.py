@@ -9,7 +9,7 @@ import msgspec
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import SamplingParams
-from vllm_plugin_server.errors import bad_request, error_of
+from vllm_plugin_server.errors import bad_request, param_of
 from vllm_plugin_server.limits import bound
 
 __all__ = ["Sampling", "StreamOptions", "StructuredOutputs", "sampling_fields", "sampling_params", "structured"]
@@ -155,4 +155,4 @@ def sampling_params(context: ServerContext, fields: dict[str, Any], *, max_token
         SamplingParams(**given)  # a wrong value is named before a wrong pair of them
         return attrs.evolve(engine.get_default_sampling_params(), **given)
     except (ValueError, TypeError) as error:
-        raise error_of(ValueError(str(error))) from None
+        raise bad_request(str(error), param_of(str(error))) from None
