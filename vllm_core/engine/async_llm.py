@@ -280,9 +280,14 @@ class AsyncLLM:
     def _priority(self, priority: int) -> int:
         return priorities(priority, 1, self.settings.scheduling_policy)[0]
 
-    def shutdown(self) -> None:
-        """End the engine's process and free its memory, or leave the one that ``connect`` found. Safe to call twice."""
+    def shutdown(self, *, now: bool = False) -> None:
+        """End the engine's process and free its memory, or leave the one that ``connect`` found. Safe to call twice.
+
+        ``now``: kill it, without waiting until it has ended its step and what it holds.
+        """
         self._desk.close()
+        if now and isinstance(self._engine, OwnedEngine):
+            self._engine.end_now()
         self._engine.stop()
 
 

@@ -34,6 +34,7 @@ class _Held:
     home: Home
     over: bool = False
     starter: threading.Thread | None = None  # of another process
+    waits: bool = True  # at the end, for the process to end by itself
 
 
 class OwnedEngine(Attached):
@@ -48,6 +49,11 @@ class OwnedEngine(Attached):
         self._held = _Held(EngineProcess(self.home), self.home)  # imports while the caller resolves
         self.stop = weakref.finalize(self, _end, self._held)
         self._write("starting")
+
+    def end_now(self) -> None:
+        """As ``stop``, without waiting for the process to end by itself."""
+        self._held.waits = False
+        self.stop()
 
     def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
         """Do something ``meanwhile``, then wait until the engine is ready.
@@ -165,5 +171,7 @@ def _end(held: _Held) -> None:
     if held.starter is not None and held.starter.is_alive() and held.starter is not threading.current_thread():
         held.process.kill("it was shut down")  # its link belongs to the thread that waits for it
         held.starter.join(10)
+    if not held.waits:
+        held.process.kill("it was shut down")
     held.process.stop()
     held.home.remove()

@@ -20,10 +20,11 @@ from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.garbage import Collector
 from vllm_plugin_server.others import Others
 
-__all__ = ["DrainingServer"]
+__all__ = ["FORCED", "DrainingServer"]
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FORCED = 128  # exit codes above are those of a second signal
 LAST_WORDS = 1.0  # seconds for the errors of requests that are ended
 TICK = 0.02  # seconds
 
@@ -62,7 +63,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
-            self.exit_code = 128 + sig
+            self.exit_code = FORCED + sig
         self.should_exit = True
 
     @contextlib.contextmanager

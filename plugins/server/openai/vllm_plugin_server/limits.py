@@ -23,6 +23,7 @@ class Limit:
     unit: str
     what: str
     least: float | None = None  # of a number, or of a length
+    above: bool = False  # ``least`` itself is refused
 
 
 _ROWS = (
@@ -48,10 +49,10 @@ _ROWS = (
     Limit("top_logprobs", "number", 1_000_000, "tokens", "reported a position; -1: all", -1),
     Limit("prompt_logprobs", "number", 1_000_000, "tokens", "reported a position; -1: all", -1),
     Limit("temperature", "number", 1e6, "", "0: always the likeliest token", 0),
-    Limit("top_p", "number", 1, "", "share of the likeliest tokens", 0),
+    Limit("top_p", "number", 1, "", "share of the likeliest tokens", 0, above=True),
     Limit("top_k", "number", 2**31 - 1, "tokens", "the likeliest; 0 or -1: all", -1),
     Limit("min_p", "number", 1, "", "share of the likeliest token's probability", 0),
-    Limit("repetition_penalty", "number", 1e6, "", "of tokens that were there", 0),
+    Limit("repetition_penalty", "number", 1e6, "", "of tokens that were there", 0, above=True),
     Limit("presence_penalty", "number", 2, "", "of tokens in the output", -2),
     Limit("frequency_penalty", "number", 2, "", "of each time that a token is in the output", -2),
     Limit("length_penalty", "number", 1e6, "", "of beam search", -1e6),
@@ -91,9 +92,10 @@ def bound(name: str, about: str | None = None) -> Any:
     """A row as the constraint of a field: ``Annotated[int, bound("n")]``."""
     limit = LIMITS[name]
     if limit.kind == "number":
-        return msgspec.Meta(ge=limit.least, le=limit.most, description=about or _words(limit))
-    least = None if limit.least is None else int(limit.least)
-    return msgspec.Meta(min_length=least, max_length=int(limit.most), description=about or _words(limit))
+        least = {"gt" if limit.above else "ge": limit.least}
+        return msgspec.Meta(**least, le=limit.most, description=about or _words(limit))
+    shortest = None if limit.least is None else int(limit.least)
+    return msgspec.Meta(min_length=shortest, max_length=int(limit.most), description=about or _words(limit))
 
 
 def _words(limit: Limit) -> str:

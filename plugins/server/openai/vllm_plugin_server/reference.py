@@ -80,7 +80,7 @@ def _meaning(meta: dict) -> str:
 
 def _limits() -> Iterable[tuple[str, ...]]:
     for limit in LIMITS.values():
-        least = "" if limit.least is None else f"{limit.least:,g} to "
+        least = "" if limit.least is None else f"{'above ' * limit.above}{limit.least:,g} to "
         yield f"`{limit.name}`", f"{least}{limit.most:,.10g} {limit.unit}".strip(), limit.what
 
 

@@ -49,10 +49,10 @@ class Sampling(msgspec.Struct, kw_only=True):
     model: Annotated[str, bound("name")] | None = None
     n: Annotated[int, bound("n")] | None = None
     temperature: Annotated[float, bound("temperature")] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, bound("top_p")] | None = None
     top_k: Annotated[int, bound("top_k")] | None = None
     min_p: Annotated[float, bound("min_p")] | None = None
-    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    repetition_penalty: Annotated[float, bound("repetition_penalty")] | None = None
     presence_penalty: Annotated[float, bound("presence_penalty")] | None = None
     frequency_penalty: Annotated[float, bound("frequency_penalty")] | None = None
     logit_bias: Annotated[dict[str, float], bound("logit_bias")] | None = None
@@ -60,8 +60,7 @@ class Sampling(msgspec.Struct, kw_only=True):
     bad_words: Annotated[list[Annotated[str, bound("bad_word")]], bound("bad_words")] | None = None
     seed: Annotated[int, bound("seed")] | None = None
     stop: (
-        Annotated[str, msgspec.Meta(max_length=1024)]
-        | Annotated[list[Annotated[str, bound("stop_string")]], bound("stop")]
+        Annotated[str, bound("stop_string")] | Annotated[list[Annotated[str, bound("stop_string")]], bound("stop")]
     ) | None = None
     stop_token_ids: Annotated[list[Annotated[int, bound("token_id")]], bound("stop_token_ids")] | None = None
     include_stop_str_in_output: bool | None = None

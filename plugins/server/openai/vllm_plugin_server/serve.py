@@ -21,7 +21,7 @@ from vllm_core.serving import AsyncLLM, explain
 from vllm_plugin_server import tracing
 from vllm_plugin_server.admission import Admission
 from vllm_plugin_server.app import App, make_app
-from vllm_plugin_server.drain import DrainingServer
+from vllm_plugin_server.drain import FORCED, DrainingServer
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.logs import observers as logs
 from vllm_plugin_server.logs.setup import configure
@@ -53,15 +53,17 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
         engine = AsyncLLM.from_settings(
             engine_settings, restarts=settings.engine_restarts, carry_over=settings.carry_over
         )
+        code = 0
         try:
             context = make_context(engine, settings, catalog)
             logs.attach(context)
             tracing.attach(context)
             app = make_app(context, endpoints)
             with Others(settings.api_server_count - 1, engine, settings, listener) as others:
-                return run(app, context, listener, begun, others)
+                code = run(app, context, listener, begun, others)
+                return code
         finally:
-            engine.shutdown()
+            engine.shutdown(now=code > FORCED)
     finally:
         listener.close()
         if settings.uds is not None:

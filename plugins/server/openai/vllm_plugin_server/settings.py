@@ -67,8 +67,9 @@ class ServerSettings:
     api_key: list[str] = setting(
         [],
         group="access",
-        help="Keys, one of which every request must bring, as a bearer token or x-api-key; only /health and /ping need"
-        " none. May be given several times. Also VLLM_API_KEY in the environment.",
+        help="Keys, one of which every request must bring, as a bearer token or x-api-key; only /health, /ping and the"
+        " page's own files need none. May be given several times; a comma is between keys, never in one. Also"
+        " VLLM_API_KEY in the environment.",
     )
     allowed_origins: list[str] = setting(
         [], group="access", help="Origins whose web pages may read answers (CORS); *: all. Default: none."
