@@ -57,7 +57,8 @@ $(VENV)/.runtime: $(FILES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime dev-requirements.txt
-	@$(PIP) install -c constraints.txt -r dev-requirements.txt
+	@$(VENV)/bin/python -m tests.packages > $(VENV)/test-requirements.txt
+	@$(PIP) install -c constraints.txt -r dev-requirements.txt -r $(VENV)/test-requirements.txt
 	@touch $@
 
 clean:

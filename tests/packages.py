@@ -1,4 +1,7 @@
-"""The packages of this repository: the core, kernels/, and every plugins/<kind>/<name>/ with a pyproject.toml."""
+"""The packages of this repository: the core, kernels/, and every plugins/<kind>/<name>/ with a pyproject.toml.
+
+``python -m tests.packages`` prints what their tests need from elsewhere, for pip.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +83,17 @@ def needed(requirements: Iterable[Requirement], known: Iterable[Package]) -> lis
             found[name] = by_name[name]
             asked += by_name[name].requirements
     return list(found.values())
+
+
+def wanted_by_tests() -> list[str]:
+    """What the test groups of all packages name, but for the packages themselves."""
+    ours = plugin_packages()
+    names = {package.distribution for package in ours}
+    asked = {
+        str(one) for package in ours for one in package.test_requirements if canonicalize_name(one.name) not in names
+    }
+    return sorted(asked)
+
+
+if __name__ == "__main__":
+    print("\n".join(wanted_by_tests()))
