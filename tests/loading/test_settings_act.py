@@ -52,6 +52,12 @@ class Case:
         assert "neither a folder here nor a Hub id" in self.refused(tokenizer="/nowhere")
         assert "skip_tokenizer_init" in self.refused(tokenizer=self.folder, skip_tokenizer_init=True)
 
+    def structured_outputs_config(self):
+        assert 'did you mean "backend"' in self.refused(structured_outputs_config={"backnd": "any"})
+        assert '"nobody" was asked for (structured_outputs_config)' in self.refused(
+            structured_outputs_config={"backend": "nobody"}
+        )
+
     def tokenizer_mode(self):
         assert self.winner("tokenizer", tokenizer_mode="hf") == "hf"
         refused = self.refused(tokenizer_mode="slow")

@@ -1,9 +1,15 @@
 """What the README and the documents say works when it is typed."""
 
+import contextlib
+import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,7 +54,7 @@ def test_the_readmes_programs_print_that_the_capital_is_paris(program, tmp_path)
 
 @pytest.mark.slow
 @needs_smollm2
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [c for c in commands() if " serve " not in c])
 def test_each_command_of_the_readme_works(command, tmp_path):
     words = shlex.split(command)[1:]
     run = subprocess.run(
@@ -61,3 +67,36 @@ def test_each_command_of_the_readme_works(command, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
+
+
+@pytest.mark.slow
+@needs_smollm2
+def test_the_server_of_the_readme_answers_its_curl(tmp_path):
+    pytest.importorskip("vllm_plugin_server", reason="vllm-plugin-server is not installed")
+    (command,) = [c for c in commands() if " serve " in c]
+    (body,) = re.findall(r"^curl .*?-d '(.*?)'$", README, re.S | re.M)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*shlex.split(command)[1:], "--port", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "vllm_core", *words], cwd=tmp_path)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 300
+        ready = False
+        while not ready:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            with contextlib.suppress(urllib.error.URLError):
+                ready = urllib.request.urlopen(f"{url}/health").status == 200
+            time.sleep(0.2)
+        asked = urllib.request.Request(
+            f"{url}/v1/chat/completions", data=body.encode(), headers={"Content-Type": "application/json"}
+        )
+        answer = json.load(urllib.request.urlopen(asked))
+        assert "Paris" in answer["choices"][0]["message"]["content"]
+        server.terminate()
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
