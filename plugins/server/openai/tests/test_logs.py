@@ -27,6 +27,8 @@ def lines():
 
     def begin(**options):
         configure(stream=stream, **options)
+        # pytest would keep what it captures in its report, which xdist cannot send: there are halves of surrogates.
+        root.handlers[:] = [handler for handler in root.handlers if getattr(handler, "stream", None) is stream]
         return stream
 
     yield begin
