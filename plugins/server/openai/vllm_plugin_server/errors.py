@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,10 +61,16 @@ def error_of(error: BaseException) -> ApiError:
     if isinstance(error, TimeoutError):
         return ApiError(504, "the request took longer than it may", code="request_timeout")
     if isinstance(error, ValueError):  # by contract about the request; were it a bug of ours, the log shows where
-        log.warning("a request was refused: %s", error, exc_info=error)
+        log.warning("a request was refused: %s (%s)", error, _place(error))
         return bad_request(str(error), param_of(str(error)))
     log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, in one line: clients could fill the log with tracebacks."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no traceback"
 
 
 def error_body(error: ApiError) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable
 from itertools import groupby
@@ -40,6 +41,8 @@ nearest one, unless `--lenient-requests` says otherwise.
 
 def page() -> str:
     """The whole of docs/server.md."""
+    for endpoint in vllm_plugin_server.http_endpoints():  # each adds what it ignores
+        importlib.import_module(endpoint.target.partition(":")[0])
     parts = [_HEAD, "## Routes\n\n" + _table(("method", "path", "what"), _routes()), "## Settings"]
     parts += [
         f"### {group[:1].upper()}{group[1:]}\n\n" + _table(("flag", "default", "meaning"), rows)
@@ -48,7 +51,7 @@ def page() -> str:
     parts += [_LIMITS + "\n" + _table(("limit", "at most", "of"), _limits())]
     parts += [_IGNORED] + [
         f"### `{route}`\n\n" + _table(("field", "why"), [(f"`{name}`", why) for name, why in table.items()])
-        for route, table in IGNORED.items()
+        for route, table in sorted(IGNORED.items())
         if table
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
