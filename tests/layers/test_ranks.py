@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attrs
 import pytest
 import torch
 
-from vllm_core.distributed.single import SingleGroup
+from vllm_core.distributed.dry import DryGroup
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
@@ -24,16 +23,8 @@ from vllm_core.testing.chooser import HandChooser
 from .tiny import Config, TinyLM
 
 
-@attrs.frozen
-class Rank:
-    """A group that can be asked who it is and must not be asked to communicate."""
-
-    rank: int
-    size: int
-
-
 def plan(rank=0, size=1, name="tp", quantization=None):
-    groups = {name: Rank(rank, size)}
+    groups = {name: DryGroup(rank, size)}
     args = (torch.float32, torch.device("meta"), Device("cpu"), groups, 64, 64)
     return EnginePlan(HandChooser(), *args, quantization=quantization)
 
@@ -56,12 +47,6 @@ def test_two_processes_give_what_one_gives(tmp_path):
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
-
-
-def test_a_group_of_one_returns_what_it_is_given():
-    x = torch.ones(2)
-    assert SingleGroup().all_reduce(x) is x
-    assert SingleGroup().all_gather(x) is x
 
 
 def test_column_ranks_take_rows_of_the_checkpoints_matrix_and_row_ranks_columns():
@@ -107,16 +92,16 @@ def test_the_last_rank_of_a_vocabulary_ends_in_padding():
     tied.bind(plan(3, 4), "t")
     assert tied.bias.shape == (3,)
     assert tied.loads["bias"][""] == SlotRange((10,), ((9, 10),), ((0, 1),))
-    assert split_padded(2, Rank(3, 4)) == Shard(2, 2, 2, 1)
+    assert split_padded(2, DryGroup(3, 4)) == Shard(2, 2, 2, 1)
 
 
 def test_what_cannot_be_split_is_named():
     with pytest.raises(ValueError, match=r"heads = 6 cannot be split over 4 ranks"):
-        split_heads(6, 1, Rank(0, 4), "heads")
+        split_heads(6, 1, DryGroup(0, 4), "heads")
     with pytest.raises(ValueError, match=r"heads = 3 cannot be repeated over 4 ranks"):
-        split_heads(3, 1, Rank(0, 4), "heads")
+        split_heads(3, 1, DryGroup(0, 4), "heads")
     with pytest.raises(ValueError, match=r"size = 7 cannot be split over 2 ranks"):
-        split(7, Rank(0, 2), "size")
+        split(7, DryGroup(0, 2), "size")
 
 
 class Packed:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 
 import attrs
 import torch
 from torch import distributed as dist
 
 from vllm_core.distributed.single import SingleGroup
-from vllm_core.distributed.torch_group import TorchGroup
+from vllm_core.distributed.torch_group import join
 from vllm_core.testing.paged import PagedModel
 
 from .tiny import Config, TinyLM, assert_close, plain_logits, random_tensors
@@ -26,10 +25,7 @@ IDS = list(range(1, 30))
 
 
 def main(rank: int, store: str) -> None:
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    group = TorchGroup()
+    group = join("cpu", dist.FileStore(store, 2), "tp", rank, 2, timeout=60)
     assert (group.rank, group.size) == (rank, 2)
     assert torch.equal(group.all_reduce(torch.tensor([1.0 + rank])), torch.tensor([3.0]))
     assert torch.equal(group.all_gather(torch.tensor([[rank]]), dim=0), torch.tensor([[0], [1]]))
@@ -42,7 +38,6 @@ def main(rank: int, store: str) -> None:
         row = paged.row()
         got = torch.cat([paged.step([(row, IDS[:20])])[0], paged.step([(row, IDS[20:])])[0]])
         assert_close(got, plain_logits(config, tensors, IDS))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The group of a rank that splits nothing."""
+"""The group of a rank that shares nothing."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ class SingleGroup:
 
     def all_gather(self, x: Tensor, dim: int = -1) -> Tensor:
         return x
+
+    def send(self, x: Tensor, to: int) -> None:
+        raise ValueError(f"rank {to} of a group of one was to be sent a tensor")
+
+    def receive(self, x: Tensor, source: int) -> Tensor:
+        raise ValueError(f"a tensor of rank {source} was expected in a group of one")

@@ -1,32 +1,66 @@
-"""Groups over torch.distributed: gloo between CPUs, NCCL between GPUs."""
+"""Groups over torch's backends: gloo between CPUs, NCCL between GPUs."""
 
 from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+KEPT = 8  # tensors on their way, at most, before a sender waits for the first of them
+
 
 class TorchGroup:
-    """Ranks joined by a ``torch.distributed`` process group (None: all of the world)."""
+    """Ranks joined by one of torch's backends (``dist.ProcessGroupGloo``, ``dist.ProcessGroupNCCL``).
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self.group = group
-        self.rank = dist.get_rank(group)
-        self.size = dist.get_world_size(group)
+    The backend is used as it is, past torch's table of default groups, so that one process may have several
+    ranks in its threads.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.rank: int = backend.rank()
+        self.size: int = backend.size()
+        self._sent: deque[tuple[Any, Tensor]] = deque()  # gloo reads a tensor until the other side has it
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        """Sum over ranks, in place if ``x`` is contiguous."""
+        """In place if ``x`` is contiguous."""
         if self.size == 1:
             return x
         x = x.contiguous()
-        dist.all_reduce(x, group=self.group)
+        self.backend.allreduce([x]).wait()
         return x
 
     def all_gather(self, x: Tensor, dim: int = -1) -> Tensor:
-        """The ranks' equally shaped tensors, concatenated along ``dim`` in rank order."""
         if self.size == 1:
             return x
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous(), group=self.group)
+        self.backend.allgather([parts], [x.contiguous()]).wait()
         return torch.cat(parts, dim=dim)
+
+    def send(self, x: Tensor, to: int) -> None:
+        self._sent.append((self.backend.send([x], to, 0), x))
+        while len(self._sent) > KEPT or (self._sent and self._sent[0][0].is_completed()):
+            self._sent.popleft()[0].wait()
+
+    def receive(self, x: Tensor, source: int) -> Tensor:
+        self.backend.recv([x], source, 0).wait()
+        return x
+
+
+def join(kind: str, store: dist.Store, name: str, rank: int, size: int, timeout: float) -> TorchGroup:
+    """Meet the other ranks of the group ``name`` at ``store``.
+
+    kind      of device: "cpu" or "cuda", whose current device this rank uses
+    timeout   seconds, for the meeting and on CPUs for each call
+    """
+    place = dist.PrefixStore(name, store)
+    patience = timedelta(seconds=timeout)
+    if kind == "cpu":
+        return TorchGroup(dist.ProcessGroupGloo(place, rank, size, patience))
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = patience
+    return TorchGroup(dist.ProcessGroupNCCL(place, rank, size, options))

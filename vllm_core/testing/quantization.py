@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vllm_core.distributed.dry import DryGroup
 from vllm_core.layers.linear import Linear
 from vllm_core.testing.plugin_module import CannotReport
 from vllm_core.testing.quantization_case import (
@@ -16,7 +17,6 @@ from vllm_core.testing.quantization_case import (
     Bound,
     Matrix,
     QuantizationScheme,
-    Rank,
     assert_product,
     random_weight,
 )
@@ -120,7 +120,7 @@ class QuantizationConformance(QuantizedProducts, QuantizedRanks):
         dtype: torch.dtype,
         layer: Linear,
         names: Mapping[str, str],
-        group: Rank | None = None,
+        group: DryGroup | None = None,
         *,
         ignoring: Sequence[str] = (),
         on_meta: bool = False,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.plugins import plugin_settings
+from vllm_core.distributed.dry import DryGroup
 from vllm_core.engine.choices import choose_quantization
 from vllm_core.interfaces.queries import PlatformQuery
 from vllm_core.interfaces.weights import Slices, TensorInfo
@@ -82,20 +83,6 @@ def installed() -> Selector:
     return Selector(load_catalog(read_policy({})))
 
 
-@attrs.define
-class Rank:
-    """A group of ranks that are bound one after the other, so that none is asked to communicate."""
-
-    rank: int = 0
-    size: int = 1
-
-    def all_reduce(self, x: Tensor) -> Tensor:
-        return x
-
-    def all_gather(self, x: Tensor, dim: int = -1) -> Tensor:
-        return x
-
-
 class InMemory:
     """`interfaces.weights.WeightSource` over tensors."""
 
@@ -125,7 +112,7 @@ class Bound(Layer):
         dtype: torch.dtype,
         layer: Linear,
         names: Mapping[str, str],
-        group: Rank | None = None,
+        group: DryGroup | None = None,
         *,
         on_meta: bool = False,
     ) -> None:
@@ -138,7 +125,7 @@ class Bound(Layer):
             dtype,
             self.device,
             asked.device,
-            {"tp": group or Rank()},
+            {"tp": group or DryGroup()},
             max_tokens=64,
             max_position=64,
             quantization=quantization,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vllm_core.distributed.dry import DryGroup
 from vllm_core.layers.dense import DenseLinear
 from vllm_core.layers.embedding import LMHead
 from vllm_core.layers.linear import ColumnLinear, MergedLinear, RowLinear
@@ -19,7 +20,6 @@ from vllm_core.testing.quantization_case import (
     AskedMethod,
     Bound,
     QuantizationScheme,
-    Rank,
     assert_product,
     random_rows,
     stored,
@@ -60,7 +60,7 @@ class QuantizedRanks:
                 self.matrix(scheme, names[slot], inputs, n, kind, biased=biased, seed=i)
                 for i, (slot, n) in enumerate(sizes.items())
             ]
-            models = [self.bound(scheme, kind, make(), names, Rank(r, RANKS)) for r in range(RANKS)]
+            models = [self.bound(scheme, kind, make(), names, DryGroup(r, RANKS)) for r in range(RANKS)]
             whole = self.bound(scheme, kind, make(), names)
             for model in (whole, *models):
                 model.load(stored(parts))
@@ -77,7 +77,7 @@ class QuantizedRanks:
         biased = "bias" not in self.cannot
         matrix = self.matrix(scheme, "model.net", inputs, out, kind, biased=biased)
         models = [
-            self.bound(scheme, kind, RowLinear(inputs, out, bias=biased), {"": "model.net"}, Rank(r, RANKS))
+            self.bound(scheme, kind, RowLinear(inputs, out, bias=biased), {"": "model.net"}, DryGroup(r, RANKS))
             for r in range(RANKS)
         ]
         whole = self.bound(scheme, kind, RowLinear(inputs, out, bias=biased), {"": "model.net"})
@@ -104,7 +104,8 @@ class QuantizedRanks:
             self.needs("padded rows")
         matrix = self.matrix(scheme, "model.net", inputs, out - 1, kind)
         models = [
-            self.bound(scheme, kind, LMHead(out - 1, inputs), {"": "model.net"}, Rank(r, RANKS)) for r in range(RANKS)
+            self.bound(scheme, kind, LMHead(out - 1, inputs), {"": "model.net"}, DryGroup(r, RANKS))
+            for r in range(RANKS)
         ]
         for model in models:
             model.load(matrix.stored)

@@ -1,0 +1,34 @@
+"""The process groups of a rank, as plans have them: by name."""
+
+from __future__ import annotations
+
+from torch import distributed as dist
+
+from vllm_core.distributed.dry import DryGroup
+from vllm_core.distributed.layout import Layout
+from vllm_core.distributed.torch_group import join
+from vllm_core.interfaces.group import ProcessGroup
+
+__all__ = ["dry_groups", "join_groups"]
+
+
+def join_groups(layout: Layout, rank: int, store: dist.Store, kind: str, timeout: float) -> dict[str, ProcessGroup]:
+    """Meet the other ranks at ``store``; groups of one are left out. Arguments as for `torch_group.join`.
+
+    "pp" carries hidden states on, "ids" what the last stage sampled back: two groups of the same ranks, because
+    each direction keeps an order of its own.
+    """
+    groups: dict[str, ProcessGroup] = {}
+    members = layout.members(rank)
+    for name, ranks in (("tp", members["tp"]), ("pp", members["pp"]), ("ids", members["pp"])):
+        if len(ranks) > 1:
+            place = f"{name}/{ranks[0]}"
+            groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout)
+    return groups
+
+
+def dry_groups(layout: Layout, rank: int = 0) -> dict[str, ProcessGroup]:
+    """For binding where the others are not: shapes are this rank's, nothing is communicated."""
+    place = layout.place(rank)
+    sizes = {"tp": layout.tp, "pp": layout.pp}
+    return {name: DryGroup(place[name], size) for name, size in sizes.items() if size > 1}
