@@ -32,10 +32,19 @@ class Door:
         given = _given(scope["headers"])
         if given is None:
             raise _refused("the request brings no API key (Authorization: Bearer KEY, or X-API-Key: KEY)")
-        digest = _digest(given)
-        if not any([hmac.compare_digest(digest, known) for known in self._digests]):  # noqa: C419
+        if not (digest := self.known(given)):
             raise _refused("the API key is wrong")
-        return digest.hex()
+        return digest
+
+    def known(self, given: bytes) -> str:
+        """The digest of a key that is known, in hexadecimal; "" of any other, after the same time for all of a length.
+
+        `python -m vllm_plugin_server.testing timing` measures that.
+        """
+        digest = _digest(given)
+        # A list: all are compared, also after one that is right.
+        found = any([hmac.compare_digest(digest, known) for known in self._digests])  # noqa: C419
+        return digest.hex() if found else ""
 
 
 def _given(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:

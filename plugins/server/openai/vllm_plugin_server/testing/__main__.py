@@ -39,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--no-probe", action="store_true", help="no good question after each: faster, and proves less")
     one.add_argument("--neighbours", action="store_true", help="8 good streams beside it, compared with a quiet run")
     one = gate("auth", gates.auth, "R17: tricks to pass without the key")
+    text = "R17: whether the time to refuse a key tells of the right ones; in this process, without a server"
+    one = commands.add_parser("timing", help=text, description=text)
+    one.set_defaults(run=gates.run_timing)
+    one.add_argument("--comparisons", type=int, default=100_000, metavar="N", help="a question; default: 100,000")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one = gate("fuzz", gates.run_fuzz, "R3: mutated requests, the same for the same seed")
     one.add_argument("--requests", type=int, default=100_000, metavar="N", help="default: 100,000")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")

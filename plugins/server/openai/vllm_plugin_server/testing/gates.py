@@ -19,11 +19,12 @@ from vllm_plugin_server.testing.fuzz import fuzz
 from vllm_plugin_server.testing.hostile import attack
 from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
 from vllm_plugin_server.testing.streams import hold_streams
+from vllm_plugin_server.testing.timing import stopping, timing
 from vllm_plugin_server.testing.vanish import vanish
 from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
 from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
 
-__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_vanish"]
+__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_timing", "run_vanish"]
 
 Result = tuple[bool, dict[str, Any]]
 
@@ -82,6 +83,13 @@ async def auth(args: argparse.Namespace) -> Result:
     address, probe = await _begin(args)
     report = await attack(address, tricks(address, args.api_key, probe.model), None, _tell)
     return not report.findings, report.as_dict()
+
+
+async def run_timing(args: argparse.Namespace) -> Result:
+    """The door's comparison, and one that tells: were that not found, the measurement would be worth nothing."""
+    report = timing(comparisons=args.comparisons, seed=args.seed)
+    planted = timing(stopping, comparisons=args.comparisons, seed=args.seed)
+    return not report.findings and bool(planted.findings), {"door": report.as_dict(), "planted": planted.as_dict()}
 
 
 async def run_fuzz(args: argparse.Namespace) -> Result:
