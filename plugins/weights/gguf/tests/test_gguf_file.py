@@ -95,3 +95,21 @@ def test_an_unknown_quantization_type_is_named_with_those_known(good):
 
     with pytest.raises(CheckpointError, match=r"tensor 'a' has quantization type 4711.*it knows F32"):
         GgufFile(good)
+
+
+@pytest.mark.parametrize("count", [2**31, 2**32 + 1, 2**61, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("at", [8, 16, "text", "numbers"])
+def test_counts_beyond_the_file_are_refused(tmp_path, at, count):
+    """CVE-2024-23605 and its like: sizes made of these overflowed, and too little memory was written to."""
+    header = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    if at == "text":
+        damaged = header + struct.pack("<Q", count)
+    elif at == "numbers":  # an array of float64
+        damaged = header + struct.pack("<Q1sIIQ", 1, b"a", 9, 12, count)
+    else:
+        damaged = bytearray(header)
+        damaged[at : at + 8] = struct.pack("<Q", count)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="cut off or damaged"):
+        GgufFile(path)

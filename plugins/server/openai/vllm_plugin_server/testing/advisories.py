@@ -1,14 +1,16 @@
 """Published advisories of serving engines, and what shows that this one does not share them (R20). Long: a table.
 
 Evidence: ``set`` the request set replays it; ``test FILE::NAME`` a test; ``static`` R16's check of the source;
-``absent`` no such feature here; ``open`` nothing yet.
+``absent`` no such feature here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
-__all__ = ["ADVISORIES", "Advisory", "table"]
+__all__ = ["ADVISORIES", "Advisory", "counts", "table"]
 
 
 @attrs.frozen
@@ -21,6 +23,9 @@ class Advisory:
 REVISION = "tests/loading/test_checkpoints.py::test_a_revision_is_the_models_and_its_own_tokenizers"
 ONE_ID = "tests/async_engine/test_async_llm.py::test_two_requests_may_not_have_one_id"
 ROWS = "tests/runner/test_rows.py::test_a_taken_row_holds_what_the_plan_says_and_other_rows_are_untouched"
+LARGE_TENSOR = "plugins/weights/gguf/tests/test_gguf_large.py"
+GGUF_COUNTS = "plugins/weights/gguf/tests/test_gguf_file.py::test_counts_beyond_the_file_are_refused"
+LARGE_BATCH = "plugins/kernels/cpu-native/tests/test_large_batches.py"
 NAMES = "tests/cache/test_prefix_names.py"
 HERE = "test plugins/server/openai/tests/hostile/test_advisories.py"
 PICKLED = "tests/loading/test_refusals.py::test_pickled_weights_are_refused_with_the_reason_and_the_way_out"
@@ -79,7 +84,7 @@ CVE-2026-47155|--revision not honoured|test {REVISION}
 CVE-2026-48746|Host rewrites the path that auth sees|set
 CVE-2026-54232|an image build takes an unregistered name|absent: no image is built here
 GHSA-v97p-wpxp-px84|stale tokens in a batch slot|test {ROWS}
-CVE-2026-53923|GGUF tensors above 2^31 elements|open: nothing of that size is read in a test
+CVE-2026-53923|GGUF tensors above 2^31 elements|test {LARGE_TENSOR}
 CVE-2026-54233|25 MB of sound, 15 GB decoded|set
 CVE-2026-54234|overlapping generate and abort over gRPC|absent: no gRPC
 CVE-2026-54235|temperature NaN and Infinity|set
@@ -96,7 +101,7 @@ CVE-2026-73556|a regex in another backend|set
 CVE-2026-73557|two prompt_embeds at once|set
 CVE-2026-73559|a list of 100,000 prompts|set
 CVE-2026-73560|a processor that fetches by itself|set
-CVE-2026-73558|int32 overflow in a large batch|open: no test runs a batch of 2^31 elements
+CVE-2026-73558|int32 overflow in a large batch|test {LARGE_BATCH}
 CVE-2026-78684|a video backend without its pixel limit|{MEDIA}
 CVE-2026-90553|a processor that ignores the trust flag|static
 CVE-2026-93592|a negative token id|set
@@ -137,13 +142,24 @@ CVE-2026-7302|SGLang: ../ in a name|set
 CVE-2026-7304|SGLang: dill in a request|set
 CVE-2026-7669|SGLang: /get_tokenizer|set
 CVE-2026-112266|SGLang: a short id aborts others|test {ONE_ID}
+CVE-2026-3059|SGLang: pickle from a broker|static
+CVE-2026-3989|SGLang: pickle in a script that replays requests|static
+CVE-2026-7301|SGLang: pickle on a socket on all interfaces|static
+CVE-2026-15969|SGLang: adapters of pickled tensors|static
+CVE-2026-15971|SGLang: eval of a debugger's filter|static
+CVE-2026-15976|SGLang: torch.load of new weights|static
 CVE-2026-0599|TGI: markdown images are fetched|set
+CVE-2024-23605|llama.cpp: counts of a GGUF header overflow|test {GGUF_COUNTS}
 CVE-2024-34359|llama-cpp-python: a template outside of a sandbox|set
 CVE-2026-33626|LMDeploy: an image URL to inside hosts|set
+CVE-2025-66455|LMDeploy: pickle from a peer|static
+CVE-2025-67729|LMDeploy: torch.load of a model's files|test {PICKLED}
 CVE-2024-2952|LiteLLM: a template outside of a sandbox|set
 CVE-2026-49468|LiteLLM: the route rebuilt from Host|set
 CVE-2026-42271|LiteLLM: tools on another host|set
+CVE-2024-4264|LiteLLM: eval of a configuration|static
 CVE-2024-8984|LiteLLM: a boundary of dashes|absent: no multipart forms; refused (set)
+CVE-2025-23254|TensorRT-LLM: pickle between processes|static
 CVE-2026-24208|Triton: path traversal|set
 CVE-2026-47627|Triton: path traversal|set
 CVE-2025-62727|Starlette: many ranges|set
@@ -162,13 +178,22 @@ CVE-2025-69872|diskcache: pickle in its folder|set
 ADVISORIES = tuple(Advisory(*line.split("|", 2)) for line in _TABLE.strip().splitlines())
 
 
+def counts() -> dict[str, int]:
+    """How many advisories have which evidence."""
+    return dict(Counter(advisory.evidence.split()[0].rstrip(":") for advisory in ADVISORIES))
+
+
 def table() -> str:
     """docs/advisories.md of this package."""
+    told = counts()
     shown = {"set": "the request set", "static": "no such call in the source (R16)"}
     rows = [f"| {a.id} | {a.what} | {shown.get(a.evidence, a.evidence.removeprefix('test '))} |" for a in ADVISORIES]
     return (
         "# Advisories of serving engines, and what shows that this one does not share them\n\n"
         "Made by `python -m vllm_plugin_server.testing advisories`; a test compares it with the tests that it names.\n"
         "Those without another name in front are vLLM's.\n\n"
+        f"{len(ADVISORIES)} advisories: {told['set']} by the request set, {told['test']} by a test of their own, "
+        f"{told['static']} by what the source does not have,\n{told['absent']} of features that are not here, "
+        f"{told.get('open', 0)} open.\n\n"
         "| advisory | what | evidence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
