@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace as Bag
 
 import attrs
@@ -61,6 +62,44 @@ def samples(board, refreshed=True):
 
 def one(found, name, **labels):
     return found[(f"vllm:{name}", *sorted({"model_name": "tiny", "engine": "0", **labels}.items()))]
+
+
+def test_figures_are_written_beside_the_event_loop():
+    """A scrape of many series takes dozens of milliseconds, in which no answer may stand still."""
+    made = board()
+
+    class Slow:
+        def collect(self):
+            time.sleep(0.3)
+            return ()
+
+    made._registry.register(Slow())
+
+    async def go():
+        scrape = asyncio.create_task(made.page(""))
+        longest = 0.0
+        while not scrape.done():
+            begin = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - begin)
+        return longest, await scrape
+
+    begin = time.perf_counter()
+    longest, (content_type, text) = asyncio.run(go())
+    assert time.perf_counter() - begin > 0.25
+    assert longest < 0.2
+    assert content_type.startswith("text/plain")
+    assert b"vllm:engine_up" in text
+
+
+def test_the_load_is_the_engines_while_it_lives_and_of_all_processes():
+    made = board()
+    asyncio.run(made.refresh())
+    made.calls.began(Bag(notes={}))
+    assert asyncio.run(made.load()) == {"server_load": 1, "running": 3, "waiting": 2, "cache_usage": 0.25}
+    gone = board(state="dead")
+    asyncio.run(gone.refresh())
+    assert asyncio.run(gone.load()) == {"server_load": 0, "running": 0, "waiting": 0, "cache_usage": 0.0}
 
 
 def test_the_engines_figures_are_passed_on():

@@ -136,7 +136,7 @@ def test_figures_follow_what_requests_did(server):
 
 
 def test_the_load_is_what_runs(server):
-    assert server.http.get("/load").json() == {"server_load": 0, "running": 0, "waiting": 0}
+    assert server.http.get("/load").json() == {"server_load": 0, "running": 0, "waiting": 0, "cache_usage": 0.0}
     with server.http.stream("POST", "/v1/completions", json={
         "model": MODEL, "prompt": "Tell", "max_tokens": 200, "ignore_eos": True, "stream": True,
     }) as answer:  # fmt: skip
@@ -144,6 +144,7 @@ def test_the_load_is_what_runs(server):
         assert next(lines)
         busy = httpx.get(f"{server.url}/load", headers=server.http.headers).json()
     assert busy["server_load"] == 1
+    assert busy["cache_usage"] > 0
     for _ in range(100):  # the client has left
         if server.http.get("/load").json()["server_load"] == 0:
             break

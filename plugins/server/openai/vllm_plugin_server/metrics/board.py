@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -61,6 +62,8 @@ class Board:
             MultiProcessCollector(counted, path=str(folder))
         self.engine = EngineFigures(prefix, labels, self.totals, state)
         self._registry = counted
+        # Of its own, as requests may fill the threads that read them: then it is wanted most to see the figures.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         for collector in (
             self.engine,
             Facts(prefix, labels, timings, cache),
@@ -78,6 +81,18 @@ class Board:
             self.engine.take(None)
         except EngineDeadError:
             self.engine.take(None)
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        """`text` beside the event loop: it takes dozens of milliseconds."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self.text, accept)
+
+    async def load(self) -> dict[str, Any]:
+        """vLLM's ``server_load``, requests that this server's processes wait for, and what the engine makes of it."""
+        held: float = self.calls.held
+        if shared.folder() is not None:
+            name = f"{self.prefix}api_server_requests"
+            held = await asyncio.get_running_loop().run_in_executor(self._writer, self.value, name)
+        return {"server_load": int(held), **self.engine.load()}
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """(content type, body): Prometheus' text, or OpenMetrics if ``accept`` prefers it."""

@@ -59,6 +59,11 @@ class CallFigures:
         self._running += 1
         self._held.set(self._running)
 
+    @property
+    def held(self) -> int:
+        """Requests that this process waits for."""
+        return self._running
+
     def output(self, call: Any, output: Any) -> None:
         if NOTE in call.notes or not any(sample.token_ids for sample in output.outputs):
             return

@@ -36,6 +36,13 @@ class EngineFigures(Collector):
         if stats is not None:
             self._stats, self._taken = stats, time.monotonic()
 
+    def load(self) -> dict[str, Any]:
+        """Requests that run and wait, and the share of the cache's pages that they hold; none of a dead engine."""
+        if self._stats is None or self._state() != "ready":
+            return {"running": 0, "waiting": 0, "cache_usage": 0.0}
+        stats = self._stats
+        return {"running": stats.running, "waiting": stats.waiting, "cache_usage": stats.cache_usage}
+
     def collect(self) -> Iterable[Metric]:
         state = self._state()
         yield self._gauge("engine_up", "1 while the engine takes requests, else 0.", float(state == "ready"))

@@ -24,7 +24,7 @@ def metrics(context: ServerContext) -> Any:
     async def metrics(request: Request) -> Response:
         """The figures as Prometheus reads them."""
         await board.refresh()
-        content_type, body = await context.work.run(board.text, request.headers.get("accept", ""))
+        content_type, body = await board.page(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     return metrics
@@ -37,14 +37,7 @@ def load(context: ServerContext) -> Any:
     async def load(request: Request) -> Response:
         """How busy the server is, for balancers: vLLM's key, and what it is made of."""
         await board.refresh()
-        held = board.value(f"{board.prefix}api_server_requests")
-        return json_answer(
-            {
-                "server_load": int(held),
-                "running": int(board.value(f"{board.prefix}num_requests_running")),
-                "waiting": int(board.value(f"{board.prefix}num_requests_waiting")),
-            }
-        )
+        return json_answer(await board.load())
 
     return load
 
