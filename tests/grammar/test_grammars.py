@@ -30,7 +30,7 @@ def make():
         found = Grammars(choices(*backends, **config))
         tokenizer = byte_level()
         text = SimpleNamespace(tokenizer=tokenizer, parsers=None, eos_token_ids=tokenizer.eos_token_ids)
-        found.opens(lambda: text, tokenizer.vocab_size)
+        found.backends.opens(lambda: text, tokenizer.vocab_size)
         made.append(found)
         return found
 
@@ -50,7 +50,7 @@ def settled(grammars, entry, seconds=60):
 def test_nothing_is_made_before_a_request_needs_it(make):
     grammars = make("Toy")
     assert not grammars._threads
-    assert grammars._vocabulary is None
+    assert grammars.backends._vocabulary is None
 
 
 def test_asking_does_not_wait_for_the_compiler(make):
@@ -68,7 +68,7 @@ def test_equal_specifications_are_compiled_once(make):
     entry = settled(grammars, grammars.ask(spec("yes")))
     assert grammars.ask(spec("yes")) is entry
     assert settled(grammars, grammars.ask(spec("no"))) is not entry
-    (backend,) = grammars._backends.values()
+    (backend,) = grammars.backends._backends.values()
     assert backend.compiled == ['["yes"]', '["no"]']
 
 
@@ -129,7 +129,7 @@ def test_what_nobody_waits_for_any_more_is_not_compiled(make):
     grammars.ask(spec("second"))  # and whoever asked goes away
     settled(grammars, first)
     settled(grammars, grammars.ask(spec("third")))
-    (backend,) = grammars._backends.values()
+    (backend,) = grammars.backends._backends.values()
     assert backend.compiled == ['["first"]', '["third"]']
 
 
@@ -147,7 +147,7 @@ def test_a_process_apart_compiles(make):
 def test_a_specification_that_takes_too_long_ends_with_its_process_and_the_next_is_compiled(make):
     grammars = make("ToyApart", compile_seconds=0.4)
     settled(grammars, grammars.ask(spec("yes")))  # the process is there
-    (compiler,) = grammars._apart.values()
+    (compiler,) = grammars.backends._apart.values()
     process = compiler._process
     began = time.monotonic()
     entry = settled(grammars, grammars.ask(spec("hang")))
@@ -168,7 +168,7 @@ def test_a_crash_or_a_want_of_memory_is_that_specification_s_alone(make, fault, 
 def test_a_process_that_ended_while_nobody_needed_it_is_started_again(make):
     grammars = make("ToyApart", compile_seconds=20)
     settled(grammars, grammars.ask(spec("yes")))
-    (compiler,) = grammars._apart.values()
+    (compiler,) = grammars.backends._apart.values()
     compiler._process.stdin.close()  # it ends as after a long idle time
     compiler._process.wait()
     assert settled(grammars, grammars.ask(spec("no"))).ready
@@ -177,7 +177,7 @@ def test_a_process_that_ended_while_nobody_needed_it_is_started_again(make):
 def test_closing_ends_the_process(make):
     grammars = make("ToyApart", compile_seconds=20)
     settled(grammars, grammars.ask(spec("yes")))
-    (compiler,) = grammars._apart.values()
+    (compiler,) = grammars.backends._apart.values()
     process = compiler._process
     grammars.close()
     assert process.poll() is not None
@@ -187,7 +187,7 @@ def test_an_orphan_ends_by_itself_even_while_it_compiles(make):
     """As if the engine had been killed: nobody is there to end the process, and nobody reads its answers."""
     grammars = make("ToyApart", compile_seconds=20)
     settled(grammars, grammars.ask(spec("yes")))
-    (compiler,) = grammars._apart.values()
+    (compiler,) = grammars.backends._apart.values()
     process = compiler._process
     message = msgspec.msgpack.encode(Work(spec("hang"), 0.2))
     process.stdin.write(len(message).to_bytes(8, "little") + message)
@@ -198,7 +198,7 @@ def test_an_orphan_ends_by_itself_even_while_it_compiles(make):
 def test_an_orphan_without_work_ends_with_its_parent(make):
     grammars = make("ToyApart", compile_seconds=20)
     settled(grammars, grammars.ask(spec("yes")))
-    (compiler,) = grammars._apart.values()
+    (compiler,) = grammars.backends._apart.values()
     compiler._process.stdin.close()
     assert compiler._process.wait(5) == 0
 

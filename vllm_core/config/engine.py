@@ -178,7 +178,8 @@ class EngineSettings:
         help="How outputs are held to grammars. backend: auto, or the name of one; disable_fallback,"
         " disable_any_whitespace, disable_additional_properties and enable_in_reasoning as in vLLM; compile_seconds"
         " (0.8) and compile_threads (4) for specifications; cached_grammars (256) and cached_mib (512) of what was"
-        " compiled. More in docs/structured-outputs.md.",
+        " compiled; warm (true), whether servers make backends ready ahead of the first request. More in"
+        " docs/structured-outputs.md.",
     )
 
     block_size: int | None = setting(

@@ -21,6 +21,7 @@ from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.warming import Warming
 from vllm_core.engine.watchers import Watchers
 
 __all__ = ["AsyncDesk"]
@@ -44,9 +45,10 @@ class _Waiter:
 class AsyncDesk:
     """Belongs to the event loop of its first caller.
 
-    front  before the names of requests in the engine, so that several fronts do not get into each other's way
-    carry  requests go on in the engine that is started in place of one that was killed
-    dead   why the engine has ended, once it has for good
+    front    before the names of requests in the engine, so that several fronts do not get into each other's way
+    carry    requests go on in the engine that is started in place of one that was killed
+    warming  what each engine is told once it is ready; None: another front tells it
+    dead     why the engine has ended, once it has for good
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class AsyncDesk:
     ) -> None:
         self._engine, self._intake, self._processor = engine, intake, processor
         self._front, self._carry = front, carry
+        self.warming: Warming | None = None
         self.dead: EngineDeadError | None = None
         self.waiters: dict[str, _Waiter] = {}
         self._cause = ""  # of the last end of an engine
@@ -151,8 +154,7 @@ class AsyncDesk:
         if self._loop is None:
             self._loop = loop
             self._engine.attend(loop, self)
-            if self.watchers:
-                self._engine.link.send(wire.Watch())
+            self._greet(self._engine.link)
         elif self._loop is not loop:
             raise RuntimeError("this AsyncLLM is used from another event loop; make one a loop")
 
@@ -188,9 +190,14 @@ class AsyncDesk:
         # Whatever a step broke over may be in any of the requests: none of them gets near the next engine.
         self._fail(cause, carry=self._carry and not cause.startswith("the engine has ended"))
 
-    def back(self, link: Link) -> None:
+    def _greet(self, link: Link) -> None:
         if self.watchers:
             link.send(wire.Watch())
+        if self.warming is not None and self._loop is not None:
+            self.warming.begin(self._loop, link)
+
+    def back(self, link: Link) -> None:
+        self._greet(link)
         for name, waiter in self.waiters.items():
             if not waiter.error and (requests := self._rest(name, waiter)):
                 waiter.carried = True

@@ -27,6 +27,7 @@ from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt, read_chat, read_prompt
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.warming import Warming
 
 __all__ = ["AsyncLLM", "Conversation"]
 
@@ -126,6 +127,8 @@ class AsyncLLM:
         )
         processor = OutputProcessor(self.text.tokenizer)
         self._desk = AsyncDesk(engine, intake, processor, front=front, carry=carry_over)
+        if not front:
+            self._desk.warming = Warming(resolved.build.grammars.choices, self.text, self.ready.vocab_size)
         self.generation_config = resolved.generation_config  # what the model's authors recommend
         self._defaults = SamplingParams.from_defaults(resolved.generation_config)
 

@@ -73,7 +73,7 @@ def start_executor(resolved: Resolved, text: Text | None = None) -> tuple[Execut
     executor = resolved.executor_target(resolved.build)
     try:
         capacity = executor.start()
-        resolved.build.grammars.opens(lambda: text or open_text(resolved), capacity.vocab_size)
+        resolved.build.grammars.backends.opens(lambda: text or open_text(resolved), capacity.vocab_size)
         return executor, capacity
     except BaseException:
         executor.stop()

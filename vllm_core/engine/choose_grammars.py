@@ -35,6 +35,7 @@ class GrammarConfig:
     compile_threads: int = 4
     cached_grammars: int = 256
     cached_mib: int = 512
+    warm: bool = True  # a server makes backends ready before the first request that needs one
 
 
 LIMITS = {

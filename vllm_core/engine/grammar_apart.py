@@ -17,8 +17,9 @@ import msgspec
 
 from vllm_core.engine.grammar_child import Began, Begin, Refused, Result, Work
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
+from vllm_core.plugin import load_target
 
-__all__ = ["ApartCompiler", "CompilerLost"]
+__all__ = ["ApartCompiler", "CompilerLost", "compiler_of", "is_apart"]
 
 START_SECONDS = 120.0  # to import the library and read the vocabulary
 _encode = msgspec.msgpack.Encoder().encode
@@ -29,8 +30,20 @@ class CompilerLost(RuntimeError):
     """The process ended by itself while it compiled: a crash, or too much memory."""
 
 
+def is_apart(target: str) -> bool:
+    """Whether a backend of this target compiles in a process of its own."""
+    return bool(getattr(load_target(target), "apart", False))
+
+
+def compiler_of(target: str) -> str:
+    """What the process makes for a backend of this target."""
+    return str(getattr(load_target(target), "compiler", target))
+
+
 class ApartCompiler:
-    """``export`` compiles one specification at a time; the process is started when it is needed.
+    """``export`` compiles one specification at a time; the process is started when it is needed, or by ``begin``.
+
+    target   of an ``interfaces.grammar.GrammarCompiler``
 
     It ends when nobody has needed it for a while, and when this process does: its input is closed then.
     """
@@ -47,6 +60,11 @@ class ApartCompiler:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._end: weakref.finalize | None = None
+
+    def begin(self) -> None:
+        """Start the process ahead. If it cannot be started, ``export`` says so."""
+        with self._lock, contextlib.suppress(Exception):
+            self._running()
 
     def export(self, spec: GrammarSpec, seconds: float) -> bytes:
         """What the backend's ``restore`` takes. ``TimeoutError``, and the process is gone; ``ValueError`` as it said.
@@ -86,6 +104,8 @@ class ApartCompiler:
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
         self._process, self._end = process, weakref.finalize(self, _kill, process)
+        # It ends by itself when nobody needs it: no dead process is left then.
+        threading.Thread(target=process.wait, daemon=True, name="vllm-core-grammar-end").start()
         try:
             answer = self._ask(process, _encode(self._begin), START_SECONDS)
         except BaseException:

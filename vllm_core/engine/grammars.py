@@ -20,17 +20,14 @@ import attrs
 import numpy as np
 
 from vllm_core.engine.choose_grammars import GrammarBackendChoice, GrammarChoices
-from vllm_core.engine.grammar_apart import ApartCompiler, CompilerLost
-from vllm_core.engine.vocabulary import vocabulary_of
+from vllm_core.engine.grammar_apart import CompilerLost, is_apart
+from vllm_core.engine.grammar_backends import GrammarBackends
 from vllm_core.interfaces.grammar import CompiledGrammar, Grammar, GrammarSpec, Vocabulary
 from vllm_core.interfaces.reasoning_parser import ReasoningParser
-from vllm_core.plugin import load_target
 
 __all__ = ["Entry", "Grammars"]
 
 log = logging.getLogger(__name__)
-
-Text = Any  # engine.build.Text
 
 
 @attrs.define(slots=True, eq=False, weakref_slot=True)
@@ -65,27 +62,27 @@ class Trial:
 
 
 class Grammars:
-    """Of one engine. Costs nothing before the first request that needs it: no thread, no import, no tokenizer."""
+    """Of one engine. Costs nothing before ``warm`` or the first request that needs it: no thread, no import.
+
+    backends   what compiles; ``backends.opens`` says where it gets a tokenizer
+    """
 
     def __init__(self, choices: GrammarChoices) -> None:
         self.choices = choices
-        self._open_text: Callable[[], Text] | None = None
-        self._vocab_size = 0
-        self._text: Text = None
-        self._vocabulary: Vocabulary | None = None
-        self._backends: dict[str, Any] = {}  # by target
-        self._apart: dict[str, ApartCompiler] = {}
-        self._making = threading.RLock()
-        self._lock = threading.Lock()  # of the two below
+        self.backends = GrammarBackends()
+        self._lock = threading.Lock()  # of the three below; never held for long: the engine's loop takes it
         self._live: weakref.WeakValueDictionary[GrammarSpec, Entry] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[GrammarSpec, Entry] = OrderedDict()
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._news = threading.Event()
         self._closed = False
 
-    def opens(self, text: Callable[[], Text], vocab_size: int) -> None:
-        """Where tokenizer and parsers come from when they are first needed. ``vocab_size``: of the logits."""
-        self._open_text, self._vocab_size = text, vocab_size
+    def warm(self, vocabulary: Vocabulary, reasons: bool) -> None:
+        """Begin to make what the first request would wait for, beside everything else. Never waits.
+
+        reasons   whether outputs may begin with reasoning: then the tokenizer is needed, too
+        """
+        self._submit(partial(self.backends.warm, self.choices, vocabulary, reasons), apart=True)
 
     # ---- asked by the engine, between its steps
 
@@ -122,15 +119,14 @@ class Grammars:
 
     def reasoning(self, options: Mapping[str, Any]) -> Callable[[], ReasoningParser] | None:
         """What makes the parser that tells when the reasoning of a request has ended; None: the engine has none."""
-        parsers = self._opened().parsers
+        parsers = self.backends.text.parsers
         made = None if parsers is None else parsers.reasoning(options)
         return None if made is None else made.make
 
     def close(self) -> None:
         """End threads and processes. Safe to call twice."""
         self._closed = True
-        for compiler in list(self._apart.values()):
-            compiler.close()
+        self.backends.close()
         for threads in list(self._threads.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -139,7 +135,7 @@ class Grammars:
     def _submit(self, work: Callable[[], None], apart: bool) -> None:
         """Those who wait for a process apart keep nobody else waiting."""
         name = "vllm-core-grammar-apart" if apart else "vllm-core-grammar"
-        with self._making:
+        with self._lock:
             if name not in self._threads and not self._closed:
                 self._threads[name] = ThreadPoolExecutor(self.choices.config.compile_threads, name)
         with contextlib.suppress(KeyError, RuntimeError):  # closed meanwhile: nobody waits any more
@@ -173,11 +169,11 @@ class Grammars:
         while trial.at < len(backends):
             choice = backends[trial.at]
             try:
-                if not (here or trial.apart) and getattr(load_target(choice.target), "apart", False):
+                if not (here or trial.apart) and is_apart(choice.target):
                     trial.apart = True
                     self._submit(partial(self._work, weakref.ref(entry), trial), apart=True)
                     return True
-                compiled = self._run(choice, self._backend(choice), spec, seconds)
+                compiled = self._run(choice, spec, seconds)
                 self._check_begins(compiled)
             except TimeoutError:
                 trial.refused.append(f"{choice.label} needs more than {seconds:g} s for it (compile_seconds)")
@@ -194,19 +190,16 @@ class Grammars:
         entry.error = f"structured_outputs: this {spec.kind} cannot be used: " + "; ".join(trial.refused)
         return False
 
-    def _run(self, choice: GrammarBackendChoice, backend: Any, spec: GrammarSpec, seconds: float) -> CompiledGrammar:
-        if not getattr(backend, "apart", False):
-            return backend.compile(spec)
-        with self._making:
-            compiler = self._apart.get(choice.target)
-            if compiler is None:
-                compiler = ApartCompiler(choice.target, self._opened_vocabulary(), choice.options)
-                self._apart[choice.target] = compiler
+    def _run(self, choice: GrammarBackendChoice, spec: GrammarSpec, seconds: float) -> CompiledGrammar:
+        if not is_apart(choice.target):
+            return self.backends.backend(choice).compile(spec)
+        compiler = self.backends.compiler(choice)  # first, so that its process starts while this one imports
+        backend = self.backends.backend(choice)
         return backend.restore(compiler.export(spec, seconds))
 
     def _check_begins(self, compiled: CompiledGrammar) -> None:
         """A schema that is its own reference, say, compiles and allows no text. Makes the first mask, too."""
-        mask = np.zeros(self._opened_vocabulary().words, dtype=np.int32)
+        mask = np.zeros(self.backends.vocabulary.words, dtype=np.int32)
         compiled.start().fill(mask)
         if not mask.any():
             raise ValueError("it allows no text at all")
@@ -220,27 +213,3 @@ class Grammars:
             total = sum(e.nbytes for e in self._recent.values())
             while len(self._recent) > config.cached_grammars or (total > config.cached_mib << 20 and self._recent):
                 total -= self._recent.popitem(last=False)[1].nbytes
-
-    # ---- made once
-
-    def _backend(self, choice: GrammarBackendChoice) -> Any:
-        with self._making:
-            if choice.target not in self._backends:
-                vocabulary = self._opened_vocabulary()
-                self._backends[choice.target] = load_target(choice.target)(vocabulary, dict(choice.options))
-            return self._backends[choice.target]
-
-    def _opened(self) -> Text:
-        with self._making:
-            if self._text is None:
-                if self._open_text is None:
-                    raise ValueError("grammars need the tokenizer, and this engine was built without one")
-                self._text = self._open_text()
-            return self._text
-
-    def _opened_vocabulary(self) -> Vocabulary:
-        with self._making:
-            if self._vocabulary is None:
-                text = self._opened()
-                self._vocabulary = vocabulary_of(text.tokenizer, self._vocab_size, text.eos_token_ids)
-            return self._vocabulary

@@ -30,6 +30,8 @@ from vllm_core.engine.timed_steps import StepClock, TimedSteps
 __all__ = ["main"]
 
 LAST_WORDS = 5.0  # seconds that the first front may take to connect, where there is only a failure to tell
+# Torch gives the interpreter's lock back in each call: a busy thread would then keep the steps waiting for 5 ms.
+SWITCH = 0.0005  # seconds
 SPARE, SPARE_ELSEWHERE = 1.0, 30.0  # seconds of a turn of the loop beyond what its steps should take
 
 
@@ -38,6 +40,7 @@ def main() -> int:
         signal.signal(ignored, signal.SIG_IGN)
     import vllm_core.engine.build  # noqa: F401 - torch and all: the caller still resolves
 
+    sys.setswitchinterval(SWITCH)
     # Past Python's buffers, whose locks a thread that waits at the end of the process would hold.
     start = _read_start(sys.stdin.fileno())
     die_with_parent(start.pid)

@@ -72,6 +72,9 @@ class Server:
         elif isinstance(message, wire.Watch):
             front.watches = message.on
             self._listen()
+        elif isinstance(message, wire.Warm):
+            if self._core.grammars is not None:
+                self._core.grammars.warm(message.vocabulary, message.reasons)
         elif isinstance(message, wire.Leave):
             self._end(front)
         elif isinstance(message, wire.Stop):

@@ -12,10 +12,11 @@ import msgspec
 
 from vllm_core.engine.figures import Figures
 from vllm_core.engine.messages import NewRequest, Update
+from vllm_core.interfaces.grammar import Vocabulary
 
 __all__ = [
     "Abort", "Add", "AskStats", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Ready", "Reset", "Start",
-    "Stats", "Stop", "Up", "Updates", "Watch", "decode_down", "decode_start", "decode_up", "encode",
+    "Stats", "Stop", "Up", "Updates", "Warm", "Watch", "decode_down", "decode_start", "decode_up", "encode",
 ]  # fmt: skip
 
 
@@ -63,6 +64,13 @@ class Watch(msgspec.Struct, frozen=True, tag=True):
     on: bool = True
 
 
+class Warm(msgspec.Struct, frozen=True, tag=True):
+    """Make ready what compiles grammars."""
+
+    vocabulary: Vocabulary
+    reasons: bool  # whether outputs may begin with reasoning, which a parser of the engine tells apart
+
+
 class Leave(msgspec.Struct, frozen=True, tag=True):
     """This front has gone. What runs for it is lost."""
 
@@ -108,7 +116,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: str
 
 
-Down = Hello | Add | Abort | Reset | AskStats | Watch | Leave | Gone | Stop
+Down = Hello | Add | Abort | Reset | AskStats | Watch | Warm | Leave | Gone | Stop
 Up = Ready | Updates | Figures | Stats | Failed
 encode = msgspec.msgpack.Encoder().encode
 decode_start = msgspec.msgpack.Decoder(Start).decode

@@ -76,20 +76,30 @@ class GrammarBackend(Protocol):
     """Made once an engine and used from several threads: ``Target(vocabulary, options)``, of the offer.
 
     ``apart``: whether it compiles in a process of its own, because its library cannot be held to a time limit.
-    Then that process makes a backend, too, and calls ``export``; this one calls ``restore``. Otherwise ``compile``
-    is called, in a thread, and keeps a limit of its own that a step can wait for: it cannot be interrupted.
-    Limits of time, and the cache of what was compiled, are the core's.
+    Then that process makes a ``GrammarCompiler``, and this one calls ``restore``. Otherwise ``compile`` is called, in
+    a thread, and keeps a limit of its own that a step can wait for: it cannot be interrupted. Limits of time, and the
+    cache of what was compiled, are the core's.
+
+    A server makes the best backend of each kind, and all those processes, before a request needs them. Others are
+    asked for ``apart`` and ``compiler`` only, so their module should not import much.
     """
 
     apart: bool
+    compiler: str  # "module:Name" of the compiler, where it is ``apart``; left out: the class itself is one
 
     def __init__(self, vocabulary: Vocabulary, options: Mapping[str, Any]) -> None: ...
 
     def compile(self, spec: GrammarSpec) -> CompiledGrammar:
         """``ValueError`` says what in the specification is wrong or cannot be done, and where."""
 
-    def export(self, spec: GrammarSpec) -> bytes:
-        """What ``restore`` needs. ``ValueError`` as in ``compile``."""
-
     def restore(self, data: bytes) -> CompiledGrammar:
         """What the other process exported. It is trusted as far as the library's own checks go."""
+
+
+class GrammarCompiler(Protocol):
+    """Of a backend that compiles apart, made there with the same arguments. What its module imports is waited for."""
+
+    def __init__(self, vocabulary: Vocabulary, options: Mapping[str, Any]) -> None: ...
+
+    def export(self, spec: GrammarSpec) -> bytes:
+        """What ``restore`` needs. ``ValueError`` as in ``compile``."""

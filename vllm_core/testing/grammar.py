@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from vllm_core.engine.grammar_apart import compiler_of
 from vllm_core.interfaces.grammar import Grammar, GrammarSpec, Vocabulary
 from vllm_core.interfaces.queries import GrammarQuery
+from vllm_core.plugin import load_target
 from vllm_core.plugins import Decision, Selector, load_catalog, read_policy
 from vllm_core.testing.grammar_cases import BAD, CASES, RUNAWAY, GrammarCase
 from vllm_core.testing.grammar_keywords import KEYWORDS
@@ -235,7 +237,8 @@ class GrammarConformance(GrammarStates):
         if not target.apart:
             pytest.skip("it compiles where it is used")
         for name, (vocabulary, make) in backends.items():
-            there, here = (target(vocabulary, dict(decision.offer.options)) for _ in range(2))
+            here = target(vocabulary, dict(decision.offer.options))
+            there = load_target(compiler_of(decision.offer.target))(vocabulary, dict(decision.offer.options))
             for title, case in self.all_cases().items():
                 data = there.export(case.spec)
                 assert isinstance(data, bytes)

@@ -41,9 +41,6 @@ class LLGuidance:
             raise ValueError(_short(matcher.get_error()))
         return LLCompiled(matcher, self.vocabulary)
 
-    def export(self, spec: GrammarSpec) -> bytes:
-        raise NotImplementedError("it compiles where it is used")
-
     def restore(self, data: bytes) -> LLCompiled:
         raise NotImplementedError("it compiles where it is used")
 
