@@ -16,15 +16,16 @@ from vllm_plugin_server.body import read_body
 from vllm_plugin_server.boundary import new_id
 from vllm_plugin_server.chat.job import ChatJob, tool_deltas
 from vllm_plugin_server.chat.logprobs import chat_logprobs, prompt_logprobs
-from vllm_plugin_server.chat.wire import ChatRequest, ResponseFormat
+from vllm_plugin_server.chat.wire import ChatRequest
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.generation import model_of
+from vllm_plugin_server.response_format import take_format
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.stream import DONE, EventStream, after, event, json_answer
 from vllm_plugin_server.usage import usage_of, usage_wanted
 
-__all__ = ["chat_params", "format_of", "make"]
+__all__ = ["chat_params", "make"]
 
 
 def make(context: ServerContext) -> Any:
@@ -65,34 +66,8 @@ def chat_params(context: ServerContext, body: ChatRequest) -> Any:
         fields["logprobs"] = body.top_logprobs or 0
     if body.prompt_logprobs is not None and body.stream:
         raise bad_request("prompt_logprobs are not streamed", "prompt_logprobs")
-    if body.response_format is not None and (form := format_of(body.response_format)):
-        if "structured_outputs" in fields:
-            raise bad_request("response_format and structured_outputs exclude each other", "response_format")
-        fields["structured_outputs"] = form
+    take_format(fields, body.response_format)
     return sampling_params(context, fields, max_tokens=None)
-
-
-def format_of(given: ResponseFormat) -> dict[str, Any] | None:
-    """``response_format`` as structured outputs; None: any text."""
-    if given.type == "text":
-        return None
-    if given.type == "json_object":
-        return {"json_object": True}
-    if given.type == "json_schema":
-        if given.json_schema is None or given.json_schema.schema is None:
-            raise bad_request("response_format of type json_schema needs json_schema.schema", "response_format")
-        schema = given.json_schema.schema
-        if isinstance(schema, bool):
-            raise bad_request("response_format.json_schema.schema must be an object", "response_format")
-        return {"json": schema}
-    if given.type == "structural_tag":
-        import msgspec
-
-        return {"structural_tag": msgspec.json.encode(given).decode()}
-    raise bad_request(
-        f"response_format.type must be text, json_object, json_schema or structural_tag, not {given.type[:40]!r}",
-        "response_format.type",
-    )
 
 
 class _Answer:

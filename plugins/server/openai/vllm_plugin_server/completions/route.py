@@ -16,13 +16,13 @@ from vllm_core.serving import CompletionOutput, Prompt, RequestOutput, SamplingP
 from vllm_plugin_server.body import read_body
 from vllm_plugin_server.boundary import new_id
 from vllm_plugin_server.chat.logprobs import prompt_logprobs
-from vllm_plugin_server.chat.route import format_of
 from vllm_plugin_server.completions.logprobs import completion_logprobs
 from vllm_plugin_server.completions.prompts import read_prompts
 from vllm_plugin_server.completions.wire import CompletionRequest
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.errors import bad_request
 from vllm_plugin_server.generation import check_length, generate_all, model_of
+from vllm_plugin_server.response_format import take_format
 from vllm_plugin_server.sampling import sampling_fields, sampling_params
 from vllm_plugin_server.stream import DONE, EventStream, after, event, json_answer
 from vllm_plugin_server.usage import usage, usage_of, usage_wanted
@@ -79,10 +79,7 @@ def _params(context: ServerContext, body: CompletionRequest) -> SamplingParams:
             fields.setdefault("prompt_logprobs", body.logprobs)
     if body.prompt_logprobs is not None and body.stream:
         raise bad_request("prompt_logprobs are not streamed", "prompt_logprobs")
-    if body.response_format is not None and (form := format_of(body.response_format)):
-        if "structured_outputs" in fields:
-            raise bad_request("response_format and structured_outputs exclude each other", "response_format")
-        fields["structured_outputs"] = form
+    take_format(fields, body.response_format)
     return sampling_params(context, fields, max_tokens=DEFAULT_TOKENS)
 
 

@@ -16,10 +16,10 @@ from vllm_core.serving import SamplingParams
 from vllm_plugin_server.body import read_body
 from vllm_plugin_server.chat.job import ChatJob
 from vllm_plugin_server.chat.prompt import read_conversation
-from vllm_plugin_server.chat.route import format_of
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.errors import ApiError, bad_request
 from vllm_plugin_server.generation import model_of
+from vllm_plugin_server.response_format import take_format
 from vllm_plugin_server.responses.chat import LOGPROBS, AsChat, as_chat
 from vllm_plugin_server.responses.desk import Desk, Live, sse
 from vllm_plugin_server.responses.run import Run, new_id
@@ -112,8 +112,7 @@ def _params(context: ServerContext, body: ResponsesRequest, made: AsChat, wants_
     fields = sampling_fields(made.chat)
     if wants_logprobs:
         fields["logprobs"] = body.top_logprobs or 0
-    if made.chat.response_format is not None and (form := format_of(made.chat.response_format)):
-        fields["structured_outputs"] = form
+    take_format(fields, made.chat.response_format)
     return sampling_params(context, fields, max_tokens=None)
 
 
