@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--only", type=int, metavar="N", help="this one again")
     one.add_argument("--at-once", type=int, default=4, metavar="N", help="default: 4")
     one = gate("vanish", gates.run_vanish, "R6: clients that hang up, and the blocks they leave")
-    one.add_argument("--drops", type=int, default=1000, metavar="N", help="default: 1,000")
+    one.add_argument("--drops", type=int, default=1000, metavar="N", help="one by one; default: 1,000")
+    one.add_argument("--waves", type=int, default=320, metavar="N", help="then, 16 at once; default: 320")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one = gate("burst", gates.run_burst, "R7: more requests at once than there is room for")
     one.add_argument("--requests", type=int, default=1000, metavar="N", help="default: 1,000")
@@ -59,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--rest", type=float, default=65.0, metavar="S", help="before each look; default: 65")
     one.add_argument("--pid", type=int, required=True, help="of the server")
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
+    text = "R13: servers of its own, ended in ten ways at random moments"
+    one = commands.add_parser("endings", help=text, description=text)
+    one.set_defaults(run=gates.run_endings)
+    one.add_argument("--runs", type=int, default=100, metavar="N", help="default: 100")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--model", metavar="MODEL", help="of at least 16,384 tokens; default: a tiny random one")
     one = gate(
         "streams",
         gates.run_streams,

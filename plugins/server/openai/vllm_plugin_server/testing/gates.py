@@ -15,6 +15,8 @@ from vllm_plugin_server.bench.figures import percentile
 from vllm_plugin_server.testing.burst import burst
 from vllm_plugin_server.testing.cases import all_cases
 from vllm_plugin_server.testing.cases.auth import tricks
+from vllm_plugin_server.testing.drops import drop_each
+from vllm_plugin_server.testing.endings import endings
 from vllm_plugin_server.testing.fuzz import fuzz
 from vllm_plugin_server.testing.hostile import attack
 from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
@@ -24,7 +26,18 @@ from vllm_plugin_server.testing.vanish import vanish
 from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
 from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
 
-__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_timing", "run_vanish"]
+__all__ = [
+    "auth",
+    "echo",
+    "hostile",
+    "memory",
+    "run_burst",
+    "run_endings",
+    "run_fuzz",
+    "run_streams",
+    "run_timing",
+    "run_vanish",
+]
 
 Result = tuple[bool, dict[str, Any]]
 
@@ -100,15 +113,22 @@ async def run_fuzz(args: argparse.Namespace) -> Result:
 
 
 async def run_vanish(args: argparse.Namespace) -> Result:
+    """Each drop by itself, then in waves, which also end in the middle of a body."""
     address, probe = await _begin(args)
-    report = await vanish(address, probe, drops=args.drops, seed=args.seed)
-    return not report.findings, report.as_dict()
+    each = await drop_each(address, probe, drops=args.drops, seed=args.seed)
+    waves = await vanish(address, probe, drops=args.waves, seed=args.seed)
+    return not each.findings and not waves.findings, {"each": each.as_dict(), "waves": waves.as_dict()}
 
 
 async def run_burst(args: argparse.Namespace) -> Result:
     address, probe = await _begin(args)
     report = await burst(address, probe, requests=args.requests)
     return not report.findings and report.refused > 0, report.as_dict()
+
+
+async def run_endings(args: argparse.Namespace) -> Result:
+    report = await endings(args.runs, seed=args.seed, model=args.model, tell=_tell)
+    return not report.findings and report.runs > 0, report.as_dict()
 
 
 async def run_streams(args: argparse.Namespace) -> Result:
