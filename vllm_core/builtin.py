@@ -31,6 +31,8 @@ def provides() -> list[Provides]:
         Provides("platform", "cpu", "the host's processor"),
         Provides("platform", "cuda", "NVIDIA devices"),
         Provides("executor", "in-process", "one device, no other process"),
+        Provides("executor", "uni", "the same, by vLLM's name"),
+        Provides("executor", "mp", "a process for each rank, on this host"),
         Provides("attention_backend", "reference", "plain torch on any device, float32 accumulation"),
         Provides("rope_variant", "default", "rotary embedding without scaling"),
         Provides("weight_format", "safetensors", "safetensors files with a config.json"),
@@ -58,11 +60,20 @@ def platform(query: PlatformQuery) -> Offer | Refusal | None:
 
 @hookimpl
 def executor(query: ExecutorQuery) -> Offer | Refusal | None:
-    if query.name not in ("", "in-process"):
+    if query.name == "mp" or (query.name == "" and query.world_size > 1):
+        if query.device.type != "cpu" and query.world_size > query.device.count:
+            return Refusal(
+                f"gives each rank a device of this host, which has {query.device.count} for {query.world_size} ranks",
+                name="mp",
+                remedy="lower --tensor-parallel-size or --pipeline-parallel-size",
+            )
+        target = "vllm_core.distributed.processes:ProcessesExecutor"
+        return Offer(name="mp", target=target, capabilities=frozenset({"processes"}))
+    if query.name not in ("", "in-process", "uni"):
         return None
     if query.world_size > 1:
-        return Refusal(f"runs one rank, and {query.world_size} were asked for", name="in-process")
-    return Offer(name="in-process", target="vllm_core.runner.inprocess:InProcessExecutor")
+        return Refusal(f"runs one rank, and {query.world_size} were asked for", name=query.name)
+    return Offer(name=query.name or "in-process", target="vllm_core.runner.inprocess:InProcessExecutor")
 
 
 @hookimpl

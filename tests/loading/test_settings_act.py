@@ -182,7 +182,19 @@ class Case:
         assert self.output.outputs[0].token_ids == greedy(self.model, PROMPT, 8)
 
     def tensor_parallel_size(self):
-        assert "tensor_parallel_size is 2" in self.refused(tensor_parallel_size=2)
+        assert "over 7 ranks" in self.refused(tensor_parallel_size=7)
+        assert self.winner("executor", tensor_parallel_size=2) == "mp"
+
+    def enable_expert_parallel(self):
+        assert "enable_expert_parallel" in self.refused(enable_expert_parallel=True)
+
+    def decode_context_parallel_size(self):
+        assert "decode_context_parallel_size is 2" in self.refused(decode_context_parallel_size=2)
+
+    def collective_timeout(self):
+        settings = EngineSettings(model=self.folder, tensor_parallel_size=2, collective_timeout=3.5)
+        assert resolve(settings).build.recipe.settings["collective_timeout"] == 3.5
+        assert "collective_timeout" in self.refused(collective_timeout=0.0)
 
     def pipeline_parallel_size(self):
         assert "pipeline_parallel_size is 2" in self.refused(pipeline_parallel_size=2)

@@ -1,4 +1,7 @@
-"""The settings of an engine. Names follow vLLM's where the meaning is the same."""
+"""The settings of an engine. Names follow vLLM's where the meaning is the same.
+
+Longer than other files, so that all of them stand in one place.
+"""
 
 from __future__ import annotations
 
@@ -115,8 +118,26 @@ class EngineSettings:
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
     tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
     pipeline_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split the stack of layers.")
+    enable_expert_parallel: bool = setting(
+        False, group="device", help="Split experts over ranks, each whole on one. Refused so far: no model has experts."
+    )
+    decode_context_parallel_size: int = setting(
+        1, group="device", low=1, help="Ranks that split the cache of each sequence. Refused above 1 so far."
+    )
     distributed_executor_backend: str | None = setting(
-        None, group="device", help="Executor that runs the model's processes. Default: this process for one device."
+        None,
+        group="device",
+        help="Executor that runs the model's processes. Default: in-process (uni) for one rank, mp for several on this"
+        " host.",
+    )
+    collective_timeout: float = setting(
+        10.0,
+        group="device",
+        low=0.1,
+        unit="seconds",
+        help="How long a rank waits for another within a step, before the engine ends with the name of the one that"
+        " hangs.",
+        trade="Lower: a hang is told sooner. Higher: no false alarm where ranks share busy processors.",
     )
 
     max_num_seqs: int | None = setting(

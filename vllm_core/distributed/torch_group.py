@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+LOOPBACK = "127.0.0.1"
 KEPT = 8  # tensors on their way, at most, before a sender waits for the first of them
 
 
@@ -31,24 +34,42 @@ class TorchGroup:
         if self.size == 1:
             return x
         x = x.contiguous()
-        self.backend.allreduce([x]).wait()
+        _wait(self.backend.allreduce, [x])
         return x
 
     def all_gather(self, x: Tensor, dim: int = -1) -> Tensor:
         if self.size == 1:
             return x
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        self.backend.allgather([parts], [x.contiguous()]).wait()
+        _wait(self.backend.allgather, [parts], [x.contiguous()])
         return torch.cat(parts, dim=dim)
 
     def send(self, x: Tensor, to: int) -> None:
-        self._sent.append((self.backend.send([x], to, 0), x))
-        while len(self._sent) > KEPT or (self._sent and self._sent[0][0].is_completed()):
-            self._sent.popleft()[0].wait()
+        with _told():
+            self._sent.append((self.backend.send([x], to, 0), x))
+            while len(self._sent) > KEPT or (self._sent and self._sent[0][0].is_completed()):
+                self._sent.popleft()[0].wait()
 
     def receive(self, x: Tensor, source: int) -> Tensor:
-        self.backend.recv([x], source, 0).wait()
+        _wait(self.backend.recv, [x], source, 0)
         return x
+
+
+class PeerLost(RuntimeError):
+    """Another rank did not take part: it has ended, or was not there in time."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(f"another rank did not take part: {error}") from error
+
+
+def _wait(operation: Callable[..., Any], *arguments: Any) -> None:
+    with _told():
+        operation(*arguments).wait()
 
 
 def join(kind: str, store: dist.Store, name: str, rank: int, size: int, timeout: float) -> TorchGroup:
@@ -60,7 +81,10 @@ def join(kind: str, store: dist.Store, name: str, rank: int, size: int, timeout:
     place = dist.PrefixStore(name, store)
     patience = timedelta(seconds=timeout)
     if kind == "cpu":
-        return TorchGroup(dist.ProcessGroupGloo(place, rank, size, patience))
+        gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        gloo._timeout = patience
+        gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=LOOPBACK)]
+        return TorchGroup(dist.ProcessGroupGloo(place, rank, size, gloo))
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = patience
     return TorchGroup(dist.ProcessGroupNCCL(place, rank, size, options))

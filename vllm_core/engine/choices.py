@@ -76,12 +76,22 @@ def refuse_not_yet(settings: EngineSettings) -> None:
             f"kv_cache_dtype is {settings.kv_cache_dtype}: the cache has the number format of the activations so far.\n"
             "  instead leave --kv-cache-dtype at auto"
         )
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        if getattr(settings, name) > 1:
-            raise ValueError(
-                f"{name} is {getattr(settings, name)}: this version runs a model on one device.\n"
-                f"  instead leave --{name.replace('_', '-')} at 1"
-            )
+    if settings.pipeline_parallel_size > 1:
+        raise SettingError(
+            f"pipeline_parallel_size is {settings.pipeline_parallel_size}: the stack of layers is not split yet.\n"
+            "  instead --tensor-parallel-size splits every layer"
+        )
+    if settings.enable_expert_parallel:
+        raise SettingError(
+            "enable_expert_parallel: no model that this version runs has experts.\n"
+            "  instead --tensor-parallel-size splits every layer"
+        )
+    if settings.decode_context_parallel_size > 1:
+        raise SettingError(
+            f"decode_context_parallel_size is {settings.decode_context_parallel_size}: the cache of a sequence is not"
+            " split over ranks yet.\n  instead --tensor-parallel-size splits it by heads, as far as there are key/value"
+            " heads"
+        )
 
 
 def choose_quantization(selector: Selector, settings: EngineSettings, config: Mapping, dtype: str, device: Any) -> Any:

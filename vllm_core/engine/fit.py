@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import attrs
 import torch
 
+from vllm_core.distributed.layout import Layout
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.choices import Asking, choose_proposer, choose_quantization, choose_step_tokens
 from vllm_core.engine.choose_grammars import GrammarChoices, choose_grammars
@@ -18,7 +20,7 @@ from vllm_core.engine.memory import Beside, MemoryPlan, Need, memory_budget, pla
 from vllm_core.engine.model_config import explain_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.second import find_second
-from vllm_core.interfaces.cache import BYTES
+from vllm_core.interfaces.cache import BYTES, CachePlan
 from vllm_core.interfaces.queries import ModelQuery, OpQuery
 from vllm_core.runner.activations import activation_bytes, graph_bytes
 from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, lookahead_of, parameter_bytes
@@ -33,6 +35,7 @@ class Fitted:
     """A model that the device holds, as far as can be known without loading it."""
 
     model_build: ModelBuild
+    caches: CachePlan  # of all layers
     memory: MemoryPlan
     max_step_tokens: int
     proposer: ProposerChoice | None
@@ -43,9 +46,13 @@ class Fitted:
     grammars: GrammarChoices
 
 
-def fit(found: Found) -> Fitted:
-    """Choose the model, bind it on the meta device, and plan its memory. No weight is read."""
+def fit(found: Found, num_pages: int | None = None) -> Fitted:
+    """Choose the model, bind a rank's share of it on the meta device, and plan its memory. No weight is read.
+
+    num_pages   if the memory was planned elsewhere
+    """
     settings, selector, platform, device = found.settings, found.selector, found.platform, found.device
+    layout = Layout(settings.tensor_parallel_size, settings.pipeline_parallel_size)
     served = selector.choose_model(ModelQuery(architectures=found.architectures, config=found.config, device=device))
     served.load()
     dtype = choose_dtype(settings.dtype, found.config, platform.dtypes(), device)
@@ -64,6 +71,7 @@ def fit(found: Found) -> Fitted:
         quantization=quantization,
         num_drafts=num_drafts,
         batch_invariant=settings.batch_invariant,
+        layout=layout,
     )
     named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
     asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
@@ -89,10 +97,13 @@ def fit(found: Found) -> Fitted:
     )
     models = (model, *second.models.values())
     beside = _beside(found, models, BYTES[dtype], max_step_tokens, num_drafts)
-    budget = memory_budget(settings, platform, device, parameter_bytes(*models), beside)
+    sharing = ceil(layout.world / max(device.count, 1))  # ranks that have one device's memory between them
+    shared = attrs.evolve(device, memory=device.memory // sharing)
+    budget = memory_budget(settings, platform, shared, parameter_bytes(*models), beside, sharing)
     return Fitted(
         model_build=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
-        memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None),
+        caches=caches,
+        memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None, num_pages=num_pages),
         max_step_tokens=max_step_tokens,
         proposer=proposer,
         second=second.known,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -68,13 +69,21 @@ class Fronts:
             threading.Thread(target=self._watch, args=(hello.pid,), daemon=True, name="vllm-core-front").start()
 
     def _watch(self, pid: int) -> None:
-        """In a thread: wait for the end of a process, and say so to the loop as everybody talks to it."""
+        """In a thread: wait for the end of a process, and say so to the loop."""
         wait_for_end(pid)
+        self._say(pid, wire.Gone(pid))
+
+    def break_off(self, reason: str) -> None:
+        """From any thread: the loop ends with this reason."""
+        self._say(os.getpid(), wire.Broken(reason))
+
+    def _say(self, name: int, message: wire.Down) -> None:
+        """To the loop, as everybody talks to it."""
         socket: Any = zmq.Context.instance().socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, b"own" + str(pid).encode())
+        socket.setsockopt(zmq.IDENTITY, b"own" + str(name).encode())
         socket.setsockopt(zmq.LINGER, 1000)
         socket.connect(self.address)
-        socket.send(wire.encode(wire.Gone(pid)))
+        socket.send(wire.encode(message))
         socket.close()
 
     def leave(self, front: Front) -> list[str]:

@@ -84,6 +84,10 @@ class Grammars:
         """
         self._submit(partial(self.backends.warm, self.choices, vocabulary, reasons), apart=True)
 
+    def allow(self, seconds: float) -> None:
+        """Compile for so long at most, whatever the settings say."""
+        self.choices = attrs.evolve(self.choices, config=attrs.evolve(self.choices.config, compile_seconds=seconds))
+
     # ---- asked by the engine, between its steps
 
     def ask(self, spec: GrammarSpec) -> Entry:

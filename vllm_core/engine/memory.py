@@ -111,9 +111,12 @@ class MemoryPlan:
 
 
 def memory_budget(
-    settings: EngineSettings, platform: Any, device: Device, weights: int, beside: Beside = NOTHING
+    settings: EngineSettings, platform: Any, device: Device, weights: int, beside: Beside = NOTHING, sharing: int = 1
 ) -> Budget:
-    """Bytes for the cache: as many as the user says, or what a share of the device leaves, or the platform's choice."""
+    """Bytes for the cache: as many as the user says, or what a share of the device leaves, or the platform's choice.
+
+    sharing   ranks between which the platform's choice is divided; ``device`` has the memory of one of them
+    """
     share, asked = settings.gpu_memory_utilization, settings.kv_cache_memory
     if asked is not None and share is not None:
         raise SettingError(
@@ -124,7 +127,7 @@ def memory_budget(
         device=device.name or device.type,
         memory=device.memory,
         weights=weights,
-        cache=platform.cache_memory(weights + beside.total) if asked is None else asked,
+        cache=platform.cache_memory(weights + beside.total) // sharing if asked is None else asked,
         source=PLATFORM if asked is None else "kv_cache_memory",
         beside=beside,
     )
@@ -135,11 +138,18 @@ def memory_budget(
     return budget.with_share(share, weights)
 
 
-def plan_memory(caches: CachePlan, budget: Budget, need: Need, *, given: bool = True) -> MemoryPlan:
+def plan_memory(
+    caches: CachePlan, budget: Budget, need: Need, *, given: bool = True, num_pages: int | None = None
+) -> MemoryPlan:
     """Pages within the budget, but no more than ``max_rows`` full sequences use.
 
-    given   whether the user asked for ``max_model_len``; it only changes the error's words
+    given       whether the user asked for ``max_model_len``; it only changes the error's words
+    num_pages   if somebody has planned before, who knew more
     """
+    if num_pages is not None:
+        one = need.pages(caches, need.max_model_len) if caches.groups else 1
+        size = num_pages * caches.bytes_per_page
+        return MemoryPlan(num_pages=num_pages, cache_bytes=size, sequences=(num_pages - 1) / one, budget=budget)
     if not budget.holds(0):
         raise _too_large(caches, budget, need)
     if not caches.groups:

@@ -11,18 +11,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import attrs
-
-from vllm_core.config.convert import Given
-from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.fronts import Fronts
 from vllm_core.engine.home import Home
 from vllm_core.engine.pids import die_with_parent, wait_for_end
 from vllm_core.engine.pulse import Pulse
+from vllm_core.engine.recipe import settings_of
 from vllm_core.engine.serve import Server
 from vllm_core.engine.sinks import Sinks, open_sinks
 from vllm_core.engine.timed_steps import StepClock, TimedSteps
@@ -61,6 +57,7 @@ def main() -> int:
             pages=core.capacity.num_pages - 1,
             page_tokens=[group.block_size for group in core.capacity.caches.groups],
         )
+        steps.when_it_ends(fronts.break_off)
         Server(core, fronts, pulse, steps, ready, start.digest).run()
     except Exception as error:
         fronts.tell_all(wire.Failed(kind=type(error).__name__, error=str(error)))
@@ -82,22 +79,13 @@ def _refuse_the_first(fronts: Fronts, failed: wire.Failed) -> None:
     fronts.close()
 
 
-def _with_sources(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Plugins' settings as the caller has them: a value with its source is a table on the wire."""
-    fields = {field.name for field in attrs.fields(Given)}
-    return {
-        name: {key: Given(**v) if isinstance(v, dict) and v.keys() == fields else v for key, v in table.items()}
-        for name, table in tables.items()
-    }
-
-
 def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sinks, dict[str, float]]:
     """The engine of these settings. ``LockMismatch`` if the choices made here are not the caller's."""
     from vllm_core.engine.build import start_executor
     from vllm_core.engine.resolve import resolve
     from vllm_core.plugins.errors import LockMismatch
 
-    settings = EngineSettings(**{**start.settings, "plugin": _with_sources(start.settings["plugin"])})
+    settings = settings_of(start.settings)
     resolved = resolve(settings)
     if resolved.lock.digest != start.digest:
         raise LockMismatch(

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 
 from vllm_core.config.engine import EngineSettings
+from vllm_core.distributed.layout import Layout
 from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.find import find
 from vllm_core.engine.fit import Fitted, fit
@@ -15,12 +17,14 @@ from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.memory import MemoryPlan
 from vllm_core.engine.progress import loading_line
 from vllm_core.engine.timing import timed
+from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.platform import Platform
 from vllm_core.interfaces.queries import ExecutorQuery, MetricsQuery, SchedulerQuery
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Decision, Lock, LockedChooser, Selector
-from vllm_core.runner.build import Build
+from vllm_core.runner.build import Build, Recipe
 
-__all__ = ["Resolved", "resolve"]
+__all__ = ["Part", "Resolved", "resolve"]
 
 
 @attrs.frozen(kw_only=True)
@@ -43,17 +47,30 @@ class Resolved:
     timings: dict[str, float]
 
 
-def resolve(settings: EngineSettings) -> Resolved:
-    """Make every choice of an engine. Raises the error that names what is missing and what would work."""
+@attrs.frozen
+class Part:
+    """Which of the processes of a model resolves, when they are several."""
+
+    local_rank: int  # on this host
+    num_pages: int  # that the engine has planned
+
+
+def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
+    """Make every choice of an engine. Raises the error that names what is missing and what would work.
+
+    part   None: the whole, for which no device is touched if its ranks have processes of their own
+    """
     timings: dict[str, float] = {}
     found = find(settings, timings)
     settings, selector, device = found.settings, found.selector, found.device
+    backend = settings.distributed_executor_backend
+    layout = Layout(settings.tensor_parallel_size, settings.pipeline_parallel_size)
     with timed(timings, "model"):
-        fitted = fit(found)
+        fitted = fit(found, None if part is None else part.num_pages)
         executor = selector.choose(
             "executor",
-            ExecutorQuery(name=settings.distributed_executor_backend or "", world_size=1, nodes=1, device=device),
-            settings.distributed_executor_backend,
+            ExecutorQuery(name=backend or "", world_size=layout.world, nodes=1, device=device),
+            backend,
             asked_by="--distributed-executor-backend",
         )
         policy = selector.choose(
@@ -70,7 +87,7 @@ def resolve(settings: EngineSettings) -> Resolved:
         checkpoint=found.checkpoint,
         dummy_seed=settings.seed if settings.load_format == "dummy" else None,
         choose=LockedChooser(lock),
-        torch_device=found.platform.torch_device(0),
+        torch_device=_torch_device(found.platform, device, part, executor),
         num_pages=fitted.memory.num_pages,
         max_rows=settings.max_rows,
         plan_caches=plan_caches,
@@ -83,6 +100,8 @@ def resolve(settings: EngineSettings) -> Resolved:
         asked=fitted.asked,
         beside=fitted.memory.budget.beside.by_purpose(),
         graphs=not settings.enforce_eager,
+        caches=fitted.caches,
+        recipe=Recipe(attrs.asdict(settings), lock.digest),
     )
     return Resolved(
         settings=settings,
@@ -100,6 +119,15 @@ def resolve(settings: EngineSettings) -> Resolved:
         sinks=sinks,
         timings=timings,
     )
+
+
+def _torch_device(platform: Platform, device: Device, part: Part | None, executor: Decision) -> torch.device:
+    """Where this process computes, if it does: a process that only starts others touches no device."""
+    if part is not None:
+        return platform.torch_device(part.local_rank)
+    if "processes" in executor.offer.capabilities:
+        return torch.device(device.type)
+    return platform.torch_device(0)
 
 
 def _metrics_query(settings: EngineSettings, fitted: Fitted) -> MetricsQuery:

@@ -6,7 +6,7 @@ import logging
 
 from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
-from vllm_core.engine.errors import RequestError
+from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.figures import Gathered
 from vllm_core.engine.fronts import Front, Fronts
 from vllm_core.engine.messages import NewRequest, Update
@@ -53,6 +53,9 @@ class Server:
         if isinstance(message, wire.Gone):
             for gone in fronts.of_process(message.pid) if name.startswith(b"own") else ():
                 self._end(gone)
+        elif isinstance(message, wire.Broken):
+            if name.startswith(b"own"):
+                raise EngineDeadError(message.reason)
         elif isinstance(message, wire.Hello):
             self._greet(name, message)
         elif front is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from vllm_core.engine.pulse import Pulse
 from vllm_core.interfaces.executor import Capacity, Executor
@@ -74,6 +75,11 @@ class TimedSteps:
 
     def stop(self) -> None:
         self._executor.stop()
+
+    def when_it_ends(self, tell: Callable[[str], None]) -> None:
+        """Call ``tell`` with the reason, from another thread, when processes of the executor end by themselves."""
+        if hasattr(self._executor, "on_end"):
+            self._executor.on_end = tell
 
     def beat(self) -> None:
         """The loop goes on, and may take as long as the steps in flight may."""

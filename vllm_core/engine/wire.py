@@ -15,8 +15,8 @@ from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.interfaces.grammar import Vocabulary
 
 __all__ = [
-    "Abort", "Add", "AskStats", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Ready", "Reset", "Start",
-    "Stats", "Stop", "Up", "Updates", "Warm", "Watch", "decode_down", "decode_start", "decode_up", "encode",
+    "Abort", "Add", "AskStats", "Broken", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Ready", "Reset",
+    "Start", "Stats", "Stop", "Up", "Updates", "Warm", "Watch", "decode_down", "decode_start", "decode_up", "encode",
 ]  # fmt: skip
 
 
@@ -81,6 +81,12 @@ class Gone(msgspec.Struct, frozen=True, tag=True):
     pid: int
 
 
+class Broken(msgspec.Struct, frozen=True, tag=True):
+    """Processes that the steps run in have ended. From the engine's own threads only."""
+
+    reason: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End the process. What runs is lost."""
 
@@ -116,7 +122,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: str
 
 
-Down = Hello | Add | Abort | Reset | AskStats | Watch | Warm | Leave | Gone | Stop
+Down = Hello | Add | Abort | Reset | AskStats | Watch | Warm | Leave | Gone | Broken | Stop
 Up = Ready | Updates | Figures | Stats | Failed
 encode = msgspec.msgpack.Encoder().encode
 decode_start = msgspec.msgpack.Decoder(Start).decode

@@ -38,9 +38,12 @@ def executor(query: ExecutorQuery, settings: Any) -> Offer | Refusal | None:
     query    ``name`` the user asked for or ""; ``world_size`` ranks in all, ``nodes`` hosts,
              ``device`` facts about one device.
     Returns  ``Offer`` whose target has the contract ``interfaces.executor.Executor``.
-             ``Refusal`` for sizes it cannot do; ``None`` for another's name.
+             ``capabilities``: ``"processes"`` if no step runs in the process that asks, which
+             then touches no device. ``Refusal`` for sizes it cannot do; ``None`` for another's
+             name.
     Choice   A named executor must be offered. Else the highest rank, ``prefer.executor``, then
-             an error. The core offers one rank in its own process with rank PORTABLE.
+             an error. The core offers one rank in its own process ("in-process", "uni") and a
+             process a rank on this host ("mp") with rank PORTABLE.
     Errors   An exception counts as ``Refusal``, unless the executor was named.
     Since    Hook API 1.
     """

@@ -11,6 +11,7 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.attention import Attention
 from vllm_core.layers.base import Layer
+from vllm_core.layers.fused import fused_over_ranks
 from vllm_core.layers.linear import RowLinear
 from vllm_core.layers.norm import LayerNorm, NoNorm, RMSNorm
 from vllm_core.layers.params import methods_of
@@ -74,7 +75,7 @@ class DecoderAttention(Layer):
         self.attention, self.out_project = self.attend.forward, self.out.forward
         self.norm_output = self.post_norm.forward if self.post_norm is not None else None
         self.heads, self.kv_heads = self.qkv.heads, self.qkv.kv_heads
-        self.run = plan.fused("decoder_attention", self) or self.compose
+        self.run = fused_over_ranks(plan, "decoder_attention", self) or self.compose
 
     def forward(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
         """x, residual [T, hidden] -> (output, residual), both [T, hidden]; the output is not added yet."""

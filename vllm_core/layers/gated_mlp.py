@@ -7,6 +7,7 @@ from torch import Tensor
 from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
+from vllm_core.layers.fused import fused_over_ranks
 from vllm_core.layers.linear import MergedLinear, RowLinear
 from vllm_core.layers.norm import LayerNorm, RMSNorm
 from vllm_core.layers.params import methods_of
@@ -45,7 +46,7 @@ class GatedMLP(Layer):
         self.norm_output = self.post_norm.forward if self.post_norm is not None else None
         self.share = self.intermediate // plan.group("tp").size
         self.activate = plan.op(ACTIVATIONS[self.act], size=self.share)
-        self.run = plan.fused("gated_mlp", self) or self.compose
+        self.run = fused_over_ranks(plan, "gated_mlp", self) or self.compose
 
     def forward(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
         """x, residual [T, hidden] -> (output, residual), both [T, hidden]; the output is not added yet."""

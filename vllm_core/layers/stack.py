@@ -46,7 +46,8 @@ class LayerStack(Layer):
         layers = [self._modules[str(i)] for i in self.owned]
         self.steps = [(i, layer.forward) for i, layer in zip(self.owned, layers, strict=True)]  # type: ignore[union-attr]
         self.equal = _equal_shapes(layers)
-        self.run = (plan.fused("decoder_stack", self) if self.equal else None) or self.compose
+        alone = plan.group("tp").size == 1  # else sums over ranks come between
+        self.run = (plan.fused("decoder_stack", self) if self.equal and alone else None) or self.compose
 
     def fused_shape(self) -> dict[str, int | float | str | bool | None]:
         """What a kernel that is all layers is chosen by: how many, and their halves' shapes. Only if all are equal."""

@@ -11,8 +11,12 @@ from typing import Any
 import attrs
 import torch
 
+from vllm_core.distributed.groups import dry_groups
+from vllm_core.distributed.layout import Layout
+from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.queries import OpQuery
 from vllm_core.interfaces.weights import Checkpoint, Progress
@@ -72,18 +76,27 @@ class ModelBuild:
     quantization: Any = None  # interfaces.quantization.Quantization
     num_drafts: int = 0
     batch_invariant: bool = False
+    layout: Layout = Layout()
 
     def construct(
-        self, choose: Any, device: torch.device, second: SecondModels | None = None, ahead: Ahead | None = None
+        self,
+        choose: Any,
+        device: torch.device,
+        second: SecondModels | None = None,
+        ahead: Ahead | None = None,
+        groups: Mapping[str, ProcessGroup] | None = None,
     ) -> tuple[Any, EnginePlan]:
-        """The model, bound on ``device`` ("meta": dry). Caches are declared, pages not yet there."""
+        """The model, bound on ``device`` ("meta": dry). Caches are declared, pages not yet there.
+
+        groups   of this rank; None: dry ones of the first rank, but with the layers of all stages
+        """
         model = load_target(self.target).from_config(dict(self.config))
         plan = EnginePlan(
             choose,
             getattr(torch, self.dtype),
             device,
             self.device,
-            groups={},
+            groups=dry_groups(Layout(self.layout.tp)) if groups is None else groups,
             max_tokens=self.max_step_tokens,
             max_position=self.max_model_len + self.num_drafts + 1,
             quantization=self.quantization,
@@ -99,6 +112,14 @@ class ModelBuild:
         if callable(bound := getattr(self.quantization, "bound", None)):
             bound()
         return model, plan
+
+
+@attrs.frozen
+class Recipe:
+    """What another process resolves to the same build: `vllm_core.engine.resolve.resolve_part`."""
+
+    settings: Mapping[str, Any]  # ``EngineSettings`` as plain data
+    digest: str  # of the lock that comes of it
 
 
 @attrs.frozen(kw_only=True)
@@ -122,10 +143,13 @@ class Build:
     beside: Mapping[str, int] = attrs.field(factory=dict)  # bytes planned beside weights and cache, by purpose
     asked: Sequence[OpQuery] = ()  # ops and layers whose kernels can be made before layers ask for them
     graphs: bool = False  # record steps, if the device and all that was chosen allow it
+    caches: CachePlan  # of all layers
+    recipe: Recipe
 
-    def make_runner(self) -> tuple[Runner, Capacity]:
+    def make_runner(self, groups: Mapping[str, ProcessGroup] | None = None) -> tuple[Runner, Capacity]:
         """Bind on the device, read the weights, make pages and rows.
 
+        groups   that this rank is in; None: it is the only one
         ``LockMismatch`` if other code is installed here than when the lock was made.
         """
         timings: dict[str, float] = {}
@@ -134,17 +158,19 @@ class Build:
         clock.lap("lock")
         ahead = Ahead(self.torch_device)
         try:
-            return self._make_runner(ahead, clock, timings)
+            return self._make_runner(ahead, clock, timings, groups or {})
         finally:
             ahead.close()
 
-    def _make_runner(self, ahead: Ahead, clock: _Clock, timings: dict[str, float]) -> tuple[Runner, Capacity]:
+    def _make_runner(
+        self, ahead: Ahead, clock: _Clock, timings: dict[str, float], groups: Mapping[str, ProcessGroup]
+    ) -> tuple[Runner, Capacity]:
         if self.sampler is not None:
             ahead.begin("sampler", self.sampler.make)
         ahead.begin_ops(self.asked, self.choose)
         proposer = self.proposer.make() if self.proposer else None
         second = SecondModels(self.second)
-        model, plan = self.model.construct(self.choose, self.torch_device, second, ahead)
+        model, plan = self.model.construct(self.choose, self.torch_device, second, ahead, groups)
         if proposer is not None:
             proposer.bind(model, plan)
         weight_bytes = parameter_bytes(model, *second.models.values())  # kernels that pack weights give them back later

@@ -1,0 +1,211 @@
+"""The executor "mp": a process for each rank of the model, all on this host."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vllm_core.distributed.blame import Report, blame
+from vllm_core.distributed.channel import ChannelClosed, broadcast
+from vllm_core.distributed.children import LAST_WORDS, RankProcess, end, how_it_ended, spawn
+from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_up, encode
+from vllm_core.interfaces.executor import Capacity
+from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
+from vllm_core.runner.inprocess import StepError
+
+__all__ = ["ProcessesExecutor"]
+
+TURN = 0.5  # seconds that one thread listens before another may, which ends the executor, say
+INTERVAL = 0.1  # seconds between two looks at whether the start was given up
+
+
+class ProcessesExecutor:
+    """``interfaces.executor.Executor``. The engine's process has no model and touches no device.
+
+    ``on_end`` may be set: it is called with the reason, in another thread, when a rank ends while nobody waits.
+    """
+
+    def __init__(self, build: Any) -> None:
+        self._build = build
+        self._layout = build.model.layout
+        self._ranks: list[RankProcess] = []
+        self._results: dict[int, StepResult] = {}
+        self._reports: dict[int, Report] = {}
+        self._failure = ""
+        self._lock = threading.RLock()
+        self.on_end: Callable[[str], None] | None = None
+        self._stopping = threading.Event()
+        # The kernel ends a rank with the thread that started it, so that one must live as long as they do.
+        self._keeper = ThreadPoolExecutor(1, "vllm-core-ranks")
+        self._folder = Path(tempfile.mkdtemp(prefix="vllm-core-"))  # readable by its owner only
+        self._end = weakref.finalize(self, end, self._ranks, self._stopping, self._lock, self._keeper, self._folder)
+
+    def start(self) -> Capacity:
+        if self._ranks or not self._end.alive:
+            raise RuntimeError("this executor was started before; make a new one")
+        for number in range(self._layout.world):
+            self._ranks.append(self._keeper.submit(spawn, number, self._layout.world).result())
+        for rank in self._ranks:
+            self._tell([rank], encode(self._start_of(rank.number)))
+        started: dict[int, Started] = {}
+        while len(started) < len(self._ranks):
+            for number, message in self._read(INTERVAL):
+                if isinstance(message, Started):
+                    started[number] = message
+            if self._failure:
+                raise RuntimeError(f"the model was not loaded: {self._failure}")
+        threading.Thread(target=self._watch, daemon=True, name="vllm-core-ranks-watch").start()
+        build, speaker = self._build, started[self._layout.speaker]
+        return Capacity(
+            caches=build.caches,
+            num_pages=build.num_pages,
+            max_rows=build.max_rows,
+            num_drafts=build.model.num_drafts,
+            vocab_size=speaker.vocab_size,
+            lookahead=speaker.lookahead,
+            memory={name: max(s.memory.get(name, 0) for s in started.values()) for name in speaker.memory},
+            timings={name: max(s.timings.get(name, 0.0) for s in started.values()) for name in speaker.timings},
+        )
+
+    def launch(self, plan: StepPlan) -> Pending:
+        self._check(plan.step)
+        self._tell(self._ranks, encode(Step(plan)))
+        self._check(plan.step)
+        return _Elsewhere(self, plan.step)
+
+    def stop(self) -> None:
+        self._end()
+
+    # ---- what ranks say
+
+    def result(self, step: int, timeout: float | None) -> StepResult | None:
+        """None if it is not there after ``timeout`` seconds. Raises `StepError`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while step not in self._results:
+            self._check(step)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            found = self._read(TURN if left is None else min(left, TURN))
+            if not found and left == 0.0:
+                return None
+        return self._results.pop(step)
+
+    def _read(self, timeout: float | None) -> list[tuple[int, Any]]:
+        """Take in what has come, after ``timeout`` seconds at most. A rank that ends ends all."""
+        with self._lock:
+            if self._stopping.is_set():
+                return []
+            talking = {rank.channel.fileno(): rank for rank in self._ranks if rank.number not in self._reports}
+            found = []
+            for descriptor in select.select(talking, [], [], timeout)[0]:
+                message = self._hear(talking[descriptor])
+                if isinstance(message, Result):
+                    self._results[message.result.step] = message.result
+                if message is not None:
+                    found.append((talking[descriptor].number, message))
+            if self._reports and not self._failure:
+                self._conclude()
+            return found
+
+    def _hear(self, rank: RankProcess) -> Any:
+        """Its next message. One that ends leaves a report."""
+        try:
+            message = decode_up(rank.channel.receive() or b"")
+        except ChannelClosed:
+            self._reports[rank.number] = Report(ended=how_it_ended(rank.process))
+            return None
+        if isinstance(message, Failed):
+            self._reports[rank.number] = Report(message.error, message.kind, message.waited, message.step)
+        return message
+
+    def _conclude(self) -> None:
+        """Something has gone wrong: hear the others, who may know more, and find out whose fault it is."""
+        deadline = time.monotonic() + LAST_WORDS
+        silent = [rank for rank in self._ranks if rank.number not in self._reports]
+        while silent and (left := deadline - time.monotonic()) > 0:
+            talking = {rank.channel.fileno(): rank for rank in silent}
+            for descriptor in select.select(talking, [], [], left)[0]:
+                message = self._hear(talking[descriptor])
+                if isinstance(message, Result):
+                    self._results[message.result.step] = message.result
+            if any(not report.waited for report in self._reports.values()):
+                break
+            silent = [rank for rank in self._ranks if rank.number not in self._reports]
+        pids = {rank.number: rank.process.pid for rank in self._ranks}
+        place = f"{socket.gethostname()}, {self._build.torch_device.type}"
+        self._failure = blame(self._layout, self._reports, pids, place)
+        for rank in self._ranks:  # those who wait for the one that failed could do so for long
+            rank.process.kill()
+
+    def _check(self, step: int) -> None:
+        if self._failure or self._stopping.is_set():
+            raise StepError(step, self._failure or "not run, because the executor was stopped")
+
+    def _tell(self, ranks: Sequence[RankProcess], message: bytes) -> None:
+        try:
+            broadcast([rank.channel for rank in ranks], message)
+        except ChannelClosed:
+            self._read(0)
+
+    def _watch(self) -> None:
+        """In a thread: hear of the end of a rank, although nobody may be reading."""
+        descriptors = []
+        for rank in self._ranks:
+            try:
+                descriptors.append(os.pidfd_open(rank.process.pid))
+            except (OSError, AttributeError):  # it has ended, or the system has no such thing: readers will know
+                continue
+        try:
+            while descriptors and not self._stopping.is_set():
+                if select.select(descriptors, [], [], INTERVAL * 5)[0]:
+                    break
+            if not self._stopping.is_set() and descriptors:
+                self._read(0)
+                if self.on_end is not None and self._failure:
+                    self.on_end(self._failure)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _start_of(self, rank: int) -> Start:
+        recipe = self._build.recipe
+        return Start(
+            settings=dict(recipe.settings),
+            digest=recipe.digest,
+            rank=rank,
+            local_rank=rank,
+            num_pages=self._build.num_pages,
+            meeting=str(self._folder / "meeting"),
+            engine=os.getpid(),
+        )
+
+
+class _Elsewhere:
+    """A step that runs in other processes."""
+
+    def __init__(self, executor: ProcessesExecutor, step: int) -> None:
+        self._executor, self._step = executor, step
+        self._result: StepResult | None = None
+
+    def done(self) -> bool:
+        if self._result is None:
+            try:
+                self._result = self._executor.result(self._step, 0.0)
+            except StepError:
+                return True  # ``result`` raises it
+        return self._result is not None
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        if self._result is None:
+            self._result = self._executor.result(self._step, timeout)
+        if self._result is None:
+            raise TimeoutError(f"step {self._step} has not finished after {timeout} s")
+        return self._result

@@ -1,0 +1,55 @@
+"""One rank's share of a model, built where it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import distributed as dist
+
+from vllm_core.distributed.groups import join_groups
+from vllm_core.distributed.messages import Start
+from vllm_core.engine.build import open_text
+from vllm_core.engine.recipe import settings_of
+from vllm_core.engine.resolve import Part, Resolved, resolve
+from vllm_core.interfaces.executor import Capacity
+from vllm_core.plugins.errors import LockMismatch
+from vllm_core.runner.runner import Runner
+
+__all__ = ["Share", "build_share"]
+
+COMPILE_SECONDS = 60.0
+"""For a grammar, in a rank: the engine has compiled it within the limit, and ranks must not differ in the result."""
+
+
+class Share:
+    """`runner.inprocess.Build` of one rank."""
+
+    def __init__(self, resolved: Resolved, start: Start) -> None:
+        self._resolved, self._start = resolved, start
+        self.layout = resolved.build.model.layout
+        self.speaks = start.rank == self.layout.speaker
+
+    def make_runner(self) -> tuple[Runner, Capacity]:
+        build, start = self._resolved.build, self._start
+        store = dist.FileStore(start.meeting, self.layout.world)
+        timeout = self._resolved.settings.collective_timeout
+        groups = join_groups(self.layout, start.rank, store, build.torch_device.type, timeout)
+        return build.make_runner(groups)
+
+    def open_grammars(self, vocab_size: int) -> None:
+        grammars: Any = self._resolved.build.grammars
+        grammars.allow(COMPILE_SECONDS)
+        grammars.opens(lambda: open_text(self._resolved), vocab_size)
+
+
+def build_share(start: Start) -> Share:
+    """Everything decided, nothing loaded. ``LockMismatch`` if the choices made here are not the engine's."""
+    resolved = resolve(settings_of(start.settings), Part(start.local_rank, start.num_pages))
+    if resolved.lock.digest != start.digest:
+        raise LockMismatch(
+            "a rank's process made other choices than the engine.",
+            why=f"lock {resolved.lock.digest[:12]} here, {start.digest[:12]} there: a package, a plugin or a "
+            "configuration file was changed meanwhile",
+            instead="start again",
+        )
+    return Share(resolved, start)

@@ -1,0 +1,27 @@
+"""Settings as another process of the same engine has them: plain data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from vllm_core.config.convert import Given
+from vllm_core.config.engine import EngineSettings
+
+__all__ = ["settings_of"]
+
+
+def settings_of(plain: Mapping[str, Any]) -> EngineSettings:
+    """From ``attrs.asdict`` of settings, which may have been sent as a message."""
+    return EngineSettings(**{**plain, "plugin": _with_sources(plain["plugin"])})
+
+
+def _with_sources(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Plugins' settings: a value with its source is a table in plain data."""
+    fields = {field.name for field in attrs.fields(Given)}
+    return {
+        name: {key: Given(**v) if isinstance(v, dict) and v.keys() == fields else v for key, v in table.items()}
+        for name, table in tables.items()
+    }
