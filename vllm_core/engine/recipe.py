@@ -10,7 +10,15 @@ import attrs
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 
-__all__ = ["settings_of"]
+__all__ = ["Recipe", "settings_of"]
+
+
+@attrs.frozen
+class Recipe:
+    """What another process resolves to the same choices, with `engine.resolve.resolve`."""
+
+    settings: Mapping[str, Any]  # ``EngineSettings`` as plain data
+    digest: str  # of the lock that comes of it
 
 
 def settings_of(plain: Mapping[str, Any]) -> EngineSettings:

@@ -16,13 +16,14 @@ from vllm_core.engine.fit import Fitted, fit
 from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.memory import MemoryPlan
 from vllm_core.engine.progress import loading_line
+from vllm_core.engine.recipe import Recipe
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.platform import Platform
 from vllm_core.interfaces.queries import ExecutorQuery, MetricsQuery, SchedulerQuery
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Decision, Lock, LockedChooser, Selector
-from vllm_core.runner.build import Build, Recipe
+from vllm_core.runner.build import Build
 
 __all__ = ["Part", "Resolved", "resolve"]
 

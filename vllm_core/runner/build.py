@@ -13,6 +13,7 @@ import torch
 
 from vllm_core.distributed.groups import dry_groups
 from vllm_core.distributed.layout import Layout
+from vllm_core.engine.recipe import Recipe
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.executor import Capacity
@@ -112,14 +113,6 @@ class ModelBuild:
         if callable(bound := getattr(self.quantization, "bound", None)):
             bound()
         return model, plan
-
-
-@attrs.frozen
-class Recipe:
-    """What another process resolves to the same build: `vllm_core.engine.resolve.resolve_part`."""
-
-    settings: Mapping[str, Any]  # ``EngineSettings`` as plain data
-    digest: str  # of the lock that comes of it
 
 
 @attrs.frozen(kw_only=True)
