@@ -39,7 +39,7 @@ class Share:
     def open_grammars(self, vocab_size: int) -> None:
         grammars: Any = self._resolved.build.grammars
         grammars.allow(COMPILE_SECONDS)
-        grammars.opens(lambda: open_text(self._resolved), vocab_size)
+        grammars.backends.opens(lambda: open_text(self._resolved), vocab_size)
 
 
 def build_share(start: Start) -> Share:
