@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -18,8 +19,8 @@ from vllm_core.engine import watchdog
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.pids import ThreadState
 from vllm_core.engine.pulse import Pulse, read_beat
-from vllm_core.engine.timed_steps import FIRST, FIRST_STEPS, StepClock
-from vllm_core.engine.watchdog import LOOKS, Watchdog
+from vllm_core.engine.timed_steps import FIRST, FIRST_STEPS, StepClock, TimedSteps
+from vllm_core.engine.watchdog import INTERVAL, LEAST, LOOKS, SLEEPS, Watchdog
 
 SETTINGS = {"dtype": "float32", "max_num_seqs": 8, "max_num_batched_tokens": 64}
 PLUGIN = """
@@ -142,9 +143,10 @@ def watched(tmp_path, monkeypatch):
     """A watchdog over a pulse, and the threads it sees: ``seen["threads"]``."""
     path = tmp_path / "pulse"
     Pulse.create(path)
-    seen = {"threads": {1: ThreadState(True, 0.0)}, "stopped": False}
+    seen = {"threads": {1: ThreadState(True, 0.0)}, "stopped": False, "ended": False}
     monkeypatch.setattr(watchdog, "threads_of", lambda pid: seen["threads"])
     monkeypatch.setattr(watchdog, "is_stopped", lambda pid: seen["stopped"])
+    monkeypatch.setattr(watchdog, "has_ended", lambda pid: seen["ended"])
     return Pulse(path), Watchdog(path, 1), seen
 
 
@@ -152,7 +154,7 @@ def test_a_late_step_whose_threads_get_no_processor_is_not_stuck(watched):
     pulse, eye, seen = watched
     pulse.busy(-10, step=7)
     for look in range(100):
-        seen["threads"] = {1: ThreadState(True, look * 0.009), 2: ThreadState(False, 0.0)}
+        seen["threads"] = {1: ThreadState(True, look * 0.004), 2: ThreadState(False, 0.0)}
         assert eye.look(True) == ""
 
 
@@ -163,11 +165,41 @@ def test_a_late_step_is_stuck_if_no_thread_wants_to_run_or_one_runs_on_and_on(wa
     assert [bool(eye.look(True)) for _ in range(LOOKS + 1)] == [False] * LOOKS + [True]
     pulse.busy(-10, step=8)
     found = []
-    for look in range(6):
-        seen["threads"] = {1: ThreadState(True, 5 + look * 0.25)}
+    for look in range(8):
+        seen["threads"] = {1: ThreadState(True, 5 + look * INTERVAL)}
         found.append(eye.look(True))
-    assert [bool(words) for words in found] == [False] * 5 + [True]
+    assert [bool(words) for words in found] == [False] * 6 + [True] * 2
     assert "has not finished step 8" in found[-1]
+
+
+def test_a_step_that_runs_on_is_stuck_once_it_had_all_the_processor_time_that_it_was_allowed(watched):
+    pulse, eye, seen = watched
+    pulse.busy(0.3, step=7)
+    for _ in range(2):
+        assert eye.look(True) == ""
+    time.sleep(0.4)
+    seen["threads"] = {1: ThreadState(True, 0.4)}  # the deadline has passed, but the step was held up for half of it
+    assert [eye.look(True) for _ in range(30)] == [""] * 30
+    seen["threads"] = {1: ThreadState(True, LEAST)}
+    assert "has not finished step 7" in eye.look(True)
+
+
+def test_an_engine_that_has_ended_unnoticed_and_one_that_is_stopped_are_told(watched):
+    pulse, eye, seen = watched
+    pulse.asleep()
+    for what in ("ended", "stopped"):
+        seen[what] = True
+        assert [bool(eye.look(False)) for _ in range(LOOKS)] == [False] * (LOOKS - 1) + [True]
+        seen[what] = False
+        assert eye.look(False) == ""
+
+
+def test_a_pulse_whose_file_is_removed_is_still_seen(tmp_path, watched):
+    pulse, eye, seen = watched
+    (tmp_path / "pulse").unlink()
+    pulse.busy(-10, step=7)
+    seen["threads"] = {1: ThreadState(False, 5.0)}
+    assert [bool(eye.look(True)) for _ in range(LOOKS + 1)] == [False] * LOOKS + [True]
 
 
 def test_a_beat_clears_everything(watched):
@@ -179,11 +211,13 @@ def test_a_beat_clears_everything(watched):
 
 
 def test_an_engine_that_sleeps_while_somebody_waits_is_stuck(watched):
-    pulse, eye, _ = watched
+    pulse, eye, seen = watched
     pulse.asleep()
     assert [eye.look(False) for _ in range(30)] == [""] * 30
-    found = [eye.look(True) for _ in range(2 * LOOKS)]
-    assert [bool(words) for words in found] == [False] * (2 * LOOKS - 1) + [True]
+    assert [eye.look(True) for _ in range(30)] == [""] * 30  # it wants to wake up, and gets no processor
+    seen["threads"] = {1: ThreadState(False, 0.0)}
+    found = [eye.look(True) for _ in range(SLEEPS)]
+    assert [bool(words) for words in found] == [False] * (SLEEPS - 1) + [True]
     assert "while requests wait" in found[-1]
 
 
@@ -217,3 +251,46 @@ def test_new_sizes_are_trusted_where_those_before_did_not_compile(slow, allowed)
         for _ in range(FIRST_STEPS):
             clock.learn(tokens, 0.1)
     assert clock.allowed(32) == pytest.approx(allowed)
+
+
+def test_after_a_quick_first_step_of_all_every_size_has_a_deadline_until_one_turns_out_to_compile():
+    clock = StepClock(spare=1.0)
+    assert clock.allowed(8) == FIRST
+    clock.learn(8, 0.1)
+    assert clock.allowed(8) == clock.allowed(1) == pytest.approx(0.4)
+    assert clock.allowed(64) == pytest.approx(0.4 * 8)
+    clock.learn(64, 3.0)
+    assert clock.allowed(512) == FIRST
+
+
+class Slow:
+    """An executor whose launches last ``launch`` seconds, and whose results are there at once."""
+
+    def __init__(self, launch):
+        self.seconds = launch
+
+    def launch(self, plan):
+        self.deadline = read_beat(self.path).deadline
+        time.sleep(self.seconds)
+        return self
+
+    def done(self):
+        return True
+
+    def result(self, timeout=None):
+        return None
+
+
+def test_only_the_launch_of_a_step_has_time_to_compile_and_its_wait_is_what_is_learned(tmp_path):
+    path = tmp_path / "pulse"
+    Pulse.create(path)
+    clock, executor = StepClock(spare=2.0, compile=30.0), Slow(0.1)
+    executor.path = path
+    steps = TimedSteps(executor, Pulse(path), clock)
+    clock.learn(4, 0.01)
+    pending = steps.launch(SimpleNamespace(step=1, num_tokens=[4]))
+    now = time.monotonic()
+    assert 31 < executor.deadline - now < 32.1
+    assert 1.9 < read_beat(path).deadline - now < 2.1
+    pending.result()
+    assert clock.allowed(4) < 0.2

@@ -43,6 +43,12 @@ class Home:
         Pulse.create(home.pulse)
         return home
 
+    def mend(self) -> None:
+        """Make again what a tool that clears temporary folders has removed."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        if not self.pulse.exists():
+            Pulse.create(self.pulse)
+
     @classmethod
     def at(cls, address: str) -> Home:
         """Of an address that somebody gave us."""

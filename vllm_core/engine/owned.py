@@ -23,6 +23,7 @@ __all__ = ["OwnedEngine"]
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 0.2  # seconds that what a process said last may still be on its way
+FAREWELL = 1.0  # seconds after which nobody waits to be told that a killed process has ended
 PAUSE = 1.0  # seconds before another start after one that failed
 
 
@@ -41,18 +42,24 @@ class OwnedEngine(Attached):
     """restarts   engines started in place of ones that have ended, at most, within ``window`` seconds"""
 
     def __init__(self, restarts: int, window: float) -> None:
-        super().__init__(Home.make())
+        home = Home.make()
+        super().__init__(home)
         self._restarts, self._window = restarts, window
         self._ends: deque[float] = deque()
         self._starts = 0
-        self._lost_pid = 0
-        self._held = _Held(EngineProcess(self.home), self.home)  # imports while the caller resolves
+        self._lost_pid = self._accused = 0
+        try:
+            self._held = _Held(EngineProcess(home), home)  # imports while the caller resolves
+        except BaseException:
+            home.remove()
+            raise
         self.stop = weakref.finalize(self, _end, self._held)
         self._write("starting")
 
     def end_now(self) -> None:
         """As ``stop``, without waiting for the process to end by itself."""
-        self._held.waits = False
+        self._held.over, self._held.waits = True, False
+        self._held.process.kill("it was shut down")  # for who waits already
         self.stop()
 
     def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
@@ -99,8 +106,14 @@ class OwnedEngine(Attached):
         self._lost(self.pid, f"the engine has ended: {message.kind}: {message.error}")
 
     def _is_stuck(self) -> None:
+        """Told by the eye at every look until the process has ended."""
+        assert self._loop is not None
+        if self.pid == self._accused:
+            return
+        self._accused = self.pid
         log.error("%s; it is killed", self.stuck)
         self._held.process.kill(self.stuck)
+        self._loop.call_later(FAREWELL, self._lost, self.pid, self.stuck)
 
     def _lost(self, pid: int, cause: str) -> None:
         """Once for each engine."""
@@ -144,7 +157,10 @@ class OwnedEngine(Attached):
             time.sleep(pause)
             if held.over:
                 return
+            self.home.mend()
             held.process = EngineProcess(self.home)
+            if held.over:  # meanwhile: nobody else knows of this one
+                held.process.kill("it was shut down")
             ready = held.process.build(self._settings, self._digest)
         except Exception as error:
             if not held.over:

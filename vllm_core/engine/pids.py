@@ -8,11 +8,22 @@ import os
 import select
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import attrs
 
-__all__ = ["ThreadState", "die_with_parent", "is_stopped", "threads_of", "wait_for_end"]
+__all__ = [
+    "ThreadState",
+    "die_with_parent",
+    "end_with_pipe",
+    "exists",
+    "has_ended",
+    "is_stopped",
+    "obey_pipe",
+    "threads_of",
+    "wait_for_end",
+]  # fmt: skip
 
 PR_SET_PDEATHSIG = 1  # of prctl
 LOOK = 0.25  # seconds between two looks at a process, where the kernel cannot tell of its end
@@ -32,7 +43,7 @@ def wait_for_end(pid: int, *others: int) -> None:
     except ProcessLookupError:
         return
     except (AttributeError, OSError):  # another system, or a kernel without it
-        while _exists(pid) and not select.select(others, [], [], LOOK)[0]:
+        while exists(pid) and not select.select(others, [], [], LOOK)[0]:
             pass
         return
     try:
@@ -50,9 +61,37 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def obey_pipe(pipe: int) -> None:
+    """As ``die_with_parent``, for who does not know its parent's id yet: it has ended if nobody can write any more."""
+    die_with_parent(os.getppid())
+    if _is_over(pipe, 0):
+        os._exit(1)
+
+
+def end_with_pipe(pipe: int) -> None:
+    """End this process, whatever it does, once nobody can write to this pipe any more."""
+
+    def wait() -> None:
+        _is_over(pipe, None)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="vllm-core-pipe").start()
+
+
+def _is_over(pipe: int, milliseconds: int | None) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)  # its end alone, not what can be read
+    return bool(poll.poll(milliseconds))
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped the process (not a debugger)."""
     return (fields := _stat(Path(f"/proc/{pid}/stat"))) is not None and fields[0] == "T"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process, or only what its parent has not fetched of it. Needs no open file to say so."""
+    return not exists(pid) or ((fields := _stat(Path(f"/proc/{pid}/stat"))) is not None and fields[0] in "ZX")
 
 
 def threads_of(pid: int) -> dict[int, ThreadState] | None:
@@ -76,7 +115,8 @@ def _stat(path: Path) -> list[str] | None:
         return None
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether there is such a process, ended ones that nobody has waited for included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

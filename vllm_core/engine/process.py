@@ -16,7 +16,7 @@ from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.fronts import Fronts
 from vllm_core.engine.home import Home
-from vllm_core.engine.pids import die_with_parent, wait_for_end
+from vllm_core.engine.pids import die_with_parent, obey_pipe, wait_for_end
 from vllm_core.engine.pulse import Pulse
 from vllm_core.engine.recipe import settings_of
 from vllm_core.engine.serve import Server
@@ -28,12 +28,14 @@ __all__ = ["main"]
 LAST_WORDS = 5.0  # seconds that the first front may take to connect, where there is only a failure to tell
 # Torch gives the interpreter's lock back in each call: a busy thread would then keep the steps waiting for 5 ms.
 SWITCH = 0.0005  # seconds
-SPARE, SPARE_ELSEWHERE = 1.0, 30.0  # seconds of a turn of the loop beyond what its steps should take
+SPARE, SPARE_ELSEWHERE = 1.0, 2.0  # seconds of a turn of the loop beyond what its steps should take
+COMPILE_ELSEWHERE = 30.0  # seconds more to launch a step where kernels compile when they are first needed
 
 
 def main() -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the caller decides
         signal.signal(ignored, signal.SIG_IGN)
+    obey_pipe(sys.stdin.fileno())  # before imports that take seconds
     import vllm_core.engine.build  # noqa: F401 - torch and all: the caller still resolves
 
     sys.setswitchinterval(SWITCH)
@@ -95,9 +97,9 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
             instead="start again",
         )
     executor, capacity = start_executor(resolved)
-    # On other devices than CPUs, what only some requests need may compile in any step.
-    spare = SPARE if resolved.build.torch_device.type == "cpu" else SPARE_ELSEWHERE
-    steps = TimedSteps(executor, pulse, StepClock(spare))
+    here = resolved.build.torch_device.type == "cpu"
+    clock = StepClock(SPARE) if here else StepClock(SPARE_ELSEWHERE, COMPILE_ELSEWHERE)
+    steps = TimedSteps(executor, pulse, clock)
     sinks = open_sinks(resolved.sinks)
     core = EngineCore(
         settings,

@@ -6,6 +6,7 @@ requests the engine sleeps and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import mmap
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["Beat", "Mood", "Pulse", "read_beat"]
+__all__ = ["Beat", "Mood", "Pulse", "PulseView", "read_beat"]
 
 FORMAT = struct.Struct("<qqddq")
 SIZE = 4096
@@ -61,11 +62,22 @@ class Pulse:
         FORMAT.pack_into(self._map, 0, self._number, mood, now, deadline, step)
 
 
+class PulseView:
+    """The other end. It holds the file, so that it sees even when somebody has removed it from its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._map: mmap.mmap | None = None
+        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+
+    def read(self) -> Beat | None:
+        """None if there was no such file."""
+        if self._map is None:
+            return None
+        number, mood, since, deadline, step = FORMAT.unpack_from(self._map)
+        return Beat(number, Mood(mood) if mood in (0, 1, 2) else Mood.STARTING, since, deadline, step)
+
+
 def read_beat(path: Path) -> Beat | None:
-    """None if there is no such file any more."""
-    try:
-        with open(path, "rb") as file:
-            number, mood, since, deadline, step = FORMAT.unpack(file.read(FORMAT.size))
-    except (OSError, struct.error):
-        return None
-    return Beat(number, Mood(mood) if mood in (0, 1, 2) else Mood.STARTING, since, deadline, step)
+    """The last one; None if there is no such file any more."""
+    return PulseView(path).read()

@@ -15,7 +15,7 @@ __all__ = ["StepClock", "TimedSteps"]
 TIMES = 4.0  # a step may take so many times as long as the slowest one like it
 FIRST = 120.0  # seconds for each of the first steps of a size: they may compile, or record
 FIRST_STEPS = 3
-QUICK = 2.0  # seconds: if the first steps of SIZES sizes were quicker, those of others are believed to be as well
+QUICK = 2.0  # seconds: if the first step of all was quicker, or those of SIZES sizes, others are believed to be as well
 SIZES = 3
 FADES = 0.98  # of the slowest step's seconds, with each step like it
 
@@ -23,11 +23,13 @@ FADES = 0.98  # of the slowest step's seconds, with each step like it
 class StepClock:
     """How long a step of so many tokens should take, from those that were as large.
 
-    spare   seconds that any step may take on top: what only some requests need may compile in any of them
+    spare    seconds that any turn of the loop may take on top
+    compile  seconds more while a step is launched: what only some requests need may compile in any of them
     """
 
-    def __init__(self, spare: float) -> None:
-        self.spare = spare
+    def __init__(self, spare: float, compile: float = 0.0) -> None:
+        self.spare, self.compile = spare, compile
+        self._trusted = False  # the first step of all needed no time to begin with
         self._seen: dict[int, int] = {}  # steps, by size
         self._slowest: dict[int, float] = {}  # seconds, by size
         self._firsts: list[float] = []  # seconds of the first step of each size, but the first of all
@@ -36,7 +38,9 @@ class StepClock:
         size = tokens.bit_length()
         if self._seen.get(size, 0) >= FIRST_STEPS:
             return TIMES * self._slowest[size]
-        if len(self._firsts) < SIZES or max(self._firsts) > QUICK:
+        if not self._slowest or max(self._firsts, default=0.0) > QUICK:
+            return FIRST
+        if not self._trusted and len(self._firsts) < SIZES:
             return FIRST
         near = max((other for other in self._slowest if other <= size), default=min(self._slowest))
         return TIMES * self._slowest[near] * 2.0 ** max(0, size - near)
@@ -46,6 +50,8 @@ class StepClock:
         seen = self._seen[size] = self._seen.get(size, 0) + 1
         if seen == 1 and len(self._seen) > 1:
             self._firsts.append(seconds)
+        elif seen == 1:
+            self._trusted = seconds <= QUICK
         if seen < FIRST_STEPS and seconds > QUICK:
             seconds = 0.0  # it has compiled: no measure of those that follow
         self._slowest[size] = max(seconds, FADES * self._slowest.get(size, 0.0))
@@ -65,17 +71,22 @@ class TimedSteps:
     def launch(self, plan: StepPlan) -> Pending:
         tokens = sum(plan.num_tokens)
         self._flying.append((plan.step, tokens))
-        self.beat()
-        begun = time.monotonic()
+        self.beat(self._clock.compile)
         try:
-            return _Timed(self, self._executor.launch(plan), tokens, begun)
+            pending = self._executor.launch(plan)
         except BaseException:
             self._flying.pop()
             raise
+        self.beat()
+        return _Timed(self, pending, tokens, time.monotonic())
 
     def stop(self) -> None:
         self._executor.stop()
 
+<<<<<<< /tmp/tmp.OnPmIuvY76/vllm_core/engine/timed_steps.py
+    def beat(self, more: float = 0.0) -> None:
+        """The loop goes on, and may take as long as the steps in flight may, and ``more`` seconds."""
+=======
     def when_it_ends(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the reason, from another thread, when processes of the executor end by themselves."""
         if hasattr(self._executor, "on_end"):
@@ -83,9 +94,10 @@ class TimedSteps:
 
     def beat(self) -> None:
         """The loop goes on, and may take as long as the steps in flight may."""
+>>>>>>> /tmp/tmp.OnPmIuvY76/vllm_core/engine/timed_steps.py.new
         step = self._flying[0][0] if self._flying else -1
         seconds = sum(self._clock.allowed(tokens) for _, tokens in self._flying)
-        self._pulse.busy(self._clock.spare + seconds, step)
+        self._pulse.busy(self._clock.spare + more + seconds, step)
 
     def finished(self, tokens: int, begun: float) -> None:
         now = time.monotonic()
