@@ -298,6 +298,11 @@ class AsyncLLM:
 def _ended_on_error(engine: OwnedEngine | FoundEngine) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except Exception:
+        engine.stop()
+        raise
+    except BaseException:  # somebody wants it to end, and an engine that loads a model does not listen
+        if isinstance(engine, OwnedEngine):
+            engine.end_now()
         engine.stop()
         raise

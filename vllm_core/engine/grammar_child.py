@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from vllm_core.engine.pids import end_with_pipe
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
 
 __all__ = ["Began", "Begin", "Refused", "Result", "Work", "main"]
@@ -57,7 +58,9 @@ class Result(msgspec.Struct, frozen=True, tag=True):
 
 def main() -> int:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches all; the parent decides
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the parent decides
+        signal.signal(ignored, signal.SIG_IGN)
+    end_with_pipe(0)  # whatever runs here
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
     begin = msgspec.msgpack.decode(_frame(None) or b"", type=Begin)

@@ -19,13 +19,13 @@ from vllm_plugin_server.boundary import Boundary
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.garbage import Collector
 from vllm_plugin_server.others import Others
+from vllm_plugin_server.signals import FORCED, SIGNALS
 
-__all__ = ["FORCED", "DrainingServer"]
+__all__ = ["DrainingServer"]
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FORCED = 128  # exit codes above are those of a second signal
 LAST_WORDS = 1.0  # seconds for the errors of requests that are ended
+FORCED_WORDS = 0.1  # seconds for them after a second signal
 TICK = 0.02  # seconds
 
 
@@ -107,10 +107,10 @@ class DrainingServer(uvicorn.Server):
         if left := len(self._boundary.exchanges):
             log.warning("ending %d requests that have not finished", left)
             self._boundary.stop_all(ApiError(503, "the server is shutting down", code="shutting_down"))
-            await self._empty(time.monotonic() + LAST_WORDS, forced=True)
+            await self._empty(time.monotonic() + (FORCED_WORDS if self.force_exit else LAST_WORDS), forced=True)
         for finish in self._context.on_shutdown:
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(FORCED_WORDS if self.force_exit else 5):
                     await finish()
             except Exception as error:
                 log.error("at the end: %s: %s", type(error).__name__, error)

@@ -30,9 +30,15 @@ class Others:
     def __init__(self, count: int, engine: Any, settings: ServerSettings, listener: Any) -> None:
         self._listener = listener
         self._told = b"" if count == 0 else _told(engine, settings, listener)
-        self._processes = [self._start() for _ in range(count)]
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._restarts: list[float] = []
         self._ending = False
+        try:
+            for _ in range(count):
+                self._processes.append(self._start())
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Others:
         return self
@@ -53,8 +59,13 @@ class Others:
             start_new_session=True,  # signals of a terminal come to this process, which passes them on
         )
         assert process.stdin is not None
-        process.stdin.write(self._told + b"\n")
-        process.stdin.flush()
+        try:
+            process.stdin.write(self._told + b"\n")
+            process.stdin.flush()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
     async def ready(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vllm_core.serving import AsyncLLM, explain
 from vllm_plugin_server import tracing
 from vllm_plugin_server.admission import Admission
 from vllm_plugin_server.app import App, make_app
-from vllm_plugin_server.drain import FORCED, DrainingServer
+from vllm_plugin_server.drain import DrainingServer
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.logs import observers as logs
 from vllm_plugin_server.logs.setup import configure
@@ -30,6 +31,7 @@ from vllm_plugin_server.others import Others
 from vllm_plugin_server.protocol import LimitedProtocol
 from vllm_plugin_server.routes import choose
 from vllm_plugin_server.settings import ServerSettings
+from vllm_plugin_server.signals import FORCED, Signals, Terminated
 from vllm_plugin_server.work import Work
 
 __all__ = ["make_context", "open_socket", "report_of", "serve"]
@@ -40,6 +42,16 @@ BACKLOG = 4096  # connections that wait to be accepted
 
 def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: Any) -> int:
     """Until a signal. Returns the exit code."""
+    with Signals() as signals:
+        try:
+            code = _serve(engine_settings, settings, catalog, signals)
+        except Terminated:
+            log.info("ended before it was ready")
+            code = 0
+    return signals.code or code
+
+
+def _serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: Any, signals: Signals) -> int:
     begun = time.monotonic()
     settings = with_environment(settings)
     configure(settings.log_level, settings.log_format, settings.api_key)
@@ -63,6 +75,7 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
                 code = run(app, context, listener, begun, others)
                 return code
         finally:
+            signals.force = partial(engine.shutdown, now=True)
             engine.shutdown(now=code > FORCED)
     finally:
         listener.close()

@@ -31,12 +31,28 @@ def event(data: Any, name: str | None = None) -> bytes:
     return head + b"data: " + encode(data) + b"\n\n"
 
 
-async def after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A stream whose first piece was waited for, so that what the engine refuses has a status of its own."""
-    async with aclosing(rest) as pieces:  # type: ignore[type-var]
-        yield first
-        async for piece in pieces:
-            yield piece
+class after:
+    """A stream whose first piece was waited for, so that what the engine refuses has a status of its own.
+
+    A class, because closing a generator that has not begun runs none of it: the rest would stay open.
+    """
+
+    def __init__(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        self._first: bytes | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> after:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if (first := self._first) is not None:
+            self._first = None
+            return first
+        return await anext(self._rest)
+
+    async def aclose(self) -> None:
+        self._first = None
+        await self._rest.aclose()  # type: ignore[attr-defined]
 
 
 def _openai_error(error: ApiError) -> bytes:

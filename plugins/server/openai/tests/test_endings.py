@@ -1,0 +1,108 @@
+"""The end of a server takes everything with it, and the command that measures this sees what does not go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from vllm_plugin_server import others
+from vllm_plugin_server.stream import after
+from vllm_plugin_server.testing import endings
+from vllm_plugin_server.testing.marked_server import MarkedServer
+from vllm_plugin_server.testing.wire import Unanswered
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_a_stream_closed_before_its_first_piece_closes_the_rest_of_it():
+    closed = []
+
+    async def pieces():
+        try:
+            yield b"first"
+            yield b"second"
+        finally:
+            closed.append(True)
+
+    async def main():
+        for read in range(3):
+            rest = pieces()
+            stream = after(await anext(rest), rest)
+            got = [await anext(stream) for _ in range(read)]
+            await stream.aclose()
+            assert len(closed) == read + 1
+            assert got == [b"first", b"second"][:read]
+            assert [piece async for piece in stream] == []
+
+    asyncio.run(main())
+
+
+def test_a_front_that_cannot_be_started_takes_those_before_it_along(monkeypatch, tmp_path):
+    started = []
+
+    def popen(command, **options):
+        if started:
+            raise OSError("no more processes")
+        started.append(subprocess.Popen(SLEEP, **options))
+        return started[0]
+
+    class Module:
+        Popen, PIPE = staticmethod(popen), subprocess.PIPE
+
+    monkeypatch.setattr(others, "subprocess", Module)
+    monkeypatch.setattr(others, "_told", lambda *arguments: b"{}")
+    with (tmp_path / "listener").open("w") as listener, pytest.raises(OSError, match="no more processes"):
+        others.Others(2, None, None, listener)
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_the_command_sees_a_process_a_file_and_an_exit_code_that_should_not_be():
+    leaves = (
+        "import os, subprocess, sys, tempfile; tempfile.mkstemp();"
+        f"subprocess.Popen({SLEEP!r}, start_new_session=True, stderr=subprocess.DEVNULL); sys.exit(3)"
+    )
+
+    async def main():
+        async with MarkedServer("none") as server:
+            pass
+        server = MarkedServer("none")
+        server._command = ("-c", leaves)
+        async with server:
+            run = endings.Run(server, random.Random(0))
+            with pytest.raises(TimeoutError, match="there is still"):
+                await run.orderly(2)
+            (left,) = server.processes()
+            subprocess.run(["kill", "-9", str(left)], check=True)
+            with pytest.raises(Unanswered, match="exit code 3"):
+                await run.orderly(5)
+            with pytest.raises(Unanswered, match="left behind"):
+                await run.orderly(5, codes=(3,))
+
+    asyncio.run(main())
+
+
+def test_two_endings_leave_nothing():
+    kinds = ["SIGTERM during the start", "a second signal"]
+    report = asyncio.run(endings.endings(2, kinds=kinds))
+    slow = [finding for finding in report.findings if "after" in finding and "there is still" in finding]
+    assert report.findings == slow  # how long it takes is the command's to say, on a quiet machine
+    assert report.runs == 2
+
+
+def test_a_signal_while_it_ends_forces_the_end():
+    from vllm_plugin_server.signals import Signals, Terminated
+
+    called = []
+    with Signals() as signals:
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # while the start is undone: nothing
+        signals.force = lambda: called.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+    assert called
+    assert signals.code == 130
