@@ -83,18 +83,13 @@ class TimedSteps:
     def stop(self) -> None:
         self._executor.stop()
 
-<<<<<<< /tmp/tmp.OnPmIuvY76/vllm_core/engine/timed_steps.py
-    def beat(self, more: float = 0.0) -> None:
-        """The loop goes on, and may take as long as the steps in flight may, and ``more`` seconds."""
-=======
     def when_it_ends(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the reason, from another thread, when processes of the executor end by themselves."""
         if hasattr(self._executor, "on_end"):
             self._executor.on_end = tell
 
-    def beat(self) -> None:
-        """The loop goes on, and may take as long as the steps in flight may."""
->>>>>>> /tmp/tmp.OnPmIuvY76/vllm_core/engine/timed_steps.py.new
+    def beat(self, more: float = 0.0) -> None:
+        """The loop goes on, and may take as long as the steps in flight may, and ``more`` seconds."""
         step = self._flying[0][0] if self._flying else -1
         seconds = sum(self._clock.allowed(tokens) for _, tokens in self._flying)
         self._pulse.busy(self._clock.spare + more + seconds, step)
