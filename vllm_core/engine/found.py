@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import weakref
@@ -13,7 +12,7 @@ from vllm_core.engine.attached import Attached, call_in
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.home import Home, Status
 from vllm_core.engine.link import Link
-from vllm_core.engine.pids import wait_for_end
+from vllm_core.engine.pids import exists, wait_for_end
 
 __all__ = ["FoundEngine"]
 
@@ -36,7 +35,7 @@ class FoundEngine(Attached):
         self._change("ready")
 
     def _check_owner(self, status: Status | None) -> None:
-        if status is None or status.state == "dead" or not _exists(status.owner):
+        if status is None or status.state == "dead" or not exists(status.owner):
             cause = status.cause if status is not None else ""
             raise EngineDeadError(cause or f"there is no engine at {self.home.address} any more")
 
@@ -94,7 +93,7 @@ class FoundEngine(Attached):
             idle = status is not None and status.starts == self._lost_starts and status.state == "ready"
             if status is None or status.state == "dead" or (idle and time.monotonic() > deadline):
                 return self._give_up(status.cause if status is not None and status.cause else cause)
-            if not _exists(status.owner):
+            if not exists(status.owner):
                 return self._give_up(f"{cause}, and so has the process that started it (pid {status.owner})")
             if status.state != "ready" or idle:
                 continue
@@ -134,16 +133,6 @@ def _wait(engine: weakref.ref[FoundEngine], loop: asyncio.AbstractEventLoop, pid
     wait_for_end(pid)
     if (found := engine()) is not None:
         call_in(loop, found._ended, pid, starts)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _leave(link: Link) -> None:
