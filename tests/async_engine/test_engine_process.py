@@ -12,41 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.async_engine.helpers import LONG, ROOT, alive, ended, last
 from tests.loading.checkpoints import tiny_model, write
-from vllm_core import AsyncLLM, SamplingParams
+from vllm_core import AsyncLLM
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.home import Home
 from vllm_core.engine.remote import EngineProcess
 
-ROOT = Path(__file__).parents[2]
-LONG = SamplingParams(temperature=0, max_tokens=2000, ignore_eos=True)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return str(write(tmp_path_factory.mktemp("tiny"), tiny_model(max_position_embeddings=4096)))
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def ended(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not alive(pid)
-
-
-async def last(outputs):
-    async for found in outputs:  # noqa: B007
-        pass
-    return found
 
 
 def test_when_the_process_is_killed_every_caller_gets_one_clear_error_within_a_second(folder):

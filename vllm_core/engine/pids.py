@@ -14,14 +14,7 @@ from pathlib import Path
 import attrs
 
 __all__ = [
-    "ThreadState",
-    "die_with_parent",
-    "end_with_pipe",
-    "exists",
-    "has_ended",
-    "is_stopped",
-    "obey_pipe",
-    "threads_of",
+    "ThreadState", "die_with_parent", "end_with_pipe", "exists", "has_ended", "is_stopped", "obey_pipe", "threads_of",
     "wait_for_end",
 ]  # fmt: skip
 

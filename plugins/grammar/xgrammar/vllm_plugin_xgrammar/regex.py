@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 __all__ = ["check_pattern", "check_regex"]
 
@@ -19,9 +20,8 @@ def check_regex(regex: str) -> None:
             raise ValueError(f"xgrammar has no {name} in regular expressions")
     if _ANCHORS.search(plain):
         raise ValueError(r"xgrammar has no anchors \A, \Z, \z and \G; the whole output matches without them")
-    for place, inner in _anchors(regex):
-        if inner:
-            raise ValueError(f"xgrammar heeds ^ and $ at the ends only, and one is at position {place}")
+    if inner := _inner_anchors(regex):
+        raise ValueError(f"xgrammar heeds ^ and $ at the ends only, and one is at position {inner[0]}")
 
 
 def check_pattern(pattern: str) -> None:
@@ -35,41 +35,34 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(f"xgrammar needs alternatives of a pattern in a group: {pattern!r:.80}")
 
 
-def _anchors(regex: str) -> list[tuple[int, bool]]:
-    """(place, whether it is not at the beginning or end of an alternative at the top) of each ^ and $."""
-    found, i, in_class = [], 0, False
-    while i < len(regex):
-        char = regex[i]
-        if char == "\\":
-            i += 1
+def _outside(regex: str) -> Iterator[tuple[int, str]]:
+    """(place, character) of each that is neither escaped nor in a class."""
+    escaped = in_class = False
+    for place, char in enumerate(regex):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
         elif in_class:
             in_class = char != "]"
         elif char == "[":
             in_class = True
-        elif char == "^":
-            found.append((i, i > 0))
-        elif char == "$":
-            found.append((i, i < len(regex) - 1))
-        i += 1
-    return found
+        else:
+            yield place, char
+
+
+def _inner_anchors(regex: str) -> list[int]:
+    """The places of ^ and $ that are not at its ends."""
+    ends = {"^": 0, "$": len(regex) - 1}
+    return [place for place, char in _outside(regex) if char in ends and place != ends[char]]
 
 
 def _top_level(regex: str) -> str:
     """The expression without its groups, classes and escapes."""
-    kept, depth, in_class, i = [], 0, False, 0
-    while i < len(regex):
-        char = regex[i]
-        if char == "\\":
-            i += 1
-        elif in_class:
-            in_class = char != "]"
-        elif char == "[":
-            in_class = True
-        elif char == "(":
-            depth += 1
-        elif char == ")":
-            depth -= 1
+    kept, depth = [], 0
+    for _, char in _outside(regex):
+        if char in "()":
+            depth += 1 if char == "(" else -1
         elif depth == 0:
             kept.append(char)
-        i += 1
     return "".join(kept)
