@@ -12,6 +12,7 @@ from typing import Any
 
 from vllm_plugin_server.testing import gates
 from vllm_plugin_server.testing.advisories import counts, table
+from vllm_plugin_server.testing.endings import run_endings
 from vllm_plugin_server.testing.wire import Unanswered
 
 __all__ = ["main"]
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
     text = "R13: servers of its own, ended in ten ways at random moments"
     one = commands.add_parser("endings", help=text, description=text)
-    one.set_defaults(run=gates.run_endings)
+    one.set_defaults(run=run_endings)
     one.add_argument("--runs", type=int, default=100, metavar="N", help="default: 100")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one.add_argument("--model", metavar="MODEL", help="of at least 16,384 tokens; default: a tiny random one")

@@ -16,7 +16,6 @@ from vllm_plugin_server.testing.burst import burst
 from vllm_plugin_server.testing.cases import all_cases
 from vllm_plugin_server.testing.cases.auth import tricks
 from vllm_plugin_server.testing.drops import drop_each
-from vllm_plugin_server.testing.endings import endings
 from vllm_plugin_server.testing.fuzz import fuzz
 from vllm_plugin_server.testing.hostile import attack
 from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
@@ -26,18 +25,7 @@ from vllm_plugin_server.testing.vanish import vanish
 from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
 from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
 
-__all__ = [
-    "auth",
-    "echo",
-    "hostile",
-    "memory",
-    "run_burst",
-    "run_endings",
-    "run_fuzz",
-    "run_streams",
-    "run_timing",
-    "run_vanish",
-]
+__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_timing", "run_vanish"]
 
 Result = tuple[bool, dict[str, Any]]
 
@@ -124,11 +112,6 @@ async def run_burst(args: argparse.Namespace) -> Result:
     address, probe = await _begin(args)
     report = await burst(address, probe, requests=args.requests)
     return not report.findings and report.refused > 0, report.as_dict()
-
-
-async def run_endings(args: argparse.Namespace) -> Result:
-    report = await endings(args.runs, seed=args.seed, model=args.model, tell=_tell)
-    return not report.findings and report.runs > 0, report.as_dict()
 
 
 async def run_streams(args: argparse.Namespace) -> Result:
