@@ -33,6 +33,7 @@ def provides() -> list[Provides]:
         Provides("executor", "in-process", "one device, no other process"),
         Provides("executor", "uni", "the same, by vLLM's name"),
         Provides("executor", "mp", "a process for each rank, on this host"),
+        Provides("executor", "external_launcher", "ranks that torchrun has started, an engine each"),
         Provides("attention_backend", "reference", "plain torch on any device, float32 accumulation"),
         Provides("rope_variant", "default", "rotary embedding without scaling"),
         Provides("weight_format", "safetensors", "safetensors files with a config.json"),
@@ -69,6 +70,9 @@ def executor(query: ExecutorQuery) -> Offer | Refusal | None:
             )
         target = "vllm_core.distributed.processes:ProcessesExecutor"
         return Offer(name="mp", target=target, capabilities=frozenset({"processes"}))
+    if query.name == "external_launcher":
+        target = "vllm_core.distributed.launched:LaunchedExecutor"
+        return Offer(name=query.name, target=target, capabilities=frozenset({"launched"}))
     if query.name not in ("", "in-process", "uni"):
         return None
     if query.world_size > 1:

@@ -6,13 +6,15 @@ from torch import distributed as dist
 
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.distributed.layout import Layout
-from vllm_core.distributed.torch_group import join
+from vllm_core.distributed.torch_group import LOOPBACK, join
 from vllm_core.interfaces.group import ProcessGroup
 
 __all__ = ["dry_groups", "join_groups"]
 
 
-def join_groups(layout: Layout, rank: int, store: dist.Store, kind: str, timeout: float) -> dict[str, ProcessGroup]:
+def join_groups(
+    layout: Layout, rank: int, store: dist.Store, kind: str, timeout: float, address: str = LOOPBACK
+) -> dict[str, ProcessGroup]:
     """Meet the other ranks at ``store``; groups of one are left out. Arguments as for `torch_group.join`.
 
     "pp" carries hidden states on, "ids" what the last stage sampled back: two groups of the same ranks, because
@@ -23,7 +25,7 @@ def join_groups(layout: Layout, rank: int, store: dist.Store, kind: str, timeout
     for name, ranks in (("tp", members["tp"]), ("pp", members["pp"]), ("ids", members["pp"])):
         if len(ranks) > 1:
             place = f"{name}/{ranks[0]}"
-            groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout)
+            groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout, address)
     return groups
 
 

@@ -72,18 +72,22 @@ def _wait(operation: Callable[..., Any], *arguments: Any) -> None:
         operation(*arguments).wait()
 
 
-def join(kind: str, store: dist.Store, name: str, rank: int, size: int, timeout: float) -> TorchGroup:
+def join(
+    kind: str, store: dist.Store, name: str, rank: int, size: int, timeout: float, address: str = LOOPBACK
+) -> TorchGroup:
     """Meet the other ranks of the group ``name`` at ``store``.
 
     kind      of device: "cpu" or "cuda", whose current device this rank uses
     timeout   seconds, for the meeting and on CPUs for each call
+    address   of this host, where the others find this rank; "": as gloo chooses (``GLOO_SOCKET_IFNAME``)
     """
     place = dist.PrefixStore(name, store)
     patience = timedelta(seconds=timeout)
     if kind == "cpu":
         gloo = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         gloo._timeout = patience
-        gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=LOOPBACK)]
+        make = dist.ProcessGroupGloo
+        gloo._devices = [make.create_device(hostname=address) if address else make.create_default_device()]
         return TorchGroup(dist.ProcessGroupGloo(place, rank, size, gloo))
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = patience

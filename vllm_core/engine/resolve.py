@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from vllm_core.config.engine import EngineSettings
 from vllm_core.distributed.layout import Layout
 from vllm_core.engine.cache.grouping import plan_caches
+from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.find import find
 from vllm_core.engine.fit import Fitted, fit
 from vllm_core.engine.grammars import Grammars
@@ -19,6 +21,7 @@ from vllm_core.engine.progress import loading_line
 from vllm_core.engine.recipe import Recipe
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.device import Device
+from vllm_core.interfaces.grammar import KINDS
 from vllm_core.interfaces.platform import Platform
 from vllm_core.interfaces.queries import ExecutorQuery, MetricsQuery, SchedulerQuery
 from vllm_core.interfaces.weights import Checkpoint
@@ -96,7 +99,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
         second=fitted.second,
         sampler=fitted.sampler,
         processors=fitted.processors,
-        grammars=Grammars(fitted.grammars),
+        grammars=Grammars(_grammars(fitted.grammars, executor)),
         progress=loading_line(),
         asked=fitted.asked,
         beside=fitted.memory.budget.beside.by_purpose(),
@@ -128,7 +131,16 @@ def _torch_device(platform: Platform, device: Device, part: Part | None, executo
         return platform.torch_device(part.local_rank)
     if "processes" in executor.offer.capabilities:
         return torch.device(device.type)
-    return platform.torch_device(0)
+    launched = "launched" in executor.offer.capabilities
+    return platform.torch_device(int(os.environ.get("LOCAL_RANK", 0)) if launched else 0)
+
+
+def _grammars(choices: GrammarChoices, executor: Decision) -> GrammarChoices:
+    """They are compiled in threads, and ranks that nobody keeps in step would not be done at the same time."""
+    if "launched" not in executor.offer.capabilities:
+        return choices
+    refused = f"executor {executor.offer.name} has no structured outputs; --distributed-executor-backend mp has"
+    return attrs.evolve(choices, backends={}, refusals=dict.fromkeys(KINDS, refused))
 
 
 def _metrics_query(settings: EngineSettings, fitted: Fitted) -> MetricsQuery:

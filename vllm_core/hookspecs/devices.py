@@ -39,8 +39,9 @@ def executor(query: ExecutorQuery, settings: Any) -> Offer | Refusal | None:
              ``device`` facts about one device.
     Returns  ``Offer`` whose target has the contract ``interfaces.executor.Executor``.
              ``capabilities``: ``"processes"`` if no step runs in the process that asks, which
-             then touches no device. ``Refusal`` for sizes it cannot do; ``None`` for another's
-             name.
+             then touches no device; ``"launched"`` if this process is one of several that
+             somebody else has started, each with the local rank LOCAL_RANK. ``Refusal`` for
+             sizes it cannot do; ``None`` for another's name.
     Choice   A named executor must be offered. Else the highest rank, ``prefer.executor``, then
              an error. The core offers one rank in its own process ("in-process", "uni") and a
              process a rank on this host ("mp") with rank PORTABLE.
