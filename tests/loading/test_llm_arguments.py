@@ -27,7 +27,7 @@ def test_lower_priorities_run_first_where_the_policy_heeds_them(folder):
 def test_priorities_that_the_policy_would_not_heed_are_refused(llm):
     outputs = llm.generate([[5], [6]], GREEDY, priority=0, use_tqdm=False)
     assert [len(output.outputs[0].token_ids) for output in outputs] == [4, 4]
-    with pytest.raises(ValueError, match=r'instead LLM\(..., scheduling_policy="priority"\)'):
+    with pytest.raises(ValueError, match=r'instead start the engine with scheduling_policy="priority"'):
         llm.generate([[5], [6]], GREEDY, priority=[0, 1], use_tqdm=False)
 
 

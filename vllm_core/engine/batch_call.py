@@ -37,7 +37,7 @@ def priorities(priority: Any, count: int, policy: str) -> list[int]:
     if any(each) and policy == EngineSettings().scheduling_policy:
         raise ValueError(
             f'priority has no effect with scheduling_policy="{policy}".\n'
-            '  instead LLM(..., scheduling_policy="priority")'
+            '  instead start the engine with scheduling_policy="priority" (--scheduling-policy priority)'
         )
     return list(each)
 

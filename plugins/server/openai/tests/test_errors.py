@@ -171,16 +171,34 @@ def test_every_wrong_value_is_a_400_that_names_its_field(server):
     # One that is about two fields may name the other one.
     allowed = {
         "min_tokens": "max_tokens",
-        "vllm_xargs": "extra_args",
         "cache_salt": "cache_salt",
         "top_logprobs": "logprobs",
-        "response_format": "structured_outputs",
-        "max_completion_tokens": "max_tokens",
     }
     left = [row for row in unnamed if allowed.get(row[1], "?") not in row[3]["message"]]
     assert not left
     for path, body in GOOD.items():
         assert server.post(path, body).status_code == 200
+
+
+def test_what_the_engine_refuses_is_told_of_the_field_that_the_request_has(server):
+    """The engine knows top_logprobs as logprobs, vllm_xargs as extra_args, and so on."""
+    asked = {
+        "vllm_xargs": {"unheard_of": 1},
+        "top_logprobs": 300,
+        "max_completion_tokens": 10**6,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objet"}}},
+        "priority": 3,
+    }
+    for field, value in asked.items():
+        error = check(server.post(CHAT, {**GOOD[CHAT], "logprobs": True, field: value}))
+        assert error["param"] == field, error
+        assert not [name for name in ("extra_args", "structured_outputs", "LLM(") if name in error["message"]], error
+    error = check(server.post(TEXTS, {**GOOD[TEXTS], "logprobs": 300}))
+    assert error["param"] == "logprobs"
+    assert (
+        check(server.post(TEXTS, {**GOOD[TEXTS], "structured_outputs": {"regex": "("}}))["param"]
+        == "structured_outputs"
+    )
 
 
 def test_two_wrong_fields_and_long_values_give_short_errors(server):

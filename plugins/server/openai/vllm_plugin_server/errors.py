@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from starlette.exceptions import HTTPException
 from vllm_core.serving import EngineDeadError, RequestError
 from vllm_plugin_server.limits import most
 
-__all__ = ["ApiError", "bad_request", "error_body", "error_of", "param_of"]
+__all__ = ["ApiError", "bad_request", "error_body", "error_of", "field_of", "name_fields", "refusal", "shown"]
 
 log = logging.getLogger(__name__)
+_fields: ContextVar[Mapping[str, str]] = ContextVar("vllm_plugin_server_fields")
 MOST_MESSAGE = most("error_bytes") // 4  # characters: none takes more than four bytes... but escapes do: see error_body
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 500: "internal_error"}
@@ -47,12 +49,29 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param=param, code=code)
 
 
+def name_fields(names: Mapping[str, str]) -> None:
+    """For the request at hand: what the engine calls something -> the request's field for it, where they differ."""
+    _fields.set(names)
+
+
+def field_of(name: str) -> str:
+    return _fields.get({}).get(name, name)
+
+
+def refusal(message: str) -> ApiError:
+    """What the engine says of a request, about the field that this has."""
+    if (name := _param_of(message)) is None:
+        return bad_request(message)
+    field = field_of(name)
+    return bad_request(field + message[len(name) :], field)
+
+
 def error_of(error: BaseException) -> ApiError:
     """Any exception as an answer. What is nobody's fault but ours is logged, and its text kept inside."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestError):
-        return bad_request(error.reason, param_of(error.reason))
+        return refusal(error.reason)
     if isinstance(error, EngineDeadError):
         seconds = math.ceil(getattr(error, "retry_after", 5.0))
         return ApiError(503, str(error), code="engine_dead", headers={"retry-after": str(max(seconds, 1))})
@@ -62,7 +81,7 @@ def error_of(error: BaseException) -> ApiError:
         return ApiError(504, "the request took longer than it may", code="request_timeout")
     if isinstance(error, ValueError):  # by contract about the request; were it a bug of ours, the log shows where
         log.warning("a request was refused: %s (%s)", error, _place(error))
-        return bad_request(str(error), param_of(str(error)))
+        return refusal(str(error))
     log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")
 
@@ -93,7 +112,14 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def param_of(message: str) -> str | None:
+def shown(value: Any, most: int = 80) -> str:
+    """A client's value in a message. Lists and objects are not written out: that takes long, to be cut off then."""
+    if isinstance(value, str):
+        return repr(value[:most])
+    return {list: "a list", dict: "an object"}.get(type(value)) or repr(value)[:most]
+
+
+def _param_of(message: str) -> str | None:
     """The field that a message of the engine begins with, as they do."""
     word = message.split(" ", 1)[0].split("=", 1)[0].rstrip(":")
     return word if word.isidentifier() and ("_" in word or word in _FIELDS) else None

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation, Prompt, RequestOutput, SamplingParams
-from vllm_plugin_server.errors import ApiError, bad_request, param_of
+from vllm_plugin_server.errors import ApiError, bad_request, field_of, refusal
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.observe import Call, tell, trace_headers
 
@@ -76,7 +76,7 @@ def check_length(context: ServerContext, tokens: int, params: SamplingParams, pa
             if most_output > 0
             else " Reduce the length of the prompt."
         ),
-        "max_tokens" if most_output > 0 else param,
+        field_of("max_tokens") if most_output > 0 else param,
         "context_length_exceeded",
     )
 
@@ -126,7 +126,7 @@ async def generate(
 def _failed(error: str) -> ApiError:
     if " while its text was made" in error:  # our own code
         return ApiError(500, "the server failed at this request; its log says why")
-    return bad_request(error or "the engine could not serve the request", param_of(error))
+    return refusal(error or "the engine could not serve the request")
 
 
 def _reason(output: RequestOutput) -> str:

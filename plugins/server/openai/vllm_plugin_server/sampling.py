@@ -9,7 +9,7 @@ import msgspec
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import SamplingParams
-from vllm_plugin_server.errors import bad_request, param_of
+from vllm_plugin_server.errors import bad_request, name_fields, refusal
 from vllm_plugin_server.limits import bound
 
 __all__ = ["Sampling", "StreamOptions", "StructuredOutputs", "sampling_fields", "sampling_params", "structured"]
@@ -110,6 +110,12 @@ _AS_IS = (
     "truncate_prompt_tokens",
 )  # fmt: skip
 
+# Fields of requests whose name in ``SamplingParams`` is another.
+_OTHERWISE = {
+    "vllm_xargs": "extra_args", "top_logprobs": "logprobs", "max_completion_tokens": "max_tokens",
+    "response_format": "structured_outputs",
+}  # fmt: skip
+
 
 def sampling_fields(body: Sampling) -> dict[str, Any]:
     """What a body says for ``SamplingParams``, less what it leaves out."""
@@ -121,6 +127,7 @@ def sampling_fields(body: Sampling) -> dict[str, Any]:
         body.stop = None
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options is for streams: set stream to true, or leave it out", "stream_options")
+    name_fields({name: field for field, name in _OTHERWISE.items() if getattr(body, field, None) is not None})
     found = {name: value for name in _AS_IS if (value := getattr(body, name)) is not None}
     if body.vllm_xargs:
         found["extra_args"] = body.vllm_xargs
@@ -154,4 +161,4 @@ def sampling_params(context: ServerContext, fields: dict[str, Any], *, max_token
         SamplingParams(**given)  # a wrong value is named before a wrong pair of them
         return attrs.evolve(engine.get_default_sampling_params(), **given)
     except (ValueError, TypeError) as error:
-        raise bad_request(str(error), param_of(str(error))) from None
+        raise refusal(str(error)) from None

@@ -17,7 +17,7 @@ from vllm_plugin_server.body import read_body
 from vllm_plugin_server.chat.job import ChatJob
 from vllm_plugin_server.chat.prompt import read_conversation
 from vllm_plugin_server.describe import describe
-from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.errors import ApiError, bad_request, name_fields
 from vllm_plugin_server.generation import model_of
 from vllm_plugin_server.response_format import take_format
 from vllm_plugin_server.responses.chat import LOGPROBS, AsChat, as_chat
@@ -108,8 +108,13 @@ async def _conversation(
     return made, before
 
 
+# What the engine knows by other names.
+_NAMES = {"logprobs": "top_logprobs", "max_tokens": "max_output_tokens", "structured_outputs": "text.format"}
+
+
 def _params(context: ServerContext, body: ResponsesRequest, made: AsChat, wants_logprobs: bool) -> SamplingParams:
     fields = sampling_fields(made.chat)
+    name_fields(_NAMES)
     if wants_logprobs:
         fields["logprobs"] = body.top_logprobs or 0
     take_format(fields, made.chat.response_format)
