@@ -38,6 +38,20 @@ def test_lines_are_requests_or_say_why_not(tmp_path):
     assert "method must be POST" in found[3].why
 
 
+def test_a_custom_id_names_one_line(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        "\n".join([entry("a"), entry("b"), entry("a"), entry("b", method="GET"), '{"custom_id": "c"}', entry("c")])
+    )
+    found = list(read_lines(path))
+    assert [type(line) for line in found] == [Line, Line, BadLine, BadLine, BadLine, BadLine]
+    assert [line.why for line in found[2:]] == [
+        "custom_id 'a' is that of line 1, too", "custom_id 'b' is that of line 2, too",
+        "method must be POST, not None", "custom_id 'c' is that of line 5, too",
+    ]  # fmt: skip
+    assert [line.custom_id for line in found] == ["a", "b", "a", "b", "c", "c"]
+
+
 def test_a_line_without_end_is_skipped_without_being_held(tmp_path, monkeypatch):
     monkeypatch.setattr(lines_module, "LONGEST", 1000)
     path = tmp_path / "in.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -45,7 +46,11 @@ _split = msgspec.json.Decoder(_Fields).decode
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
-    """Every line but blank ones. ``OSError`` if there is no such file."""
+    """Every line but blank ones. ``OSError`` if there is no such file.
+
+    A custom_id is a request's only name in the output, so that the second line with one is refused.
+    """
+    known: dict[bytes, int] = {}
     with open(path, "rb") as file:
         number = 0
         while line := file.readline(LONGEST + 1):
@@ -54,7 +59,19 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line | BadLine]:
                 size = len(line) + _skip(file)
                 yield BadLine(number, None, f"the line has {size:,} bytes; at most {LONGEST:,} are read")
             elif line.strip():
-                yield _read(number, line)
+                yield _first(_read(number, line), known)
+
+
+def _first(line: Line | BadLine, known: dict[bytes, int]) -> Line | BadLine:
+    """The line, if none before it has its custom_id. ``known``: digests, as names may be long, and lines many."""
+    if line.custom_id is None:
+        return line
+    before = known.setdefault(
+        hashlib.blake2b(line.custom_id.encode("utf-8", "replace"), digest_size=16).digest(), line.number
+    )
+    if before == line.number:
+        return line
+    return BadLine(line.number, line.custom_id, f"custom_id {line.custom_id[:80]!r} is that of line {before}, too")
 
 
 def _skip(file: BinaryIO) -> int:
