@@ -36,7 +36,7 @@ def make_engine(
     device.owners = core.cache.pool.owners
     if overlapped and depth > 2:  # as several stages of a pipeline would have it
         device.depth = depth
-        core._loop = type("DeepLoop", (OverlappedLoop,), {"DEPTH": depth})(core.scheduler, device)
+        core.loop = type("DeepLoop", (OverlappedLoop,), {"DEPTH": depth})(core.scheduler, device)
     intake = Intake(
         vocab_size=capacity.vocab_size,
         longest=core.roster.max_len,

@@ -8,7 +8,11 @@ import pytest
 
 from tests.engine.fake_device import FakeDevice, plain
 from tests.engine.harness import make_engine, run
+from vllm_core.engine import core
+from vllm_core.engine.cache.manager import CacheManager
+from vllm_core.engine.roster import Roster
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.scheduler import Scheduler
 from vllm_core.engine.step_budget import PATIENCE, StepBudget
 from vllm_core.interfaces.executor import StepOutOfMemory
 
@@ -158,3 +162,122 @@ def test_the_budget_is_halved_by_what_was_lost_and_doubled_by_patience():
     assert budget.now == 100
     budget.shrink(1)
     assert budget.now == 1
+
+
+class LostResult:
+    def __init__(self, device, step):
+        self.device, self.step = device, step
+
+    def done(self):
+        return False
+
+    def result(self, timeout=None):
+        self.device.fetched.append(self.step)
+        raise StepOutOfMemory(self.step, "can't allocate memory")
+
+
+class LateScarce(Scarce):
+    """Tells of it where the result is asked for, as a thread that runs steps does; what is queued is lost too."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.queued = set()
+
+    def launch(self, plan):
+        self.queued -= set(self.fetched)
+        if not self.queued:
+            try:
+                return super().launch(plan)
+            except StepOutOfMemory:
+                pass
+        else:
+            assert plan.step == len(self.plans)
+            self.plans.append(plan)
+            self.wire.append(b"")
+        self.launched.append(plan.step)
+        self.queued.add(plan.step)
+        return LostResult(self, plan.step)
+
+
+@pytest.mark.parametrize("overlapped", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_step_lost_when_its_result_is_asked_for_costs_those_behind_it_and_no_token(overlapped, seed):
+    draw = random.Random(seed)
+    device = LateScarce(
+        lambda plan: sum(plan.num_tokens) > 1 and draw.random() < 0.4,
+        window=9 if seed % 2 else None,
+        num_drafts=seed % 3,
+        seed=seed,
+    )
+    engine = make_engine(device, overlapped=overlapped)
+    wanted = ask(engine, 12, seed)
+
+    assert tokens_of(run(engine)) == wanted
+
+    assert device.lost
+
+
+def short_of_memory(monkeypatch, owner, name, fails):
+    """``fails(calls so far)``: raise before or, every other time, after the work."""
+    real, calls, raised = getattr(owner, name), [0], [0]
+
+    def scarce(*args, **named):
+        calls[0] += 1
+        if not fails(calls[0]):
+            return real(*args, **named)
+        raised[0] += 1
+        if raised[0] % 2:
+            raise MemoryError
+        real(*args, **named)
+        raise MemoryError
+
+    monkeypatch.setattr(owner, name, scarce)
+    return raised
+
+
+BOOKS = [
+    (Scheduler, "retire"), (Scheduler, "_decode"), (Scheduler, "_prefill"), (Roster, "start"), (Roster, "take"),
+    (Roster, "finish"), (Roster, "preempt"), (CacheManager, "admit"), (CacheManager, "reserve"),
+    (CacheManager, "advance"), (CacheManager, "retired"), (CacheManager, "close"), (core, "_update"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overlapped", [True, False])
+@pytest.mark.parametrize(("owner", "name"), BOOKS)
+def test_a_lack_of_memory_in_the_books_costs_no_token(monkeypatch, owner, name, overlapped):
+    draw = random.Random(name)
+    device = FakeDevice(num_pages=16, num_drafts=1)
+    engine = make_engine(device, overlapped=overlapped)
+    device.owners = None  # of books that may be begun anew
+    raised = short_of_memory(monkeypatch, owner, name, lambda calls: draw.random() < 0.1 or calls == 2)
+    wanted = {}
+    for i in range(16):
+        prompt = [draw.randrange(97) for _ in range(draw.randrange(1, 30))]
+        engine.add_request(str(i), prompt, SamplingParams(temperature=0, max_tokens=9, ignore_eos=True))
+        wanted[str(i)] = plain(prompt, 9)
+
+    final = run(engine)
+
+    assert raised[0]
+    ended = {key for key, output in final.items() if output.error}
+    assert all("not enough memory" in final[key].error for key in ended)
+    assert len(ended) < 8
+    assert {key: tokens for key, tokens in tokens_of(final).items() if key not in ended} == {
+        key: tokens for key, tokens in wanted.items() if key not in ended
+    }
+    assert not engine.core.open
+
+
+def test_books_that_never_have_room_fail_each_request_and_no_engine(monkeypatch):
+    device = FakeDevice()
+    engine = make_engine(device)
+    device.owners = None
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "_prefill", lambda *args: (_ for _ in ()).throw(MemoryError))
+        patch.setattr(CacheManager, "admit", lambda *args, **named: (_ for _ in ()).throw(MemoryError))
+        ask(engine, 5)
+        final = run(engine)
+    assert len(final) == 5
+    assert all("not enough memory" in output.error for output in final.values())
+    engine.add_request("later", [4, 5], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True))
+    assert run(engine)["later"].outputs[0].token_ids == plain([4, 5], 3)

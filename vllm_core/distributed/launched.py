@@ -30,6 +30,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 class LaunchedExecutor(InProcessExecutor):
     """``interfaces.executor.Executor``. The launcher ends the others when one rank ends."""
 
+    alone = False
+
     def __init__(self, build: Any) -> None:
         if missing := [name for name in VARIABLES if name not in os.environ]:
             raise ValueError(

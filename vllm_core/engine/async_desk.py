@@ -39,6 +39,7 @@ class _Waiter:
     newest: RequestOutput | None = None
     news: asyncio.Event = attrs.field(factory=asyncio.Event)
     error: str = ""  # why there is nothing more to wait for
+    broken: Exception | None = None  # what its own output was broken by
     carried: bool = False  # to another engine, once
 
 
@@ -93,6 +94,8 @@ class AsyncDesk:
             while not finished:
                 await waiter.news.wait()
                 waiter.news.clear()
+                if waiter.broken is not None:
+                    raise waiter.broken
                 if waiter.error:
                     raise EngineDeadError(waiter.error)
                 if waiter.newest is None:
@@ -218,8 +221,10 @@ class AsyncDesk:
                     answer.set_result(message)
             elif isinstance(message, wire.Failed):
                 self._engine.failed(message)
-        except Exception:  # without a reader nobody would ever be answered
+        except Exception as error:  # without a reader nobody would ever be answered
             log.exception("a message of the engine could not be taken in")
+            if isinstance(message, wire.Updates):
+                self._break({update.request_id for update in message.updates}, error)
 
     def _take(self, message: wire.Updates) -> None:
         outputs, over = self._processor.take(message.updates)
@@ -228,6 +233,13 @@ class AsyncDesk:
         for output in outputs:
             if (waiter := self.waiters.get(output.request_id)) is not None:
                 waiter.newest = output
+                waiter.news.set()
+
+    def _break(self, samples: set[str], error: Exception) -> None:
+        """News of these are lost, so their requests cannot go on."""
+        for waiter in self.waiters.values():
+            if samples.intersection(new.request_id for new in waiter.requests):
+                waiter.broken = error
                 waiter.news.set()
 
     def _fail(self, cause: str, carry: bool) -> None:

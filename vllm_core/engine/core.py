@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.begin_again import begin_again
 from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.grammars import Entry, Grammars
@@ -32,8 +34,9 @@ class EngineCore:
     policy           who runs first; None: first come, first served
     grammars         compiles what outputs must conform to; None: no request has that
 
-    A failure in a step ends all requests and the engine with them. Text is made elsewhere, by
-    ``processor``, where a failure belongs to one request.
+    A failure in a step ends all requests and the engine with them, but a lack of memory: then its books are begun
+    anew, and all requests computed again (``begin_again``). Text is made elsewhere, by ``processor``, where a failure
+    belongs to one request.
     """
 
     def __init__(
@@ -50,15 +53,16 @@ class EngineCore:
         self.capacity = capacity
         self.grammars = grammars
         self.executor = executor
-        self.cache = CacheManager(
+        self._cache = partial(
+            CacheManager,
             capacity.caches,
             capacity.num_pages,
             max_model_len=max_model_len,
             prefix_caching=settings.enable_prefix_caching,
             num_drafts=capacity.num_drafts,
         )
-        self.scheduler = Scheduler(
-            self.cache,
+        self._scheduler = partial(
+            Scheduler,
             max_rows=capacity.max_rows,
             max_num_seqs=settings.max_rows,
             max_num_batched_tokens=max_step_tokens,
@@ -68,19 +72,30 @@ class EngineCore:
             policy=policy,
             max_waiting=settings.max_waiting_requests,
         )
-        self.roster = self.scheduler.roster
-        self.meter = Meter(self.cache, self.roster)
-        self.scheduler.watcher = self.meter.retired
-        loop = OverlappedLoop if settings.async_scheduling else PlainLoop
-        self._loop: StepLoop = loop(self.scheduler, executor)
-        self._ended: list[Request] = []  # outside a step: their updates are due at the next one
+        self._make_loop = OverlappedLoop if settings.async_scheduling else PlainLoop
+        self.meter = Meter()
+        self.new_books(0)
+        self.open: dict[str, Request] = {}  # all whose last update has not been given
+        self.ended: list[Request] = []  # outside a step: their updates are due at the next one
+        self.shortages = 0  # of memory, since a step went well
         self._dead: BaseException | None = None
+
+    def new_books(self, first_step: int) -> None:
+        """Of rows and pages, as if nothing had run. Nothing may be in flight."""
+        self.cache = self._cache()
+        self.scheduler = self._scheduler(self.cache, first_step=first_step)
+        self.roster = self.scheduler.roster
+        self.meter.follow(self.cache, self.roster)
+        self.scheduler.watcher = self.meter.retired
+        self.loop: StepLoop = self._make_loop(self.scheduler, self.executor)
 
     def add(self, new: NewRequest) -> None:
         """Queue a request. Raises ``RequestError`` for one that can never run."""
         self.check_alive()
         try:
-            self.roster.add(self._request(new))
+            request = self._request(new)
+            self.roster.add(request)
+            self.open[new.request_id] = request
         except RequestError:
             raise
         except Exception as error:
@@ -94,22 +109,28 @@ class EngineCore:
         reason   as figures have it: what is over for its caller may have stopped there, or failed
         """
         request = self.roster.requests.get(request_id)
-        if request is not None and self._dead is None:
+        if request is None or self._dead is not None:
+            return
+        try:
             self.roster.finish(request, reason)
-            self._ended.append(request)
+            self.ended.append(request)
+        except MemoryError as error:
+            request.finish(reason)
+            begin_again(self, error)
 
     @property
     def has_work(self) -> bool:
         """Whether ``step`` has anything to do. Without requests it must not be called in a loop."""
-        return self.scheduler.has_work or bool(self._ended or self.scheduler.given_up)
+        return self.scheduler.has_work or bool(self.ended or self.scheduler.given_up)
 
     def step(self) -> list[Update]:
         """Go on by about one step. Updates of requests that finished, and of those that want each token."""
         self.check_alive()
-        if self.roster.preparing:
-            self._prepare()
         try:
-            news = self._loop.step()
+            return self._step()
+        except MemoryError as error:
+            begin_again(self, error)
+            return []
         except Exception as error:
             log.error("a step failed: %s", error)
             self.end(error)
@@ -117,16 +138,37 @@ class EngineCore:
         except BaseException as error:  # Ctrl-C and its like: half a step has been booked
             self.end(RuntimeError(f"{type(error).__name__} in the middle of a step"))
             raise
+
+    def _step(self) -> list[Update]:
+        if self.roster.preparing:
+            self._prepare()
+        news = self.loop.step()
         now = time.time()
         for request in news:
             if request.first_token_time is None:
                 request.first_token_time = now
-        ended = [*self._ended, *self.scheduler.given_up]
-        self._ended, self.scheduler.given_up = [], []
-        for request in (*news, *ended):
+        due = [*news, *self.ended, *self.scheduler.given_up]
+        told = [request for request in due if request.each_token or request.finished]
+        updates = [_update(request) for request in told]
+        # From here on nothing may be given twice; before, nothing was.
+        self.ended, self.scheduler.given_up = [], []
+        for request, update in zip(told, updates, strict=True):
+            request.told += len(update.token_ids)
+            request.told_prompt += len(update.prompt_logprobs)
             if request.finished:
-                self.meter.ended(request)
-        return [_update(request) for request in [*news, *ended] if request.each_token or request.finished]
+                self.open.pop(request.request_id, None)
+        if news:
+            self.shortages = 0
+        self._meter(due)
+        return updates
+
+    def _meter(self, due: list[Request]) -> None:
+        try:
+            for request in due:
+                if request.finished:
+                    self.meter.ended(request)
+        except MemoryError as error:  # figures are worth less than the answers
+            log.warning("figures of requests that have ended are incomplete: %s", error or "not enough memory")
 
     def _request(self, new: NewRequest) -> Request:
         return Request(
@@ -164,14 +206,14 @@ class EngineCore:
         """Look after requests whose grammars are compiled in other threads; wait a little if there is no other work."""
         assert self.grammars is not None
         roster = self.roster
-        if len(roster.preparing) == len(roster.requests) and not self.scheduler.flights and not self._ended:
+        if len(roster.preparing) == len(roster.requests) and not self.scheduler.flights and not self.ended:
             self.grammars.wait(PATIENCE)
-        self._ended += roster.prepared()
+        self.ended += roster.prepared()
 
     def end(self, cause: BaseException) -> None:
         """Nothing runs any more; from now on every call raises ``EngineDeadError`` with this cause."""
         self._dead = self._dead or cause
-        for request in list(self.roster.requests.values()):
+        for request in list(self.open.values()):
             request.finish(FinishReason.ERROR, error=f"the engine died: {cause}")
 
     def check_alive(self) -> None:
@@ -180,12 +222,11 @@ class EngineCore:
 
 
 def _update(request: Request) -> Update:
+    """What its caller does not know yet."""
     news = request.token_ids[request.num_prompt + request.told :]
     first = request.told - request.carried
     lines = request.logprobs[first : first + len(news)]
     prompt_lines = request.prompt_logprobs[request.told_prompt :]
-    request.told += len(news)
-    request.told_prompt += len(prompt_lines)
     return Update(
         request_id=request.request_id,
         token_ids=news,

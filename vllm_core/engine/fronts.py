@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ import zmq
 from vllm_core.engine import wire
 from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.engine.pids import wait_for_end
+from vllm_core.engine.scarce import again
 
 __all__ = ["Front", "Fronts"]
 
@@ -51,10 +53,10 @@ class Fronts:
         while True:
             try:
                 name, frame = self.socket.recv_multipart(0 if wait else zmq.NOBLOCK)
-                return name, wire.decode_down(frame)
+                return name, again(partial(wire.decode_down, frame), "read a message to the engine")
             except zmq.Again:
                 return None
-            except zmq.ZMQError:
+            except (zmq.ZMQError, MemoryError):  # its sender would wait for ever
                 raise
             except Exception as error:  # another number of frames, or nothing that the schemas have
                 log.error("a message to the engine cannot be read: %s", error)
@@ -108,8 +110,9 @@ class Fronts:
 
     def send(self, name: bytes, message: wire.Up) -> bool:
         """Whether the front is there. Never waits."""
+        frame = again(partial(wire.encode, message), "tell what has come of requests")
         try:
-            self.socket.send_multipart([name, wire.encode(message)], zmq.NOBLOCK)
+            self.socket.send_multipart([name, frame], zmq.NOBLOCK)
         except zmq.ZMQError:  # its end is told by ``Gone`` or ``Leave``
             return False
         return True

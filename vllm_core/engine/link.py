@@ -8,11 +8,13 @@ import os
 import secrets
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
 
 from vllm_core.engine import wire
+from vllm_core.engine.scarce import again
 
 __all__ = ["Link"]
 
@@ -78,7 +80,7 @@ class Link:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._read(wire.decode_up(frame))
+            self._read(again(partial(wire.decode_up, frame), "read what the engine says"))
         if self._loop is not None:
             self._loop.call_soon(self._drain)
 

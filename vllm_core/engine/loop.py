@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Protocol
 
@@ -17,6 +18,9 @@ class StepLoop(Protocol):
     def step(self) -> list[Request]:
         """Go on by about one step. Requests with new tokens are returned; none if nothing can be done."""
 
+    def abandon(self) -> None:
+        """Wait for what is in flight and take nothing of it. The loop is of no use then."""
+
 
 class PlainLoop:
     """One step at a time: schedule, launch, wait. Easier to follow in a debugger."""
@@ -30,11 +34,14 @@ class PlainLoop:
         if flight is None:
             return []
         try:
-            pending = self._executor.launch(flight.plan)
+            result = self._executor.launch(flight.plan).result()
         except StepOutOfMemory as error:
             self._scheduler.lose(error)
             return []
-        return self._scheduler.retire(pending.result())
+        return self._scheduler.retire(result)
+
+    def abandon(self) -> None:
+        """Nothing is in flight between two steps."""
 
 
 class OverlappedLoop:
@@ -70,4 +77,15 @@ class OverlappedLoop:
         return list(news)
 
     def _retire(self) -> dict[Request, None]:
-        return dict.fromkeys(self._scheduler.retire(self._pending.popleft().result()))
+        try:
+            result = self._pending.popleft().result()
+        except StepOutOfMemory as error:
+            self.abandon()  # none of those behind it was run
+            self._scheduler.lose(error)
+            return {}
+        return dict.fromkeys(self._scheduler.retire(result))
+
+    def abandon(self) -> None:
+        while self._pending:
+            with contextlib.suppress(StepOutOfMemory):
+                self._pending.popleft().result()

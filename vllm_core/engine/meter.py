@@ -28,8 +28,11 @@ class Listener:
 class Meter:
     """Tells ``listeners`` of every step and of every request that ends. Without one it counts nothing."""
 
-    def __init__(self, cache: CacheManager, roster: Roster) -> None:
+    def __init__(self) -> None:
         self.listeners: list[Listener] = []
+
+    def follow(self, cache: CacheManager, roster: Roster) -> None:
+        """Whose counts are told from now on."""
         self._cache, self._roster = cache, roster
         self._before = (0, 0, 0, 0)  # counts since the start, as of the last step
 

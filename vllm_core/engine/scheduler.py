@@ -7,7 +7,7 @@ the running request that the policy wants last is preempted and later computed a
 
     schedule() -> Flight | None     plan a step; its plan must be launched next
     retire(result) -> [Request]     the oldest step in flight has ended; requests with news
-    lose(error)                     the step planned last had not enough memory to run
+    lose(error)                     what is in flight had not enough memory to run
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Scheduler:
         lookahead: int = 0,
         policy: SchedulerPolicy | None = None,
         max_waiting: int | None = None,
+        first_step: int = 0,
     ) -> None:
         self.cache = cache
         self.budget = StepBudget(max_num_batched_tokens)
@@ -66,7 +67,7 @@ class Scheduler:
         self.flights: deque[Flight] = deque()  # launched, oldest first
         self.given_up: list[Request] = []  # ended by ``schedule``, for the caller to take
         self.watcher: Callable[[Flight, Sequence[Request]], None] | None = None  # told of each step and its news
-        self._step = 0
+        self.next_step = first_step
 
     @property
     def has_work(self) -> bool:
@@ -99,9 +100,9 @@ class Scheduler:
             if not self.flights and self.roster.requests:
                 self._give_up_on_one()
             return None
-        flight = draft.flight(self._step, self.cache.take_copies())
-        self.cache.launched(self._step, [request.request_id for request in draft.requests])
-        self._step += 1
+        flight = draft.flight(self.next_step, self.cache.take_copies())
+        self.cache.launched(self.next_step, [request.request_id for request in draft.requests])
+        self.next_step += 1
         self.flights.append(flight)
         return flight
 
@@ -162,15 +163,15 @@ class Scheduler:
     # ---- a step ends
 
     def lose(self, error: StepOutOfMemory) -> None:
-        """The newest step was not run, and no other is in flight: its requests are computed again, in smaller steps."""
-        flight = self.flights.pop()
-        step, tokens = flight.plan.step, sum(flight.plan.num_tokens)
-        self.cache.retired(step)
-        for request in flight.requests:
-            request.in_flight -= 1
-            if request.state is not State.RUNNING:
-                self.roster.free_row(request)
-        lost = [request for request in self.roster.running if request.cache.last_step == step]
+        """No step in flight was run: their requests are computed again, in smaller steps than the oldest of them."""
+        step, tokens = self.flights[0].plan.step, sum(self.flights[0].plan.num_tokens)
+        self.cache.retired(self.flights[-1].plan.step)
+        while self.flights:
+            for request in self.flights.popleft().requests:
+                request.in_flight -= 1
+                if request.state is not State.RUNNING:
+                    self.roster.free_row(request)
+        lost = [request for request in self.roster.running if request.cache.last_step >= step]
         log.warning("%s; %d requests are computed again, in smaller steps", error, len(lost))
         if len(lost) == 1 and tokens == 1:
             self.given_up.append(lost[0])

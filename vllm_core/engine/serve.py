@@ -98,9 +98,13 @@ class Server:
         """Queue a request; why not, if it cannot be."""
         try:
             self._core.add(new)
+            self._fronts.take(front, new)
         except RequestError as error:
             return Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=error.reason)
-        self._fronts.take(front, new)
+        except MemoryError:
+            self._core.abort(new.request_id)
+            reason = "not enough memory to take the request"
+            return Update(request_id=new.request_id, token_ids=[], finish_reason="error", error=reason)
         return None
 
     def _end(self, front: Front) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vllm_core.engine.pulse import Pulse
-from vllm_core.interfaces.executor import Capacity, Executor
+from vllm_core.interfaces.executor import Capacity, Executor, StepOutOfMemory
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
 
 __all__ = ["StepClock", "TimedSteps"]
@@ -101,6 +101,11 @@ class TimedSteps:
         self._flying.popleft()
         self.beat()
 
+    def lost(self) -> None:
+        """The oldest step has not run: nothing is learned of it."""
+        self._flying.popleft()
+        self.beat()
+
 
 class _Timed:
     def __init__(self, steps: TimedSteps, pending: Pending, tokens: int, begun: float) -> None:
@@ -110,6 +115,10 @@ class _Timed:
         return self._pending.done()
 
     def result(self, timeout: float | None = None) -> StepResult:
-        result = self._pending.result(timeout)
+        try:
+            result = self._pending.result(timeout)
+        except StepOutOfMemory:
+            self._steps.lost()
+            raise
         self._steps.finished(self._tokens, self._begun)
         return result

@@ -25,12 +25,15 @@ class Capacity:
 
 
 class StepOutOfMemory(RuntimeError):
-    """Raised by `Executor.launch`: a device had no memory for what the step computes on its way.
+    """Raised by `Executor.launch` or by the result of a step: no memory for what the step computes on its way.
 
     The step is lost, and its number is used up. Rows that were to run in it, or were taken for it, hold
     anything now: each of them must be taken anew (``RowInit``) before it runs again. So may pages that
     only they use. Nothing else was touched, steps launched before go on, and others may be launched:
     what was kept for reuse has been given back to the device.
+
+    If the result of a step raises it, the results of all steps that were launched meanwhile do so as well: none of
+    them was run. Others may be launched once all have been asked for.
     """
 
     def __init__(self, step: int, reason: str) -> None:
@@ -50,7 +53,8 @@ class Executor(Protocol):
     def launch(self, plan: StepPlan) -> Pending:
         """Queue a step and return at once, without waiting for the device.
 
-        Raises `StepOutOfMemory`, after which the executor goes on; any other failure ends it.
+        Raises `StepOutOfMemory`, or lets the result raise it; after this the executor goes on. Any other failure
+        ends it.
         """
 
     def stop(self) -> None:

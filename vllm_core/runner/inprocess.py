@@ -21,6 +21,9 @@ T = TypeVar("T")
 POLL = 0.0005
 """Seconds between looks at the device while a caller waits with a time limit."""
 
+LACKS = ("out of memory", "alloc_failed", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+"""What CUDA's libraries, torch's allocator on hosts, the system and C++ say."""
+
 
 class Build(Protocol):
     """What the executor asks of the resolved build."""
@@ -38,13 +41,20 @@ class StepError(RuntimeError):
 
 
 class InProcessExecutor:
-    """``interfaces.executor.Executor`` for one device and no other process."""
+    """``interfaces.executor.Executor`` for one device and no other process.
+
+    alone   no other rank runs the same steps: one that had not enough memory may be lost, and run otherwise
+    """
+
+    alone = True
 
     def __init__(self, build: Build) -> None:
         self._build = build
         self._runner: Runner | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._failed: StepError | None = None
+        self._lost: StepOutOfMemory | None = None  # in the thread, and with it what is queued behind
+        self._told = False  # whoever launches has learned of it
         self._lock = threading.Lock()
 
     def start(self) -> Capacity:
@@ -60,28 +70,39 @@ class InProcessExecutor:
         if runner is None:
             raise RuntimeError(f"step {plan.step} was launched, but the executor is not running")
         if self._thread is not None:
-            return _OnThread(self._thread.submit(self._run, plan, lambda: runner.execute(plan).result(plan.step)), plan)
+            if self._told:
+                self._lost, self._told = None, False
+            work = self._thread.submit(self._run, plan, lambda: runner.execute(plan).result(plan.step))
+            return _OnThread(work, plan, self._tell)
         try:
             return self._run(plan, lambda: _OnDevice(plan, runner.execute(plan)))
         except StepError as error:
             failed: Future[StepResult] = Future()
             failed.set_exception(error)
-            return _OnThread(failed, plan)
+            return _OnThread(failed, plan, self._tell)
+
+    def _tell(self) -> None:
+        self._told = True
 
     def _run(self, plan: StepPlan, work: Callable[[], T]) -> T:
         """Do the work unless a step before it failed."""
         if self._failed is not None:
             raise StepError(plan.step, f"not run, because of {self._failed}") from self._failed
+        if self._lost is not None:
+            raise StepOutOfMemory(plan.step, f"not run, because of {self._lost}")
         try:
             return work()
         except Exception as error:
-            if self._thread is not None or not _lacks_memory(error):
+            if not (self.alone and _lacks_memory(error)):
                 self._failed = StepError(plan.step, f"{type(error).__name__}: {error}")
                 raise self._failed from error
-            reason = ". ".join(str(error).split(". ")[:2])
+            reason = ". ".join(str(error).split(". ")[:2]) or type(error).__name__
         # Behind the handler, because its traceback held all that the step had made so far.
         torch.cuda.empty_cache()
-        raise StepOutOfMemory(plan.step, reason)
+        lost = StepOutOfMemory(plan.step, reason)
+        if self._thread is not None:
+            self._lost = lost
+        raise lost
 
     def stop(self) -> None:
         with self._lock:
@@ -93,10 +114,10 @@ class InProcessExecutor:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it was raised over, says that a device had none left: torch, a library or the driver."""
+    """Whether it, or what it was raised over, says that there was none left: Python, torch, a library or the driver."""
     while error is not None:
         words = str(error).lower()
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in words or "alloc_failed" in words:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in words for said in LACKS):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -105,8 +126,8 @@ def _lacks_memory(error: BaseException | None) -> bool:
 class _OnThread:
     """A step in the worker thread, or one whose launch failed."""
 
-    def __init__(self, future: Future[StepResult], plan: StepPlan) -> None:
-        self._future, self._plan = future, plan
+    def __init__(self, future: Future[StepResult], plan: StepPlan, tell: Callable[[], None]) -> None:
+        self._future, self._plan, self._tell = future, plan, tell
 
     def done(self) -> bool:
         return self._future.done()
@@ -114,6 +135,9 @@ class _OnThread:
     def result(self, timeout: float | None = None) -> StepResult:
         try:
             return self._future.result(timeout)
+        except StepOutOfMemory:
+            self._tell()
+            raise
         except CancelledError:
             raise StepError(self._plan.step, "not run, because the executor was stopped") from None
         except TimeoutError:
