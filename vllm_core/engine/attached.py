@@ -75,12 +75,13 @@ class Attached:
         if self.stuck and requests:
             some = ", ".join(requests[:5]) + (", ..." if len(requests) > 5 else "")
             self.stuck += f"; {len(requests)} requests wait: {some}"
-        if self.stuck:
-            self._is_stuck()
+        if self.stuck and self._is_stuck():
+            return
         self._tick = self._loop.call_later(INTERVAL, self._look, watchdog)
 
-    def _is_stuck(self) -> None:
-        """The eye has found so, perhaps not for the first time."""
+    def _is_stuck(self) -> bool:
+        """The eye has found so, perhaps not for the first time. Whether that is final."""
+        return False
 
     def _disengage(self) -> None:
         """The present engine is no more."""

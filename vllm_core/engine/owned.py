@@ -47,7 +47,7 @@ class OwnedEngine(Attached):
         self._restarts, self._window = restarts, window
         self._ends: deque[float] = deque()
         self._starts = 0
-        self._lost_pid = self._accused = 0
+        self._lost_pid = 0
         try:
             self._held = _Held(EngineProcess(home), home)  # imports while the caller resolves
         except BaseException:
@@ -105,15 +105,12 @@ class OwnedEngine(Attached):
     def failed(self, message: wire.Failed) -> None:
         self._lost(self.pid, f"the engine has ended: {message.kind}: {message.error}")
 
-    def _is_stuck(self) -> None:
-        """Told by the eye at every look until the process has ended."""
+    def _is_stuck(self) -> bool:
         assert self._loop is not None
-        if self.pid == self._accused:
-            return
-        self._accused = self.pid
         log.error("%s; it is killed", self.stuck)
         self._held.process.kill(self.stuck)
         self._loop.call_later(FAREWELL, self._lost, self.pid, self.stuck)
+        return True
 
     def _lost(self, pid: int, cause: str) -> None:
         """Once for each engine."""

@@ -88,15 +88,18 @@ def has_ended(pid: int) -> bool:
 
 
 def threads_of(pid: int) -> dict[int, ThreadState] | None:
-    """By thread id; None where the system does not tell."""
-    try:
-        names = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return None
-    found = {}
-    for name in names:
-        if (fields := _stat(Path(f"/proc/{pid}/task/{name}/stat"))) is not None:
-            found[int(name)] = ThreadState(fields[0] in "RD", (int(fields[11]) + int(fields[12])) / TICKS)
+    """Of a process and of its children and theirs, by thread id; None where the system does not tell."""
+    found, pids = {}, [pid]
+    for one in pids:
+        try:
+            names = os.listdir(f"/proc/{one}/task")
+        except OSError:
+            continue
+        for name in names:
+            if (fields := _stat(Path(f"/proc/{one}/task/{name}/stat"))) is not None:
+                found[int(name)] = ThreadState(fields[0] in "RD", (int(fields[11]) + int(fields[12])) / TICKS)
+            with contextlib.suppress(OSError):
+                pids += map(int, Path(f"/proc/{one}/task/{name}/children").read_text().split())
     return found or None
 
 

@@ -64,6 +64,7 @@ class TimedSteps:
         self._executor, self._pulse, self._clock = executor, pulse, clock
         self._flying: deque[tuple[int, int]] = deque()  # (step, tokens), oldest first
         self._free = 0.0  # when the device had finished the last step that ended
+        self._apart = hasattr(executor, "on_end")  # it has processes of its own: a launch only tells them
 
     def start(self) -> Capacity:
         return self._executor.start()
@@ -91,6 +92,8 @@ class TimedSteps:
     def beat(self, more: float = 0.0) -> None:
         """The loop goes on, and may take as long as the steps in flight may, and ``more`` seconds."""
         step = self._flying[0][0] if self._flying else -1
+        if self._apart and self._flying:
+            more = self._clock.compile
         seconds = sum(self._clock.allowed(tokens) for _, tokens in self._flying)
         self._pulse.busy(self._clock.spare + more + seconds, step)
 

@@ -2,7 +2,7 @@
 
 A deadline that has passed is no proof: with more work on the machine than processors a good step takes many times as
 long. So an engine is stuck only if, behind its deadline and without a beat, none of its threads even wants to run,
-or one of them has had all the processor time that the deadline allowed.
+or one of them has had most of the time that the deadline allowed as time on a processor.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ INTERVAL = 0.1  # seconds between two looks
 LOOKS = 4  # in a row that must find the same
 SLEEPS = 10  # looks in a row that must find an engine asleep while somebody waits
 LEAST = 0.5  # seconds of processor time that prove anything
+SHARE = 0.6  # of the time that was allowed: a deadline is some times as late as the slowest turn so far
 UNSEEN = 20  # looks, where nobody tells what threads do
 
 
@@ -30,7 +31,7 @@ class Watchdog:
         self._last = -1  # number of the beat at the last look
         self._late = self._still = self._stopped = self._ended = self._asleep = 0  # looks in a row
         self._spent: dict[int, float] | None = None  # seconds by thread, when this beat was first found again
-        self._allowed = 0.0  # seconds of them
+        self._allowed = 0.0  # seconds of processor time
 
     def look(self, waiting: bool) -> str:
         """What is wrong, or "". ``waiting``: somebody waits for tokens."""
@@ -73,7 +74,7 @@ class Watchdog:
         now = time.monotonic()
         if self._spent is None:
             self._spent = _seconds(threads_of(self._pid))
-            self._allowed = max(LEAST, beat.deadline - beat.since)
+            self._allowed = max(LEAST, SHARE * (beat.deadline - beat.since))
         if now < beat.deadline:
             return ""
         self._late += 1

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.describe import describe
+from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.stream import json_answer
 
 __all__ = ["health", "version"]
@@ -19,6 +20,8 @@ def health(context: ServerContext) -> Any:
     async def health(request: Request) -> Response:
         """What ``check_health`` raises is a 503 that says why."""
         await context.engine.check_health()
+        if context.work.stuck:
+            raise ApiError(503, "the threads that read requests do not go on", code="server_stuck")
         return Response(status_code=200)
 
     return health

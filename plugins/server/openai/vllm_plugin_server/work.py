@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import functools
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +29,8 @@ class TooLong(BaseException):
 class _Job:
     thread: int = 0
     over: bool = False
+    ended: bool = False  # the thread has come back
+    told: float = 0.0  # when it was told to stop
     lock: threading.Lock = attrs.field(factory=threading.Lock)
 
 
@@ -39,7 +42,8 @@ class Work:
 
     def __init__(self, threads: int, seconds: float) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request-text")
-        self._seconds = seconds
+        self._seconds, self._threads = seconds, threads
+        self._told: list[_Job] = []  # to stop
 
     async def __call__(self, function: Callable[..., Any], *arguments: Any, size: int = 0, **options: Any) -> Any:
         """``size``: about how many characters are read. The function must not call back into the event loop."""
@@ -54,6 +58,9 @@ class Work:
         except (TimeoutError, asyncio.CancelledError) as error:
             _throw(job)
             future.cancel()
+            if job.thread and not job.ended:
+                job.told = time.monotonic()
+                self._told = [*(other for other in self._told if not other.ended), job]
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise ApiError(
@@ -63,6 +70,13 @@ class Work:
             del future  # it may hold an exception whose traceback holds this frame: garbage with a whole body in it
 
     run = __call__
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no thread is left that could do anything: all of them have been told to stop, and go on."""
+        self._told = [job for job in self._told if not job.ended]
+        then = time.monotonic() - GRACE
+        return sum(job.told < then for job in self._told) >= self._threads
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -83,6 +97,7 @@ def _run(job: _Job, call: Callable[[], Any]) -> Any:
                 job.over = True
         except TooLong:  # it came after the work
             job.over = True
+        job.ended = True
 
 
 def _throw(job: _Job) -> None:
