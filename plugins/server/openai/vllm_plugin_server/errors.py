@@ -16,7 +16,17 @@ from starlette.exceptions import HTTPException
 from vllm_core.serving import EngineDeadError, RequestError
 from vllm_plugin_server.limits import most
 
-__all__ = ["ApiError", "bad_request", "error_body", "error_of", "field_of", "name_fields", "refusal", "shown"]
+__all__ = [
+    "ApiError",
+    "bad_request",
+    "error_body",
+    "error_of",
+    "field_of",
+    "name_fields",
+    "no_memory",
+    "refusal",
+    "shown",
+]
 
 log = logging.getLogger(__name__)
 _fields: ContextVar[Mapping[str, str]] = ContextVar("vllm_plugin_server_fields")
@@ -66,6 +76,10 @@ def refusal(message: str) -> ApiError:
     return bad_request(field + message[len(name) :], field)
 
 
+def no_memory(message: str) -> ApiError:
+    return ApiError(503, message, code="out_of_memory", headers={"retry-after": "1"})
+
+
 def error_of(error: BaseException) -> ApiError:
     """Any exception as an answer. What is nobody's fault but ours is logged, and its text kept inside."""
     if isinstance(error, ApiError):
@@ -77,6 +91,9 @@ def error_of(error: BaseException) -> ApiError:
         return ApiError(503, str(error), code="engine_dead", headers={"retry-after": str(max(seconds, 1))})
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, _NAMES.get(error.status_code, error.detail), headers=error.headers)
+    if isinstance(error, MemoryError):
+        log.error("a request failed for want of memory (%s)", _place(error))
+        return no_memory("the server had not enough memory for this request; try again later, or ask for less")
     if isinstance(error, TimeoutError):
         return ApiError(504, "the request took longer than it may", code="request_timeout")
     if isinstance(error, ValueError):  # by contract about the request; were it a bug of ours, the log shows where

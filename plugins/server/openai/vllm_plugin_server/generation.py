@@ -11,12 +11,13 @@ from starlette.requests import Request
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation, Prompt, RequestOutput, SamplingParams
-from vllm_plugin_server.errors import ApiError, bad_request, field_of, refusal
+from vllm_plugin_server.errors import ApiError, bad_request, field_of, no_memory, refusal
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.observe import Call, tell, trace_headers
 
 __all__ = ["cache_salt", "check_length", "check_text", "generate", "generate_all", "model_of"]
 
+NO_MEMORY = ("not enough memory", "needs more memory", "MemoryError")  # as the engine says it
 LEAST_TEXT = 200_000  # characters: a text that short costs little, whatever the model
 
 
@@ -124,6 +125,8 @@ async def generate(
 
 
 def _failed(error: str) -> ApiError:
+    if any(words in error for words in NO_MEMORY):
+        return no_memory(error)
     if " while its text was made" in error:  # our own code
         return ApiError(500, "the server failed at this request; its log says why")
     return refusal(error or "the engine could not serve the request")
