@@ -37,6 +37,10 @@ class HFTokenizer:
             return self._rust.decode(ids, skip_special_tokens=skip_special_tokens)
         return self.hf.decode(list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
 
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Pieces as the vocabulary has them, by transformers' name for it."""
+        return self.hf.convert_ids_to_tokens(list(ids))
+
 
 def eos_ids(config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> tuple[int, ...]:
     """Tokens that end a text: generation_config.json's ``eos_token_id`` if it has one, else config.json's."""

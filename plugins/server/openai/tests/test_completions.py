@@ -129,5 +129,6 @@ def test_ids_and_texts_go_back_and_forth(server):
     text = "héllo 😀"
     ids = server.post("/tokenize", {"prompt": text, "return_token_strs": True}).json()
     assert ids["count"] == len(ids["tokens"]) == len(ids["token_strs"])
+    assert ids["token_strs"] == ["h", "Ã", "©", "l", "l", "o", "Ġ", "ð", "Ł", "ĺ", "Ģ"]  # pieces, as in the vocabulary
     assert ids["max_model_len"] == 512
     assert server.post("/detokenize", {"tokens": ids["tokens"]}).json() == {"prompt": text}

@@ -75,6 +75,9 @@ def tokenize(context: ServerContext) -> Any:
 
 
 def _strings(tokenizer: Any, ids: list[int]) -> list[str]:
+    """As the vocabulary has them, which tells apart what decodes alike; as text where that is not told."""
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return tokenizer.convert_ids_to_tokens(ids)
     return [tokenizer.decode([i], skip_special_tokens=False) for i in ids]
 
 

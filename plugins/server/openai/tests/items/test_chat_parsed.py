@@ -76,6 +76,13 @@ def test_reasoning_can_be_left_out(engine, client):
     assert streamed(client, **fields)["content"].strip() == "Let me see."
 
 
+def test_an_answer_that_is_all_reasoning_has_no_content(engine, client):
+    """null, as vLLM says it: an empty text would be an answer."""
+    engine.tell("<think>I was still thinking")
+    message = whole(client).message
+    assert (message.reasoning, message.content) == ("I was still thinking", None)
+
+
 def test_one_call_at_a_time_if_that_is_asked(engine, client):
     engine.tell(SAYS)
     assert len(whole(client, tools=TOOLS, parallel_tool_calls=False).message.tool_calls) == 1

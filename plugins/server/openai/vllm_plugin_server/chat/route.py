@@ -104,8 +104,9 @@ class _Answer:
     def _choice(self, completion: CompletionOutput) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self._role, "content": self._prefix + (completion.content or "")}
         message["refusal"] = None
-        if completion.tool_calls:
+        if completion.tool_calls or completion.reasoning:
             message["content"] = message["content"] or None
+        if completion.tool_calls:
             message["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in completion.tool_calls
