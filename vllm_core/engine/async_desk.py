@@ -1,4 +1,7 @@
-"""The counter between coroutines in this process and the engine in another: requests in, each one's outputs out."""
+"""The counter between coroutines in this process and the engine in another: requests in, each one's outputs out.
+
+Longer than other files, so that all that can end a wait stands in one place.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import attrs
 
@@ -16,7 +19,7 @@ from vllm_core.engine.carry import named, the_rest
 from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.link import Link
-from vllm_core.engine.messages import NewRequest
+from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt
@@ -212,7 +215,7 @@ class AsyncDesk:
     def read(self, message: wire.Up) -> None:
         try:
             if isinstance(message, wire.Updates):
-                self._take(message)
+                self._take_all(message.updates)
             elif isinstance(message, wire.Figures):
                 self.watchers.tell(message)
             elif isinstance(message, wire.Stats):
@@ -221,19 +224,30 @@ class AsyncDesk:
                     answer.set_result(message)
             elif isinstance(message, wire.Failed):
                 self._engine.failed(message)
-        except Exception as error:  # without a reader nobody would ever be answered
+        except Exception:  # without a reader nobody would ever be answered
             log.exception("a message of the engine could not be taken in")
-            if isinstance(message, wire.Updates):
-                self._break({update.request_id for update in message.updates}, error)
 
-    def _take(self, message: wire.Updates) -> None:
-        outputs, over = self._processor.take(message.updates)
-        for sample, reason in over:
-            self._engine.link.send(wire.Abort([sample], reason))
+    def _take_all(self, updates: Sequence[Update]) -> None:
+        """What fails costs the requests whose news had been begun to be read, and the next one at least."""
+        while updates:
+            self._processor.begun = 0
+            try:
+                self._take(updates)
+                return
+            except Exception as error:
+                log.exception("news of requests could not be taken in")
+                lost = max(1, self._processor.begun)
+                self._break({update.request_id for update in updates[:lost]}, error)
+                updates = updates[lost:]
+
+    def _take(self, updates: Sequence[Update]) -> None:
+        outputs, over = self._processor.take(updates)
         for output in outputs:
             if (waiter := self.waiters.get(output.request_id)) is not None:
                 waiter.newest = output
                 waiter.news.set()
+        for sample, reason in over:
+            self._engine.link.send(wire.Abort([sample], reason))
 
     def _break(self, samples: set[str], error: Exception) -> None:
         """News of these are lost, so their requests cannot go on."""

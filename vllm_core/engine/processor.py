@@ -77,6 +77,7 @@ class OutputProcessor:
         self._tokenizer = tokenizer
         self._tracks: dict[str, Track] = {}  # by request
         self._of: dict[str, Track] = {}  # by sample
+        self.begun = 0  # updates of the last ``take`` that were begun to be read: all but after a failure
         self._token_text = functools.lru_cache(TEXTS)(self._one_token)
 
     def add(
@@ -125,7 +126,8 @@ class OutputProcessor:
         A request's own code runs here: whatever it raises ends this sample only.
         """
         news, over = dict[str, Track](), list[Over]()
-        for update in updates:
+        self.begun = 0
+        for self.begun, update in enumerate(updates, 1):
             track = self._of.get(update.request_id)
             if track is None:
                 continue
@@ -170,6 +172,8 @@ class OutputProcessor:
             options = (params.skip_special_tokens, params.spaces_between_special_tokens)
             try:
                 detokenizer = Detokenizer(self._tokenizer, new.token_ids, *options)
+            except MemoryError:
+                raise
             except Exception as error:
                 raise RequestError(f"its tokens cannot be turned into text: {error}", request_id) from error
         texts = self._token_text if detokenizer is not None else None

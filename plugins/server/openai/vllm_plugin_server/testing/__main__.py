@@ -13,6 +13,7 @@ from typing import Any
 from vllm_plugin_server.testing import gates
 from vllm_plugin_server.testing.advisories import counts, table
 from vllm_plugin_server.testing.endings import run_endings
+from vllm_plugin_server.testing.memory_failures import run_memory_failures
 from vllm_plugin_server.testing.wire import Unanswered
 
 __all__ = ["main"]
@@ -67,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--runs", type=int, default=100, metavar="N", help="default: 100")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one.add_argument("--model", metavar="MODEL", help="of at least 16,384 tokens; default: a tiny random one")
+    text = "R14: memory that cannot be had, at points in all parts of a server of its own"
+    one = commands.add_parser("memory-failures", help=text, description=text)
+    one.set_defaults(run=run_memory_failures)
+    one.add_argument("--points", type=int, default=100, metavar="N", help="default: 100")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
     one = gate(
         "streams",
         gates.run_streams,

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -31,7 +32,8 @@ class MarkedServer:
     code    of its exit, once it has ended
     """
 
-    def __init__(self, model: str, *flags: str) -> None:
+    def __init__(self, model: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
+        self._env = dict(env or {})
         self._command = ("-m", "vllm_core", "serve", model, "--port", "0", "--no-access-log", *flags)
         self._mark = secrets.token_hex(8)
         self.folder = Path(tempfile.mkdtemp(prefix="ends-"))  # of its temporary files
@@ -44,7 +46,7 @@ class MarkedServer:
         self.begun = time.monotonic()
         marks = {VARIABLE: self._mark, "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"}
         self._child = await asyncio.create_subprocess_exec(
-            sys.executable, *self._command, stderr=asyncio.subprocess.PIPE, env={**os.environ, **marks}
+            sys.executable, *self._command, stderr=asyncio.subprocess.PIPE, env={**os.environ, **marks, **self._env}
         )
         self._reader = asyncio.create_task(self._read())
         return self
