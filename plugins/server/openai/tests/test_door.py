@@ -86,6 +86,15 @@ def test_a_refusal_has_the_shape_of_all_errors_and_the_log_no_key(closed):
     assert not [key for key in (*KEYS, "third-secret", "nearly-secret") if key in closed.log]
 
 
+def test_a_key_that_a_comma_has_made_two_short_ones_is_refused():
+    from vllm_plugin_server.settings import ServerSettings
+
+    assert ServerSettings(api_key=["short"]).api_key == ["short"]  # nothing was taken apart
+    assert len(ServerSettings(api_key=["first-key", "second-key"]).api_key) == 2
+    with pytest.raises(ValueError, match="one of the 2 keys of api_key has 4 characters.*a comma is between keys"):
+        ServerSettings(api_key=["long-enough", "tail"])
+
+
 def test_each_key_has_cached_prefixes_of_its_own(closed):
     def cached(key):
         body = {"prompt": "some words that are asked by two customers" * 2, "max_tokens": 1}

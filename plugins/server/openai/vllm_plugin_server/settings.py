@@ -11,6 +11,8 @@ from vllm_plugin_server.metrics.prefix import check_prefix
 
 __all__ = ["ServerSettings"]
 
+SHORTEST_KEY = 8  # characters, where there are several keys
+
 
 @attrs.frozen(kw_only=True)
 class ServerSettings:
@@ -149,6 +151,11 @@ class ServerSettings:
         check_prefix(self.metrics_prefix)
         if any(not key or not key.isascii() or not key.isprintable() or " " in key for key in self.api_key):
             raise ValueError("api_key must be printable ASCII without spaces")
+        if len(self.api_key) > 1 and (short := min(map(len, self.api_key))) < SHORTEST_KEY:
+            raise ValueError(
+                f"one of the {len(self.api_key)} keys of api_key has {short} characters; of several, each needs at least"
+                f" {SHORTEST_KEY}: a comma is between keys, so that one with a comma in it became two"
+            )
 
     def shown(self) -> dict[str, Any]:
         """The settings without secrets."""
