@@ -91,7 +91,7 @@ def test_a_key_that_a_comma_has_made_two_short_ones_is_refused():
 
     assert ServerSettings(api_key=["short"]).api_key == ["short"]  # nothing was taken apart
     assert len(ServerSettings(api_key=["first-key", "second-key"]).api_key) == 2
-    with pytest.raises(ValueError, match="one of the 2 keys of api_key has 4 characters.*a comma is between keys"):
+    with pytest.raises(ValueError, match=r"one of the 2 keys of api_key has 4 characters.*a comma is between keys"):
         ServerSettings(api_key=["long-enough", "tail"])
 
 

@@ -153,8 +153,8 @@ class ServerSettings:
             raise ValueError("api_key must be printable ASCII without spaces")
         if len(self.api_key) > 1 and (short := min(map(len, self.api_key))) < SHORTEST_KEY:
             raise ValueError(
-                f"one of the {len(self.api_key)} keys of api_key has {short} characters; of several, each needs at least"
-                f" {SHORTEST_KEY}: a comma is between keys, so that one with a comma in it became two"
+                f"one of the {len(self.api_key)} keys of api_key has {short} characters; of several, each needs"
+                f" at least {SHORTEST_KEY}: a comma is between keys, so that one with a comma in it became two"
             )
 
     def shown(self) -> dict[str, Any]:

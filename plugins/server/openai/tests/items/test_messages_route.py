@@ -199,7 +199,7 @@ def test_fields_without_effect_are_named_in_a_header(post):
 
 
 def test_the_clients_own_header_opens_the_door(engine, guarded):
-    message = Anthropic(base_url=guarded.url, api_key="alice").messages.create(
+    message = Anthropic(base_url=guarded.url, api_key="alice-key").messages.create(
         model="scripted", max_tokens=9, messages=HI
     )
     assert message.content[0].text == "Hello there."
