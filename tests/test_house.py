@@ -14,7 +14,7 @@ PLUGINS = sorted(p for part in ("plugins", "kernels") for p in (ROOT / part).rgl
 # These import no torch.
 LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text")
 PUBLIC = re.compile(
-    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands)(\.\w+)?)?"
+    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands|executors)(\.\w+)?)?"
 )
 # Words that name a feature. The core may use one only in prose (comments, docstrings).
 FEATURES = re.compile(

@@ -20,8 +20,9 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     rank: int
     local_rank: int  # on its host
     num_pages: int
-    meeting: str  # a file, in a folder of its owner alone, through which ranks find each other
-    engine: int  # process id: the rank ends with it
+    meeting: str  # where ranks find each other: a file in a folder of its owner alone, or tcp://HOST:PORT
+    address: str  # of the rank's host, for the others
+    engine: int = 0  # process id: the rank ends with it; 0: it is on another host
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):

@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vllm_core.distributed.blame import Report, blame
+from vllm_core.distributed.blame import Place, Report, blame
 from vllm_core.distributed.channel import ChannelClosed, broadcast
 from vllm_core.distributed.children import LAST_WORDS, RankProcess, end, how_it_ended, spawn
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_up, encode
-from vllm_core.interfaces.executor import Capacity
+from vllm_core.distributed.torch_group import LOOPBACK
+from vllm_core.executors import capacity_of
+from vllm_core.interfaces.executor import Capacity, StepError
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
-from vllm_core.runner.inprocess import StepError
 
 __all__ = ["ProcessesExecutor"]
 
@@ -64,17 +65,7 @@ class ProcessesExecutor:
             if self._failure:
                 raise RuntimeError(f"the model was not loaded: {self._failure}")
         threading.Thread(target=self._watch, daemon=True, name="vllm-core-ranks-watch").start()
-        build, speaker = self._build, started[self._layout.speaker]
-        return Capacity(
-            caches=build.caches,
-            num_pages=build.num_pages,
-            max_rows=build.max_rows,
-            num_drafts=build.model.num_drafts,
-            vocab_size=speaker.vocab_size,
-            lookahead=speaker.lookahead,
-            memory={name: max(s.memory.get(name, 0) for s in started.values()) for name in speaker.memory},
-            timings={name: max(s.timings.get(name, 0.0) for s in started.values()) for name in speaker.timings},
-        )
+        return capacity_of(self._build, started)
 
     def launch(self, plan: StepPlan) -> Pending:
         self._check(plan.step)
@@ -139,9 +130,9 @@ class ProcessesExecutor:
             if any(not report.waited for report in self._reports.values()):
                 break
             silent = [rank for rank in self._ranks if rank.number not in self._reports]
-        pids = {rank.number: rank.process.pid for rank in self._ranks}
-        place = f"{socket.gethostname()}, {self._build.torch_device.type}"
-        self._failure = blame(self._layout, self._reports, pids, place)
+        host, device = socket.gethostname(), self._build.torch_device.type
+        places = {rank.number: Place(host, device, rank.process.pid) for rank in self._ranks}
+        self._failure = blame(self._layout, self._reports, places)
         for rank in self._ranks:  # those who wait for the one that failed could do so for long
             rank.process.kill()
 
@@ -184,6 +175,7 @@ class ProcessesExecutor:
             local_rank=rank,
             num_pages=self._build.num_pages,
             meeting=str(self._folder / "meeting"),
+            address=LOOPBACK,
             engine=os.getpid(),
         )
 

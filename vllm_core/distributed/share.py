@@ -17,6 +17,7 @@ from vllm_core.runner.runner import Runner
 
 __all__ = ["Share", "build_share"]
 
+TCP = "tcp://"
 COMPILE_SECONDS = 60.0
 """For a grammar, in a rank: the engine has compiled it within the limit, and ranks must not differ in the result."""
 
@@ -24,16 +25,16 @@ COMPILE_SECONDS = 60.0
 class Share:
     """`runner.inprocess.Build` of one rank."""
 
-    def __init__(self, resolved: Resolved, start: Start) -> None:
-        self._resolved, self._start = resolved, start
+    def __init__(self, resolved: Resolved, start: Start, store: dist.Store | None = None) -> None:
+        self._resolved, self._start, self._store = resolved, start, store
         self.layout = resolved.build.model.layout
         self.speaks = start.rank == self.layout.speaker
 
     def make_runner(self) -> tuple[Runner, Capacity]:
         build, start = self._resolved.build, self._start
-        store = dist.FileStore(start.meeting, self.layout.world)
+        store = self._store or _meeting(start.meeting, self.layout.world)
         timeout = self._resolved.settings.collective_timeout
-        groups = join_groups(self.layout, start.rank, store, build.torch_device.type, timeout)
+        groups = join_groups(self.layout, start.rank, store, build.torch_device.type, timeout, start.address)
         return build.make_runner(groups)
 
     def open_grammars(self, vocab_size: int) -> None:
@@ -42,7 +43,7 @@ class Share:
         grammars.backends.opens(lambda: open_text(self._resolved), vocab_size)
 
 
-def build_share(start: Start) -> Share:
+def build_share(start: Start, store: dist.Store | None = None) -> Share:
     """Everything decided, nothing loaded. ``LockMismatch`` if the choices made here are not the engine's."""
     resolved = resolve(settings_of(start.settings), Part(start.local_rank, start.num_pages))
     if resolved.lock.digest != start.digest:
@@ -52,4 +53,11 @@ def build_share(start: Start) -> Share:
             "configuration file was changed meanwhile",
             instead="start again",
         )
-    return Share(resolved, start)
+    return Share(resolved, start, store)
+
+
+def _meeting(place: str, world: int) -> dist.Store:
+    if not place.startswith(TCP):
+        return dist.FileStore(place, world)
+    host, _, port = place.removeprefix(TCP).rpartition(":")
+    return dist.TCPStore(host, int(port), world, is_master=False, wait_for_workers=False)

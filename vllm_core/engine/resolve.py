@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -116,7 +117,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
         lock=lock,
         checkpoint=found.checkpoint,
         build=build,
-        executor_target=executor.load(),
+        executor_target=partial(executor.load(), **executor.offer.options),
         memory=fitted.memory,
         max_step_tokens=fitted.max_step_tokens,
         policy_target=policy.load(),

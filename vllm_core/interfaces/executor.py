@@ -41,11 +41,19 @@ class StepOutOfMemory(RuntimeError):
         self.step, self.reason = step, reason
 
 
+class StepError(RuntimeError):
+    """A step failed, and with it the engine: later steps would read what it left behind."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"step {step}: {reason}")
+        self.step = step
+
+
 class Executor(Protocol):
     """Builds the model from resolved choices and runs steps strictly in the order launched."""
 
-    def __init__(self, build: Any) -> None:
-        """``build`` is what ``vllm_core.runner.build.Build`` resolved; plain data plus the lock."""
+    def __init__(self, build: Any, **options: Any) -> None:
+        """``build`` is what ``vllm_core.runner.build.Build`` resolved; ``options`` are the offer's."""
 
     def start(self) -> Capacity:
         """Load the model and make caches and rows. Returns when steps can be launched."""

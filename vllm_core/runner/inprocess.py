@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vllm_core.interfaces.executor import Capacity, StepOutOfMemory
+from vllm_core.interfaces.executor import Capacity, StepError, StepOutOfMemory
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
 from vllm_core.runner.output import StepOutput
 from vllm_core.runner.runner import Runner
@@ -30,14 +30,6 @@ class Build(Protocol):
 
     def make_runner(self) -> tuple[Runner, Capacity]:
         """Load the model, size and make caches and rows. Called once, in the thread of ``start``."""
-
-
-class StepError(RuntimeError):
-    """A step failed, and with it the engine: later steps would read what it left behind."""
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(f"step {step}: {reason}")
-        self.step = step
 
 
 class InProcessExecutor:
