@@ -281,6 +281,17 @@ def test_a_request_that_takes_too_long_is_a_504(short):
         server.close()
 
 
+def test_all_threads_that_read_requests_are_there_from_the_start():
+    before = threading.active_count()
+    work = Work(3, 1.0)
+    try:
+        assert threading.active_count() == before + 3
+        assert asyncio.run(work(len, "x" * 10_000, size=10_000)) == 10_000
+        assert threading.active_count() == before + 3
+    finally:
+        work.close()
+
+
 def test_work_that_does_not_end_is_stopped_and_its_thread_goes_on(bare):
     work = Work(1, 0.3)
 

@@ -42,6 +42,10 @@ class Work:
 
     def __init__(self, threads: int, seconds: float) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request-text")
+        all_here = threading.Barrier(threads + 1)  # now, not with the first large requests: what a server holds is flat
+        for _ in range(threads):
+            self._pool.submit(all_here.wait)
+        all_here.wait()
         self._seconds, self._threads = seconds, threads
         self._told: list[_Job] = []  # to stop
 

@@ -180,7 +180,7 @@ def live(_engine):
 @pytest.fixture(scope="session")
 def guarded(_engine):
     """One that wants a key, and keeps little."""
-    server = Live(_engine, api_key=["alice-key", "bob-s-key"], response_store=3)
+    server = Live(_engine, api_key=["alice-key", "bobs-key"], response_store=3)
     yield server
     server.stop()
 

@@ -241,7 +241,7 @@ def test_an_item_can_be_sent_by_its_id(engine, create):
 
 
 def test_keys_do_not_see_each_others_responses(engine, guarded):
-    alice, bob = (OpenAI(base_url=f"{guarded.url}/v1", api_key=key, max_retries=0) for key in ("alice-key", "bob-s-key"))
+    alice, bob = (OpenAI(base_url=f"{guarded.url}/v1", api_key=key, max_retries=0) for key in ("alice-key", "bobs-key"))
     made = alice.responses.create(model="scripted", input="secret")
     item = {"type": "item_reference", "id": made.output[0].id}
     assert alice.responses.retrieve(made.id)

@@ -64,6 +64,7 @@ class Board:
         self._registry = counted
         # Of its own, as requests may fill the threads that read them: then it is wanted most to see the figures.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._writer.submit(int)  # its thread is there from now on
         for collector in (
             self.engine,
             Facts(prefix, labels, timings, cache),

@@ -21,8 +21,8 @@ from vllm_plugin_server.testing.hostile import attack
 from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
 from vllm_plugin_server.testing.streams import hold_streams
 from vllm_plugin_server.testing.timing import stopping, timing
-from vllm_plugin_server.testing.vanish import vanish
-from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness
+from vllm_plugin_server.testing.vanish import CACHE, vanish
+from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness, metric, resident_each
 from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
 
 __all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_timing", "run_vanish"]
@@ -146,20 +146,22 @@ async def echo(gap: float) -> tuple[asyncio.subprocess.Process, str]:
 
 
 async def memory(args: argparse.Namespace) -> Result:
-    """What the server and its children hold, once all has begun that begins when it is first needed."""
+    """What the server and its children hold after the first requests, and after the set and many requests more."""
     address, probe = await _begin(args)
-    cases = all_cases(probe.model)
-    await attack(address, cases, None)
     await _ask(probe, WARM)
     await asyncio.sleep(args.rest)
-    before = held(args.pid)
-    report = await attack(address, cases, None)
+    each = resident_each(args.pid)
+    before, pages = held(args.pid), await metric(address, CACHE)
+    report = await attack(address, all_cases(probe.model), None)
     await _ask(probe, args.requests)
     await asyncio.sleep(args.rest)
-    after = held(args.pid)
+    after, kept = held(args.pid), await metric(address, CACHE)
     findings = growth(before, after)
+    if kept is None or kept > (pages or 0.0) + 1e-9:
+        findings.append(f"the cache's use is {kept}, and was {pages}")
     return not findings, {
-        "before": attrs.asdict(before), "after": attrs.asdict(after), "findings": findings,
+        "before": attrs.asdict(before), "after": attrs.asdict(after), "findings": findings, "cache_usage": kept,
+        "resident_each": {pid: (each.get(pid), now) for pid, now in resident_each(args.pid).items()},
         "requests": args.requests + report.passed + len(report.findings),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from vllm_plugin_server.bench.client import Client
 from vllm_plugin_server.bench.figures import percentile
 from vllm_plugin_server.testing.wire import Address, Unanswered, request_bytes, send
 
-__all__ = ["Held", "Neighbours", "family", "held", "lateness", "metric"]
+__all__ = ["Held", "Neighbours", "family", "held", "lateness", "metric", "resident_each"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes
 
@@ -96,6 +96,17 @@ def held(pid: int) -> Held:
         except OSError:  # it has just ended
             continue
     return Held(resident, files, threads, len(pids))
+
+
+def resident_each(pid: int) -> dict[int, int]:
+    """Bytes of a process, its children and theirs."""
+    found = {}
+    for one in family(pid):
+        try:
+            found[one] = int(Path(f"/proc/{one}/statm").read_text().split()[1]) * PAGE
+        except OSError:
+            continue
+    return found
 
 
 def family(pid: int) -> list[int]:
