@@ -15,6 +15,7 @@ from tests.loading.checkpoints import tiny_model, write
 from vllm_core import LLM, AsyncLLM
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.errors import EngineDeadError, RequestError
+from vllm_core.plugins.errors import LockMismatch
 
 SETTINGS = {"dtype": "float32", "max_num_seqs": 8, "max_num_batched_tokens": 64}
 
@@ -106,6 +107,48 @@ def test_a_front_that_leaves_takes_its_requests_along_and_nobody_elses(owner, ru
     output, back = run(ask())
     assert len(output.outputs[0].token_ids) == 200
     assert back
+
+
+def test_another_front_knows_what_the_owner_chose(owner, other):
+    def chosen(front):
+        """Without parsers that no chat has needed yet."""
+        choices = [choice for choice in front.explain()["choices"] if not choice["hook"].endswith("_parser")]
+        return json.loads(json.dumps(choices))  # tuples are lists on the way
+
+    assert chosen(other) == chosen(owner)
+    assert {choice["hook"] for choice in chosen(other)} > {"model", "tokenizer", "grammar_backend"}
+    assert other.lock.digest == owner.lock.digest
+    assert other.generation_config == owner.generation_config
+    assert other.text.eos_token_ids == owner.text.eos_token_ids
+
+
+WITHOUT_TORCH = """
+import asyncio, json, sys
+from vllm_core import AsyncLLM, SamplingParams
+from vllm_core.config.engine import EngineSettings
+
+told = json.loads(sys.argv[1])
+front = AsyncLLM.connect(told["address"], EngineSettings(**told["settings"]))
+
+async def ask():
+    return [o.outputs[0].text async for o in front.generate("Once", SamplingParams(max_tokens=5), stream=False)]
+
+print(len(asyncio.run(ask())), "torch" in sys.modules)
+front.shutdown()
+"""
+
+
+def test_another_front_imports_no_torch(owner):
+    told = json.dumps({"address": owner.address, "settings": attrs.asdict(owner.settings)})
+    command = [sys.executable, "-c", WITHOUT_TORCH, told]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["1", "False"], done.stderr
+
+
+def test_a_front_with_other_packages_than_the_engine_s_is_refused(owner, monkeypatch):
+    monkeypatch.setattr("vllm_core.plugins.lock.__version__", "9.9")
+    with pytest.raises(LockMismatch, match=r"vllm-core was \S+ when the lock was made, here it is 9\.9"):
+        AsyncLLM.connect(owner.address, owner.settings)
 
 
 def test_another_lock_is_refused(owner):

@@ -27,7 +27,9 @@ from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt, read_chat, read_prompt
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.engine.shared_facts import SharedFacts
 from vllm_core.engine.warming import Warming
+from vllm_core.plugins.explain import explain
 
 __all__ = ["AsyncLLM", "Conversation"]
 
@@ -62,10 +64,7 @@ class AsyncLLM:
     ) -> None:
         engine = OwnedEngine(restarts, restart_window)  # imports while we resolve
         with _ended_on_error(engine):
-            given = from_kwargs(EngineSettings, {"model": model, **settings})
-            resolved = self._resolve(given)
-            engine.start(resolved.settings, resolved.lock.digest, lambda: self._open_text(resolved))
-            self._take(engine, resolved, carry_over)
+            self._start(engine, from_kwargs(EngineSettings, {"model": model, **settings}), carry_over)
 
     @classmethod
     def from_settings(
@@ -75,9 +74,7 @@ class AsyncLLM:
         llm = cls.__new__(cls)
         engine = OwnedEngine(restarts, restart_window)
         with _ended_on_error(engine):
-            resolved = llm._resolve(settings)
-            engine.start(resolved.settings, resolved.lock.digest, lambda: llm._open_text(resolved))
-            llm._take(engine, resolved, carry_over)
+            llm._start(engine, settings, carry_over)
         return llm
 
     @classmethod
@@ -87,34 +84,45 @@ class AsyncLLM:
         address    its ``AsyncLLM.address``
         settings   its ``AsyncLLM.settings``: choices that lead to another lock are refused
 
-        Only what makes tokens of text and text of tokens is made here. The engine, its restarts and its end
-        are the other process's; ``shutdown`` ends this front and its requests.
+        Only what makes tokens of text and text of tokens is made here: no model is chosen, and no torch imported,
+        unless the tokenizer or a parser needs it. The engine, its restarts and its end are the other process's;
+        ``shutdown`` ends this front and its requests.
         """
         llm = cls.__new__(cls)
-        resolved = llm._resolve(settings)
-        llm._open_text(resolved)
-        engine = FoundEngine(address, resolved.lock.digest)
+        llm.settings = settings
+        engine = FoundEngine(address)
+        facts = engine.facts()
+        llm.lock, llm.timings = facts.lock_with(settings), {}
+        llm._selector = facts.selector(settings)
+        llm.text = facts.read_text(llm._selector, settings)
+        engine.attach(llm.lock.digest)
         with _ended_on_error(engine):
-            llm._take(engine, resolved, carry_over, front=f"{engine.link.name}:")
+            llm._take(engine, facts, carry_over, front=f"{engine.link.name}:")
         return llm
 
-    def _resolve(self, settings: EngineSettings) -> Any:
+    def _start(self, engine: OwnedEngine, settings: EngineSettings, carry_over: bool) -> None:
         from vllm_core.engine.resolve import resolve
 
         resolved = resolve(settings)
-        self.settings = resolved.settings  # plain data, which another process can resolve alike
-        return resolved
+        self.settings = resolved.settings  # plain data, which another process can use alike
+        self.lock, self.timings = resolved.lock, resolved.timings
+        self._selector = resolved.selector
+        told: list[SharedFacts] = []
 
-    def _open_text(self, resolved: Any) -> None:
-        """Takes about as long as the engine needs for its weights: done while it reads them."""
-        from vllm_core.engine.build import open_text
+        def read_text() -> None:
+            """Takes about as long as the engine needs for its weights: done while it reads them."""
+            from vllm_core.engine.build import open_text
 
-        self.text = open_text(resolved)
+            self.text = open_text(resolved)
+            told.append(SharedFacts.of(resolved))
+            engine.home.facts.write_bytes(told[0].to_bytes())
 
-    def _take(self, engine: OwnedEngine | FoundEngine, resolved: Any, carry_over: bool, front: str = "") -> None:
-        self._engine, self.ready = engine, engine.ready
-        self.lock, self.decisions = resolved.lock, resolved.selector.decisions
-        self.timings = {**resolved.timings, **self.ready.timings}
+        engine.start(resolved.settings, resolved.lock.digest, read_text)
+        self._take(engine, told[0], carry_over)
+
+    def _take(self, engine: OwnedEngine | FoundEngine, facts: SharedFacts, carry_over: bool, front: str = "") -> None:
+        self._engine, self.ready, self._choices = engine, engine.ready, facts.choices
+        self.timings = {**self.timings, **self.ready.timings}
         intake = Intake(
             vocab_size=self.ready.vocab_size,
             longest=self.ready.longest,
@@ -122,15 +130,15 @@ class AsyncLLM:
             max_logprobs=self.settings.max_logprobs,
             eos_token_ids=self.text.eos_token_ids,
             tokenizer=self.text.tokenizer,
-            processors=resolved.build.processors,
-            grammars=resolved.build.grammars.choices,
+            processors=facts.processors,
+            grammars=facts.grammars,
         )
         processor = OutputProcessor(self.text.tokenizer)
         self._desk = AsyncDesk(engine, intake, processor, front=front, carry=carry_over)
         if not front:
-            self._desk.warming = Warming(resolved.build.grammars.choices, self.text, self.ready.vocab_size)
-        self.generation_config = resolved.generation_config  # what the model's authors recommend
-        self._defaults = SamplingParams.from_defaults(resolved.generation_config)
+            self._desk.warming = Warming(facts.grammars, self.text, self.ready.vocab_size)
+        self.generation_config = facts.generation_config  # what the model's authors recommend
+        self._defaults = SamplingParams.from_defaults(facts.generation_config)
 
     # ---- requests
 
@@ -237,6 +245,12 @@ class AsyncLLM:
         if self.text.tokenizer is None:
             raise ValueError("there is no tokenizer: this engine was made with skip_tokenizer_init=True")
         return self.text.tokenizer
+
+    def explain(self) -> dict[str, Any]:
+        """What was chosen for the engine, by whom, and why, as JSON can hold it."""
+        known = {choice["hook"] for choice in self._choices}
+        later = [choice for choice in explain(self._selector.decisions)["choices"] if choice["hook"] not in known]
+        return {"choices": [*self._choices, *later]}
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What requests get that bring none: generation_config.json's, where it says something."""

@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 
 from vllm_core.config.engine import EngineSettings
-from vllm_core.engine.choose_text import choose_text
 from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.parsers import Parsers
 from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.engine.sinks import Sinks, open_sinks
+from vllm_core.engine.text import Text, read_text
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.plugins import Decision, Lock
@@ -46,23 +46,10 @@ class BuiltEngine:
     timings: dict[str, float]  # seconds by stage
 
 
-@attrs.frozen
-class Text:
-    """What makes ids of text and text of ids. Needs no model, so it may live in another process than the engine."""
-
-    tokenizer: Any  # interfaces.tokenizer.Tokenizer, None if skipped
-    renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
-    parsers: Parsers | None  # of tool calls and reasoning, None without a tokenizer
-    eos_token_ids: tuple[int, ...]  # the model's and the tokenizer's
-
-
 def open_text(resolved: Resolved) -> Text:
     """Read the tokenizer and its chat template, and find the parsers that were named."""
-    selector, settings, config = resolved.selector, resolved.settings, resolved.build.model.config
-    tokenizer, renderer = choose_text(selector, settings, resolved.checkpoint, config)
-    parsers = None if tokenizer is None else Parsers(selector, settings, tokenizer, config.get("architectures") or ())
-    of_tokenizer = tokenizer.eos_token_ids if tokenizer else ()
-    return Text(tokenizer, renderer, parsers, tuple(dict.fromkeys([*resolved.eos_token_ids, *of_tokenizer])))
+    config = resolved.build.model.config
+    return read_text(resolved.selector, resolved.settings, resolved.checkpoint, config, resolved.eos_token_ids)
 
 
 def start_executor(resolved: Resolved, text: Text | None = None) -> tuple[Executor, Capacity]:

@@ -13,6 +13,7 @@ from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.home import Home, Status
 from vllm_core.engine.link import Link
 from vllm_core.engine.pids import exists, wait_for_end
+from vllm_core.engine.shared_facts import SharedFacts
 
 __all__ = ["FoundEngine"]
 
@@ -21,15 +22,26 @@ REACTION = 10.0  # seconds within which the owner must have said what becomes of
 
 
 class FoundEngine(Attached):
-    def __init__(self, address: str, digest: str) -> None:
-        """Wait until the engine is ready. Raises ``EngineDeadError`` if it has ended, or has another lock."""
+    """``attach`` before anything else."""
+
+    def __init__(self, address: str) -> None:
+        """Wait until the engine is ready. Raises ``EngineDeadError`` if it has ended."""
         super().__init__(Home.at(address))
-        self._digest = digest
         self._lost_starts = 0
         while (status := self.home.read()) is None or status.state in ("starting", "restarting"):
             self._check_owner(status)
             time.sleep(POLL)
         self._starts = status.starts
+
+    def facts(self) -> SharedFacts:
+        try:
+            return SharedFacts.from_bytes(self.home.facts.read_bytes())
+        except OSError:
+            raise EngineDeadError(f"there is no engine at {self.home.address} any more") from None
+
+    def attach(self, digest: str) -> None:
+        """Become a front of it. Raises ``EngineDeadError`` if it has ended, or has another lock."""
+        self._digest = digest
         self.link, self.ready = self._meet()
         self.stop = weakref.finalize(self, _leave, self.link)
         self._change("ready")

@@ -3,6 +3,7 @@
 engine   the socket
 pulse    what the engine is doing (`engine.pulse`)
 status   what the process that started the engine knows of it
+facts    what other fronts need to know of it (`engine.shared_facts`), before its status is "ready"
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Home:
         self.folder = folder
         self.pulse = folder / "pulse"
         self._status = folder / "status"
+        self.facts = folder / "facts"
 
     @classmethod
     def make(cls) -> Home:

@@ -18,7 +18,7 @@ import uvicorn
 
 from vllm_core.commands import EngineSettings, UsageError
 from vllm_core.interfaces.endpoint import ServerContext
-from vllm_core.serving import AsyncLLM, explain
+from vllm_core.serving import AsyncLLM
 from vllm_plugin_server import tracing
 from vllm_plugin_server.admission import Admission
 from vllm_plugin_server.app import App, make_app
@@ -129,7 +129,7 @@ def report_of(engine: Any, catalog: Any) -> dict[str, Any]:
     return {
         "model": engine.settings.model,
         "digest": engine.lock.digest,
-        **explain(engine.decisions),
+        **engine.explain(),
         "plugins": [
             {
                 "name": p.name, "version": p.version, "distribution": p.distribution, "state": p.state,
