@@ -96,11 +96,18 @@ def error_of(error: BaseException) -> ApiError:
         return no_memory("the server had not enough memory for this request; try again later, or ask for less")
     if isinstance(error, TimeoutError):
         return ApiError(504, "the request took longer than it may", code="request_timeout")
-    if isinstance(error, ValueError):  # by contract about the request; were it a bug of ours, the log shows where
+    if isinstance(error, ValueError) and not _is_ours(error):
+        # By contract about the request; were it a bug after all, the log shows where.
         log.warning("a request was refused: %s (%s)", error, _place(error))
         return refusal(str(error))
     log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this package raised it, which says `ApiError` where it means a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 
 
 def _place(error: BaseException) -> str:
