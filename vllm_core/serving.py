@@ -15,13 +15,15 @@ from vllm_core.engine.outputs import (
     ToolDelta,
 )
 from vllm_core.engine.prompts import Prompt
+from vllm_core.engine.pulse import Pulse
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.engine.structured_outputs import StructuredOutputsParams
+from vllm_core.engine.watchdog import Watchdog
 from vllm_core.plugins.explain import explain
 
 __all__ = [
     "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "EngineRestartingError",
-    "EngineStuckError", "Figures", "Logprob", "ParsedDelta", "Prompt", "RequestError", "RequestMetrics",
-    "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall", "ToolDelta", "explain",
+    "EngineStuckError", "Figures", "Logprob", "ParsedDelta", "Prompt", "Pulse", "RequestError", "RequestMetrics",
+    "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall", "ToolDelta", "Watchdog", "explain",
     "nearest",
 ]  # fmt: skip

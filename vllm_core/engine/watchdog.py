@@ -17,9 +17,9 @@ __all__ = ["INTERVAL", "Watchdog"]
 
 INTERVAL = 0.1  # seconds between two looks
 LOOKS = 4  # in a row that must find the same
-SLEEPS = 10  # looks in a row that must find an engine asleep while somebody waits
-LEAST = 0.5  # seconds of processor time that prove anything
-SHARE = 0.6  # of the time that was allowed: a deadline is some times as late as the slowest turn so far
+SLEEPS = 8  # looks that must find an engine asleep, and none of its threads awake, while somebody waits
+LEAST = 0.4  # seconds of processor time that prove anything
+SHARE = 0.6  # of what was allowed beyond the first second, which is for other things than computing
 UNSEEN = 20  # looks, where nobody tells what threads do
 
 
@@ -65,7 +65,7 @@ class Watchdog:
         """A message wakes it; only for a processor it may wait."""
         threads = threads_of(self._pid)
         runs = threads is not None and any(thread.runnable for thread in threads.values())
-        self._asleep = 0 if runs else self._asleep + 1
+        self._asleep += not runs
         if self._asleep < SLEEPS:
             return ""
         return f"{self._who} has slept for {time.monotonic() - beat.since:.1f} s while requests wait"
@@ -74,7 +74,7 @@ class Watchdog:
         now = time.monotonic()
         if self._spent is None:
             self._spent = _seconds(threads_of(self._pid))
-            self._allowed = max(LEAST, SHARE * (beat.deadline - beat.since))
+            self._allowed = LEAST + SHARE * max(0.0, beat.deadline - beat.since - 1.0)
         if now < beat.deadline:
             return ""
         self._late += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -15,6 +16,8 @@ from typing import Any
 import uvicorn
 
 from vllm_core.interfaces.endpoint import ServerContext
+from vllm_core.serving import Pulse
+from vllm_plugin_server.beats import QUIET, pulse_of
 from vllm_plugin_server.boundary import Boundary
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.garbage import Collector
@@ -44,6 +47,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._boundary, self._context, self._address, self._begun = boundary, context, address, begun
         self._others, self._collector = others, Collector()
+        self._pulse: Pulse | None = None
         self.exit_code = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -51,7 +55,9 @@ class DrainingServer(uvicorn.Server):
             await begin()
         if self._others is not None:
             await self._others.ready()
+            self._context.state["wrong"] = lambda: self._others.wrong
         self._collector.start()
+        self._pulse = pulse_of(self._context.engine, os.getpid())
         await super().startup(sockets)
         if self._begun is not None:
             names = ", ".join(self._context.models)
@@ -76,6 +82,8 @@ class DrainingServer(uvicorn.Server):
                 signal.signal(sig, handler)
 
     async def on_tick(self, counter: int) -> bool:
+        if self._pulse is not None:
+            self._pulse.busy(QUIET)
         dead = self._context.engine.dead
         if dead is not None:
             await asyncio.sleep(LAST_WORDS)  # so that /health has said so

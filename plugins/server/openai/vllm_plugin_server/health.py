@@ -20,6 +20,8 @@ def health(context: ServerContext) -> Any:
     async def health(request: Request) -> Response:
         """What ``check_health`` raises is a 503 that says why."""
         await context.engine.check_health()
+        if wrong := context.state.get("wrong", str)():
+            raise ApiError(503, wrong, code="server_stuck")
         if context.work.stuck:
             raise ApiError(503, "the threads that read requests do not go on", code="server_stuck")
         return Response(status_code=200)

@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from vllm_core.serving import Watchdog
+from vllm_plugin_server.beats import watchdog_of
 from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.settings import ServerSettings
 
@@ -20,15 +22,20 @@ __all__ = ["Others"]
 log = logging.getLogger(__name__)
 RESTARTS, WINDOW = 3, 600.0  # of these processes, and the seconds that they are counted in
 START_SECONDS = 120.0
+PATIENCE = 50  # looks at one that does not go on, before it is ended
 
 
 class Others:
     """``python -m vllm_plugin_server.other``, so many times. Each is told on standard input, which stays open: its end
     means that this process is gone.
+
+    wrong   that one of them does not go on, or ""
     """
 
     def __init__(self, count: int, engine: Any, settings: ServerSettings, listener: Any) -> None:
-        self._listener = listener
+        self._engine, self._listener, self.wrong = engine, listener, ""
+        self._eyes: dict[int, Watchdog] = {}  # by pid
+        self._patience = PATIENCE
         self._told = b"" if count == 0 else _told(engine, settings, listener)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._restarts: list[float] = []
@@ -82,7 +89,8 @@ class Others:
                 raise RuntimeError("one of the processes of --api-server-count did not start; the log says why")
 
     def look(self) -> str:
-        """Start those again that have ended. Why the server must end, or ""."""
+        """Start those again that have ended, and end those that do not go on. Why the server must end, or ""."""
+        self._look_for_stuck()
         for i, process in enumerate(self._processes):
             if self._ending or (code := process.poll()) is None:
                 continue
@@ -95,6 +103,20 @@ class Others:
             log.error("process %d of --api-server-count ended with code %s; another one is started", process.pid, code)
             self._processes[i] = self._start()
         return ""
+
+    def _look_for_stuck(self) -> None:
+        """Called as often as a watchdog wants to look."""
+        wrong = {}
+        for process in self._processes if not self._ending else ():
+            if process.pid not in self._eyes and (eye := watchdog_of(self._engine, process.pid)) is not None:
+                self._eyes[process.pid] = eye
+            if process.pid in self._eyes and (words := self._eyes[process.pid].look(False)):
+                wrong[process] = words
+        self.wrong = "; ".join(wrong.values())
+        self._patience = self._patience - 1 if wrong else PATIENCE
+        for process, words in wrong.items() if self._patience <= 0 else ():
+            log.error("%s; it is killed", words)
+            process.kill()
 
     def terminate(self) -> None:
         self._ending = True

@@ -13,7 +13,10 @@ from typing import Any
 from vllm_plugin_server.testing import gates
 from vllm_plugin_server.testing.advisories import counts, table
 from vllm_plugin_server.testing.endings import run_endings
+from vllm_plugin_server.testing.faults import run_faults
+from vllm_plugin_server.testing.kills import run_kills
 from vllm_plugin_server.testing.memory_failures import run_memory_failures
+from vllm_plugin_server.testing.soak import run_soak
 from vllm_plugin_server.testing.wire import Unanswered
 
 __all__ = ["main"]
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     one = gate("burst", gates.run_burst, "R7: more requests at once than there is room for")
     one.add_argument("--requests", type=int, default=1000, metavar="N", help="default: 1,000")
     commands.add_parser("advisories", help="R20: the table of docs/advisories.md").set_defaults(run=None)
-    one = gate("memory", gates.memory, "R5: what the server holds after the set, and after it again and many requests")
+    one = gate("memory", gates.memory, "R5: what the server holds after 100 requests, and after the set and many requests more")
     one.add_argument("--rest", type=float, default=65.0, metavar="S", help="before each look; default: 65")
     one.add_argument("--pid", type=int, required=True, help="of the server")
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")
@@ -68,10 +71,32 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--runs", type=int, default=100, metavar="N", help="default: 100")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one.add_argument("--model", metavar="MODEL", help="of at least 16,384 tokens; default: a tiny random one")
+    text = "R12: a server of its own, and faults in its processes: when /health turns red, and when it must not"
+    one = commands.add_parser("faults", help=text, description=text)
+    one.set_defaults(run=run_faults)
+    one.add_argument("--kind", action="append", metavar="NAME", help="only these; default: all")
+    one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
     text = "R14: memory that cannot be had, at points in all parts of a server of its own"
     one = commands.add_parser("memory-failures", help=text, description=text)
     one.set_defaults(run=run_memory_failures)
     one.add_argument("--points", type=int, default=100, metavar="N", help="default: 100")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
+    text = "R9, R10: a server of its own whose engine is killed under load, again and again"
+    one = commands.add_parser("kills", help=text, description=text)
+    one.set_defaults(run=run_kills)
+    one.add_argument("--kills", type=int, default=100, metavar="N", help="default: 100")
+    one.add_argument("--streams", type=int, default=12, metavar="N", help="at once; default: 12")
+    one.add_argument("--tokens", type=int, default=400, metavar="N", help="of an answer, at least; default: 400")
+    one.add_argument("--carry-over", action="store_true", help="R10: streams must go on in the next engine")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
+    text = "R21: a server of its own under load, and a fault every few seconds"
+    one = commands.add_parser("soak", help=text, description=text)
+    one.set_defaults(run=run_soak)
+    one.add_argument("--seconds", type=float, default=600.0, metavar="S", help="default: 600")
+    one.add_argument("--every", type=float, default=15.0, metavar="S", help="between two faults; default: 15")
+    one.add_argument("--tokens", type=int, default=64, metavar="N", help="of an answer, at least; default: 64")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
     one = gate(

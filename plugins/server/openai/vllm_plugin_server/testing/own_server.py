@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,8 @@ class OwnServer:
     start_seconds   from the start of the process to the first 200 of /health
     """
 
-    def __init__(self, model: str, *flags: str) -> None:
+    def __init__(self, model: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
+        self._env = {**os.environ, **(env or {})}
         self._command = ("-m", "vllm_core", "serve", model, "--port", "0", "--no-access-log", *flags)
         self.url, self.start_seconds = "", 0.0
         self._drain: asyncio.Task[None] | None = None
@@ -35,7 +37,7 @@ class OwnServer:
     async def __aenter__(self) -> OwnServer:
         begin = time.perf_counter()
         self._child = await asyncio.create_subprocess_exec(
-            sys.executable, *self._command, stderr=asyncio.subprocess.PIPE
+            sys.executable, *self._command, stderr=asyncio.subprocess.PIPE, env=self._env
         )
         self.pid = self._child.pid
         self.url = await self._said()
@@ -74,10 +76,10 @@ class OwnServer:
     def address(self) -> Address:
         return address_of(self.url)
 
-    async def health(self) -> int:
-        """The status of /health; 0 if there is no answer within a second."""
+    async def health(self, seconds: float = 1.0) -> int:
+        """The status of /health; 0 if there is no answer in time."""
         try:
-            return (await send(self.address, request_bytes(self.address, "GET", "/health"), seconds=1)).status
+            return (await send(self.address, request_bytes(self.address, "GET", "/health"), seconds=seconds)).status
         except Unanswered:
             return 0
 
