@@ -75,4 +75,4 @@ def test_a_right_key_is_known_by_its_digest_whichever_it_is():
 
 def test_the_longest_times_are_left_out():
     first, second = measure(LONG_PREFIX, door, 1000, random.Random(1))
-    assert len(first) + len(second) == pytest.approx(900, abs=20)
+    assert 900 <= len(first) + len(second) < 990  # of equal times at the border all stay
