@@ -280,7 +280,7 @@ class AsyncLLM:
         """Return if requests are answered; else raise ``EngineDeadError`` with the reason.
 
         ``EngineRestartingError`` and ``EngineStuckError`` are kinds of it, which pass. Takes no time: the engine is
-        looked at four times a second, from the first call of any coroutine of this class on.
+        looked at ten times a second, from the first call of any coroutine of this class on.
         """
         self._desk.check()
 
