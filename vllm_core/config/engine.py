@@ -124,6 +124,48 @@ class EngineSettings:
     decode_context_parallel_size: int = setting(
         1, group="device", low=1, help="Ranks that split the cache of each sequence. Refused above 1 so far."
     )
+    data_parallel_size: int = setting(
+        1,
+        group="device",
+        low=1,
+        high=1024,
+        unit="engines",
+        help="Engines behind one server, on all hosts together. Each has the whole model, a process and devices of its"
+        " own.",
+        trade="More: more requests at once, and a server that outlives one of them. One: less memory.",
+    )
+    data_parallel_size_local: int | None = setting(
+        None, group="device", low=0, unit="engines", help="Of these, the ones on this host. Default: all."
+    )
+    data_parallel_start_rank: int | None = setting(
+        None, group="device", low=0, help="Number of the first engine of a further node (vllm-core serve --headless)."
+    )
+    data_parallel_rank: int | None = setting(
+        None,
+        group="device",
+        low=0,
+        help="Number of the one engine that this server runs, where a balancer of yours stands before one server for"
+        " each engine.",
+    )
+    data_parallel_external_lb: bool = setting(
+        False, group="device", help="Say that a balancer of yours does so; data_parallel_rank alone says it as well."
+    )
+    data_parallel_address: str | None = setting(
+        None,
+        group="device",
+        help="Address of the first node, where it waits for engines of further ones, and they find it.",
+    )
+    data_parallel_rpc_port: int = setting(
+        29550, group="device", low=1, high=65535, help="Port of the first node for engines of further ones."
+    )
+    data_parallel_routing: str = setting(
+        "load",
+        group="device",
+        choices=("load", "prefix"),
+        help="Which engine gets a request. load: the one with the fewest waiting requests and tokens to be computed."
+        " prefix: one that has computed the same beginning before, unless it is much busier than others.",
+        trade="prefix: prompts with long common beginnings are found in the cache. load: the most even spread.",
+    )
     distributed_executor_backend: str | None = setting(
         None,
         group="device",

@@ -5,8 +5,9 @@ Longer than other files, so that all that a server may call stands in one place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -20,10 +21,12 @@ from vllm_core.engine.batch_call import priorities
 from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.figures import Figures
-from vllm_core.engine.found import FoundEngine
+from vllm_core.engine.fleet.engines import Engines, ended_on_error, find, own
+from vllm_core.engine.fleet.fleet import Fleet
+from vllm_core.engine.fleet.routing import router_named
+from vllm_core.engine.fleet.stats import FleetStats
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
-from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.prompts import Prompt, read_chat, read_prompt
 from vllm_core.engine.sampling_params import SamplingParams
@@ -62,9 +65,8 @@ class AsyncLLM:
         carry_over: bool = False,
         **settings: Any,
     ) -> None:
-        engine = OwnedEngine(restarts, restart_window)  # imports while we resolve
-        with _ended_on_error(engine):
-            self._start(engine, from_kwargs(EngineSettings, {"model": model, **settings}), carry_over)
+        given = from_kwargs(EngineSettings, {"model": model, **settings})
+        self._own(given, restarts, restart_window, carry_over)
 
     @classmethod
     def from_settings(
@@ -72,10 +74,12 @@ class AsyncLLM:
     ) -> AsyncLLM:
         """From settings that were read elsewhere: files, the environment, flags."""
         llm = cls.__new__(cls)
-        engine = OwnedEngine(restarts, restart_window)
-        with _ended_on_error(engine):
-            llm._start(engine, settings, carry_over)
+        llm._own(settings, restarts, restart_window, carry_over)
         return llm
+
+    def _own(self, settings: EngineSettings, restarts: int, window: float, carry_over: bool) -> None:
+        with ended_on_error(own(settings, restarts, window)) as engines:  # they import while we resolve
+            self._start(engines, settings, carry_over)
 
     @classmethod
     def connect(cls, address: str, settings: EngineSettings, *, carry_over: bool = False) -> AsyncLLM:
@@ -90,17 +94,16 @@ class AsyncLLM:
         """
         llm = cls.__new__(cls)
         llm.settings = settings
-        engine = FoundEngine(address)
-        facts = engine.facts()
-        llm.lock, llm.timings = facts.lock_with(settings), {}
-        llm._selector = facts.selector(settings)
-        llm.text = facts.read_text(llm._selector, settings)
-        engine.attach(llm.lock.digest)
-        with _ended_on_error(engine):
-            llm._take(engine, facts, carry_over, front=f"{engine.link.name}:")
+        with ended_on_error(find(address)) as engines:
+            facts = engines.facts()
+            llm.lock, llm.timings = facts.lock_with(settings), {}
+            llm._selector = facts.selector(settings)
+            llm.text = facts.read_text(llm._selector, settings)
+            engines.attach(llm.lock.digest)
+            llm._take(engines, facts, carry_over, front=f"{secrets.token_hex(8)}:")
         return llm
 
-    def _start(self, engine: OwnedEngine, settings: EngineSettings, carry_over: bool) -> None:
+    def _start(self, engines: Engines, settings: EngineSettings, carry_over: bool) -> None:
         from vllm_core.engine.resolve import resolve
 
         resolved = resolve(settings)
@@ -115,13 +118,14 @@ class AsyncLLM:
 
             self.text = open_text(resolved)
             told.append(SharedFacts.of(resolved))
-            engine.home.facts.write_bytes(told[0].to_bytes())
+            engines.tell(told[0])
 
-        engine.start(resolved.settings, resolved.lock.digest, read_text)
-        self._take(engine, told[0], carry_over)
+        engines.start(resolved.settings, resolved.lock.digest, read_text)
+        self._take(engines, told[0], carry_over)
 
-    def _take(self, engine: OwnedEngine | FoundEngine, facts: SharedFacts, carry_over: bool, front: str = "") -> None:
-        self._engine, self.ready, self._choices = engine, engine.ready, facts.choices
+    def _take(self, engines: Engines, facts: SharedFacts, carry_over: bool, front: str = "") -> None:
+        self._engines, self._engine = engines, engines.first
+        self.ready, self._choices = self._engine.ready, facts.choices
         self.timings = {**self.timings, **self.ready.timings}
         intake = Intake(
             vocab_size=self.ready.vocab_size,
@@ -134,7 +138,8 @@ class AsyncLLM:
             grammars=facts.grammars,
         )
         processor = OutputProcessor(self.text.tokenizer)
-        self._desk = AsyncDesk(engine, intake, processor, front=front, carry=carry_over)
+        fleet = Fleet(engines.by_number, router_named(self.settings.data_parallel_routing), self.settings.max_rows)
+        self._desk, self._fleet = AsyncDesk(fleet, intake, processor, front=front, carry=carry_over), fleet
         if not front:
             self._desk.warming = Warming(facts.grammars, self.text, self.ready.vocab_size)
         self.generation_config = facts.generation_config  # what the model's authors recommend
@@ -226,9 +231,12 @@ class AsyncLLM:
         """Forget the cached beginnings of prompts."""
         await self._desk.ask(wire.Reset)
 
-    async def stats(self) -> wire.Stats:
-        """How much runs and waits, and how full the cache is. Raises ``EngineDeadError`` if nobody answers."""
-        return await self._desk.ask(wire.AskStats)
+    async def stats(self) -> FleetStats:
+        """How much runs and waits, and how full the cache is, in all and in each engine.
+
+        Raises ``EngineDeadError`` if nobody answers.
+        """
+        return self._fleet.stats(await self._desk.ask(wire.AskStats))
 
     def on_stats(self, callback: Callable[[Figures], None]) -> Callable[[], None]:
         """Call ``callback`` with what the engine did: every step and every request that ended, nothing twice.
@@ -258,23 +266,33 @@ class AsyncLLM:
 
     @property
     def address(self) -> str:
-        """Where other processes of this machine and user find the engine: ``connect``."""
-        return self._engine.home.address
+        """Where other processes of this machine and user find the engines: ``connect``."""
+        return self._engines.address
 
     @property
     def pid(self) -> int:
-        """The engine's process, the last one if there is none."""
+        """The engine's process, the last one if there is none; the first engine's, if there are several."""
         return self._engine.pid
 
     @property
+    def pids(self) -> dict[int, int]:
+        """Of all engines, by number: their processes."""
+        return {replica.number: replica.engine.pid for replica in self._fleet.replicas}
+
+    @property
+    def states(self) -> dict[int, str]:
+        """Of all engines, by number: "starting", "ready", "restarting" or "dead"."""
+        return {replica.number: replica.engine.state.now for replica in self._fleet.replicas}
+
+    @property
     def state(self) -> str:
-        """ "starting", "ready", "restarting" or "dead"."""
-        return "dead" if self.dead is not None else self._engine.state.now
+        """ "starting", "ready", "restarting" or "dead"; of several engines, "ready" as long as one is."""
+        return "dead" if self.dead is not None else self._fleet.state.now
 
     async def state_change(self) -> str:
         """Wait for the next state, and return it."""
         self._desk.watch()
-        return await self._engine.state.change()
+        return await self._fleet.state.change()
 
     async def check_health(self) -> None:
         """Return if requests are answered; else raise ``EngineDeadError`` with the reason.
@@ -298,25 +316,9 @@ class AsyncLLM:
         return priorities(priority, 1, self.settings.scheduling_policy)[0]
 
     def shutdown(self, *, now: bool = False) -> None:
-        """End the engine's process and free its memory, or leave the one that ``connect`` found. Safe to call twice.
+        """End the engines' processes and free their memory, or leave those that ``connect`` found. Safe to call twice.
 
-        ``now``: kill it, without waiting until it has ended its step and what it holds.
+        ``now``: kill them, without waiting until they have ended their steps and what they hold.
         """
         self._desk.close()
-        if now and isinstance(self._engine, OwnedEngine):
-            self._engine.end_now()
-        self._engine.stop()
-
-
-@contextmanager
-def _ended_on_error(engine: OwnedEngine | FoundEngine) -> Iterator[None]:
-    try:
-        yield
-    except Exception:
-        engine.stop()
-        raise
-    except BaseException:  # somebody wants it to end, and an engine that loads a model does not listen
-        if isinstance(engine, OwnedEngine):
-            engine.end_now()
-        engine.stop()
-        raise
+        self._engines.stop(now)

@@ -39,6 +39,8 @@ class Attached:
         self.home = home
         self.state = EngineState()
         self.stuck = ""  # why it does not go on
+        self.ending = False  # its process is gone, and what it said last may be on its way
+        self.title = ""  # before what is said of it, among several
         self.link: Link
         self.ready: wire.Ready
         self.since = time.monotonic()  # of the last change of state
@@ -61,7 +63,7 @@ class Attached:
         assert self._customer is not None
         self.link.read(self._loop, self._customer.read)
         self._watch_end()
-        self.stuck = ""
+        self.stuck, self.ending = "", False
         self._tick = self._loop.call_later(INTERVAL, self._look, Watchdog(self.home.pulse, self.pid))
 
     def _watch_end(self) -> None:

@@ -19,6 +19,7 @@ class Figures(msgspec.Struct, frozen=True, tag=True):
 
     steps: list[StepStats]
     requests: list[RequestStats]
+    engine: int = 0  # whose they are, among several: the front that tells them knows
 
 
 class Gathered(Listener):

@@ -12,6 +12,7 @@ from vllm_core.config.plugins import plugin_settings
 from vllm_core.engine.choices import check_prefer, refuse_not_yet
 from vllm_core.engine.choose_text import refuse_text_settings
 from vllm_core.engine.default_sampling import generation_configs
+from vllm_core.engine.fleet.plan import devices_of_one
 from vllm_core.engine.model_config import model_config, plain_overrides
 from vllm_core.engine.timing import timed
 from vllm_core.engine.tokenizer import eos_ids
@@ -60,7 +61,7 @@ def find(settings: EngineSettings, timings: dict[str, float]) -> Found:
         platform = selector.choose(
             "platform", PlatformQuery(name=wanted), None if wanted == "auto" else wanted, asked_by="--device"
         ).load()()
-        device = selector.device = platform.facts()
+        device = selector.device = devices_of_one(platform.facts(), settings)
         if settings.max_num_seqs is None:
             settings = attrs.evolve(settings, max_num_seqs=platform.max_rows())
     with timed(timings, "checkpoint"):

@@ -73,6 +73,7 @@ class FoundEngine(Attached):
 
     def _ended(self, pid: int, starts: int) -> None:
         assert self._loop is not None
+        self.ending = True
         self._loop.create_task(self._find_out(pid, starts))
 
     async def _find_out(self, pid: int, starts: int) -> None:

@@ -28,6 +28,8 @@ class Front:
     pid: int
     requests: set[str] = attrs.field(factory=set)  # that the engine has for it
     watches: bool = False  # wants figures
+    compares: bool = False  # wants to know how much others want
+    told: int = 0  # of that, requests
 
 
 class Fronts:
@@ -135,6 +137,17 @@ class Fronts:
         for front in self._all.values():
             if front.watches:
                 self.send(front.name, figures)
+
+    def tell_load(self) -> None:
+        """How many requests others have here, to those fronts that choose among engines."""
+        comparing = [front for front in self._all.values() if front.compares]
+        if len(self._all) < 2 and not any(front.told for front in comparing):
+            return
+        total = sum(len(front.requests) for front in self._all.values())
+        for front in comparing:
+            if (others := total - len(front.requests)) != front.told:
+                front.told = others
+                self.send(front.name, wire.Load(others))
 
     def tell_all(self, message: wire.Up) -> None:
         for name in self._all:

@@ -22,6 +22,7 @@ from vllm_core.engine.batch_call import (
 from vllm_core.engine.chat_parsing import ChatParsing
 from vllm_core.engine.desk import Desk
 from vllm_core.engine.errors import RequestError
+from vllm_core.engine.fleet.plan import refuse_several
 from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.missing import explain_missing
 from vllm_core.engine.outputs import RequestOutput
@@ -61,6 +62,7 @@ class LLM:
         return llm
 
     def _start(self, settings: EngineSettings) -> None:
+        refuse_several(settings)
         from vllm_core.engine.build import build_engine  # imports torch
 
         self._take(build_engine(settings))

@@ -57,6 +57,7 @@ class RequestMetrics:
     num_drafts            guesses that were verified, places without one included
     num_accepted_drafts   output tokens that speculative decoding saved a step each: with n output tokens, a step
                           gave n / (n - num_accepted_drafts) of them
+    engine                number of the engine that it is with, among several (data_parallel_size)
     """
 
     arrival_time: float
@@ -65,6 +66,7 @@ class RequestMetrics:
     num_preemptions: int = 0
     num_drafts: int = 0
     num_accepted_drafts: int = 0
+    engine: int = 0
 
     @property
     def time_to_first_token(self) -> float | None:

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -39,17 +39,20 @@ class _Held:
 
 
 class OwnedEngine(Attached):
-    """restarts   engines started in place of ones that have ended, at most, within ``window`` seconds"""
+    """restarts      engines started in place of ones that have ended, at most, within ``window`` seconds
+    environment   of its process, beside this one's
+    """
 
-    def __init__(self, restarts: int, window: float) -> None:
+    def __init__(self, restarts: int, window: float, environment: Mapping[str, str] | None = None) -> None:
         home = Home.make()
         super().__init__(home)
         self._restarts, self._window = restarts, window
         self._ends: deque[float] = deque()
         self._starts = 0
         self._lost_pid = 0
+        self._environment = environment or {}
         try:
-            self._held = _Held(EngineProcess(home), home)  # imports while the caller resolves
+            self._held = _Held(EngineProcess(home, self._environment), home)  # imports while the caller resolves
         except BaseException:
             home.remove()
             raise
@@ -61,6 +64,10 @@ class OwnedEngine(Attached):
         self._held.over, self._held.waits = True, False
         self._held.process.kill("it was shut down")  # for who waits already
         self.stop()
+
+    def end_start(self) -> None:
+        """Let ``start``, in another thread, come to an end."""
+        self._held.process.kill("it was not needed any more")
 
     def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
         """Do something ``meanwhile``, then wait until the engine is ready.
@@ -99,6 +106,7 @@ class OwnedEngine(Attached):
 
     def _ended(self, pid: int, how: str) -> None:
         assert self._loop is not None
+        self.ending = True
         cause = how if self.stuck else f"the engine process {how}"
         self._loop.call_later(0 if self.stuck else LAST_WORDS, self._lost, pid, cause)
 
@@ -107,7 +115,7 @@ class OwnedEngine(Attached):
 
     def _is_stuck(self) -> bool:
         assert self._loop is not None
-        log.error("%s; it is killed", self.stuck)
+        log.error("%s%s; it is killed", self.title, self.stuck)
         self._held.process.kill(self.stuck)
         self._loop.call_later(FAREWELL, self._lost, self.pid, self.stuck)
         return True
@@ -130,12 +138,12 @@ class OwnedEngine(Attached):
         if not again:
             if self._restarts:
                 cause += f" (it was started again {self._restarts} times within {self._window:.0f} s)"
-            log.error("%s", cause)
+            log.error("%s%s", self.title, cause)
             self._change("dead")
             self._write("dead", cause)
             self._customer.lost(cause, back=False)
             return
-        log.error("%s; it is started again (%d of %d times)", cause, len(self._ends), self._restarts)
+        log.error("%s%s; it is started again (%d of %d times)", self.title, cause, len(self._ends), self._restarts)
         self._change("restarting")
         self._write("restarting", cause)
         self._customer.lost(cause, back=True)
@@ -155,7 +163,7 @@ class OwnedEngine(Attached):
             if held.over:
                 return
             self.home.mend()
-            held.process = EngineProcess(self.home)
+            held.process = EngineProcess(self.home, self._environment)
             if held.over:  # meanwhile: nobody else knows of this one
                 held.process.kill("it was shut down")
             ready = held.process.build(self._settings, self._digest)
@@ -171,7 +179,7 @@ class OwnedEngine(Attached):
         assert self._customer is not None
         self.ready = ready
         self._is_ready(seconds)
-        log.warning("the engine is ready again, after %.1f s", seconds)
+        log.warning("%sthe engine is ready again, after %.1f s", self.title, seconds)
         self._engage()
         self._customer.back(self.link)
 

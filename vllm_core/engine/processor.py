@@ -101,6 +101,11 @@ class OutputProcessor:
         self._tracks[request_id] = track
         self._of.update(dict.fromkeys(track.samples, track))
 
+    def goes_to(self, request_id: str, engine: int) -> None:
+        """Which of several engines has it now."""
+        if (track := self._tracks.get(request_id)) is not None:
+            track.metrics.engine = engine
+
     def samples(self, request_id: str) -> list[str]:
         """The ids that the engine has for what runs of a request."""
         track = self._tracks.get(request_id)

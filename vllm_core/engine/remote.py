@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -28,6 +28,7 @@ COMMAND = [sys.executable, "-m", "vllm_core.engine.process"]
 class _Child:
     """What the thread that watches a process shares with whoever wants to know."""
 
+    environment: Mapping[str, str] = attrs.field(factory=dict)  # beside this process's
     process: subprocess.Popen[bytes] | None = None
     failure: BaseException | None = None  # why there is no process
     started: threading.Event = attrs.field(factory=threading.Event)
@@ -39,7 +40,7 @@ class _Child:
     def keep(self) -> None:
         """In a thread of its own, which lives as long as the process: the kernel ends that one with it."""
         try:
-            self.process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE)
+            self.process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, env={**os.environ, **self.environment})
         except BaseException as error:
             self.failure = error
             return
@@ -62,9 +63,9 @@ class _Child:
 class EngineProcess:
     """``__init__`` starts the process, which imports what it will need; ``build`` tells it what to build."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, environment: Mapping[str, str] | None = None) -> None:
         self._home = home
-        self._child = child = _Child()
+        self._child = child = _Child(environment or {})
         threading.Thread(target=child.keep, daemon=True, name="vllm-core-engine").start()
         child.started.wait()
         if child.process is None:

@@ -16,6 +16,7 @@ from vllm_core.engine.cache.grouping import plan_caches
 from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.find import find
 from vllm_core.engine.fit import Fitted, fit
+from vllm_core.engine.fleet.plan import alone
 from vllm_core.engine.grammars import Grammars
 from vllm_core.engine.memory import MemoryPlan
 from vllm_core.engine.progress import loading_line
@@ -86,7 +87,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
             asked_by="--scheduling-policy",
         )
         sinks = selector.choose_all("metrics_sink", _metrics_query(settings, fitted))
-        lock = Lock.from_decisions(selector.decisions, attrs.asdict(settings))
+        lock = Lock.from_decisions(selector.decisions, attrs.asdict(alone(settings)))
     build = Build(
         model=fitted.model_build,
         checkpoint=found.checkpoint,

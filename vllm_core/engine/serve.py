@@ -45,6 +45,7 @@ class Server:
                 received = fronts.receive(wait=False)
             if core.has_work:
                 fronts.tell(core.step())
+            fronts.tell_load()
             if (news := figures.take(idle=not core.has_work)) is not None:
                 fronts.tell_watchers(news)
 
@@ -78,6 +79,8 @@ class Server:
         elif isinstance(message, wire.Warm):
             if self._core.grammars is not None:
                 self._core.grammars.warm(message.vocabulary, message.reasons)
+        elif isinstance(message, wire.Compare):
+            front.compares = True
         elif isinstance(message, wire.Leave):
             self._end(front)
         elif isinstance(message, wire.Stop):

@@ -15,6 +15,7 @@ import msgspec
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.plugins import plugin_settings
 from vllm_core.engine.choose_grammars import GrammarChoices
+from vllm_core.engine.fleet.plan import alone
 from vllm_core.engine.text import Text, read_text
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.queries import LogitsProcessorQuery
@@ -81,7 +82,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
         """The lock of a front with these settings. ``LockMismatch`` if other packages are installed here."""
         lock = Lock.from_bytes(self.lock)
         lock.verify()
-        return attrs.evolve(lock, settings=canonical(attrs.asdict(settings)))
+        return attrs.evolve(lock, settings=canonical(attrs.asdict(alone(settings))))
 
     def selector(self, settings: EngineSettings) -> Selector:
         """Asks the plugins of this process, as the owner asked its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 __all__ = ["EngineState"]
 
@@ -12,6 +13,7 @@ class EngineState:
 
     def __init__(self) -> None:
         self.now = "starting"
+        self.on_change: Callable[[], None] = _nothing  # called in that loop
         self._waiters: list[asyncio.Future[str]] = []
 
     def set(self, state: str) -> None:
@@ -21,6 +23,7 @@ class EngineState:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(state)
+            self.on_change()
 
     async def change(self) -> str:
         """Wait for the next state."""
@@ -31,3 +34,7 @@ class EngineState:
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+
+
+def _nothing() -> None:
+    """Nobody else wants to know."""

@@ -15,8 +15,9 @@ from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.interfaces.grammar import Vocabulary
 
 __all__ = [
-    "Abort", "Add", "AskStats", "Broken", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Ready", "Reset",
-    "Start", "Stats", "Stop", "Up", "Updates", "Warm", "Watch", "decode_down", "decode_start", "decode_up", "encode",
+    "Abort", "Add", "AskStats", "Broken", "Compare", "Down", "Failed", "Figures", "Gone", "Hello", "Leave", "Load",
+    "Ready", "Reset", "Start", "Stats", "Stop", "Up", "Updates", "Warm", "Watch", "decode_down", "decode_start",
+    "decode_up", "encode",
 ]  # fmt: skip
 
 
@@ -71,6 +72,10 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
     reasons: bool  # whether outputs may begin with reasoning, which a parser of the engine tells apart
 
 
+class Compare(msgspec.Struct, frozen=True, tag=True):
+    """This front chooses among engines: send it ``Load``."""
+
+
 class Leave(msgspec.Struct, frozen=True, tag=True):
     """This front has gone. What runs for it is lost."""
 
@@ -115,6 +120,12 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
     prefix_hits: int  # of those, found
 
 
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """How much others want of the engine, for fronts that choose among engines. Sent when it has changed."""
+
+    others: int  # requests of other fronts
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """The engine has ended, or does not want this front, and why."""
 
@@ -122,8 +133,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: str
 
 
-Down = Hello | Add | Abort | Reset | AskStats | Watch | Warm | Leave | Gone | Broken | Stop
-Up = Ready | Updates | Figures | Stats | Failed
+Down = Hello | Add | Abort | Reset | AskStats | Watch | Warm | Compare | Leave | Gone | Broken | Stop
+Up = Ready | Updates | Figures | Stats | Load | Failed
 encode = msgspec.msgpack.Encoder().encode
 decode_start = msgspec.msgpack.Decoder(Start).decode
 decode_down = msgspec.msgpack.Decoder(Down).decode

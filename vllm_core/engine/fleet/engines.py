@@ -1,0 +1,133 @@
+"""The engines that an ``AsyncLLM`` has started, or found: begun, started, told apart and ended together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import attrs
+
+from vllm_core.config.engine import EngineSettings
+from vllm_core.engine.attached import Attached
+from vllm_core.engine.errors import EngineDeadError
+from vllm_core.engine.fleet.plan import alone, environments, plan_fleet
+from vllm_core.engine.found import FoundEngine
+from vllm_core.engine.owned import OwnedEngine
+from vllm_core.engine.shared_facts import SharedFacts
+
+__all__ = ["Engines", "ended_on_error", "find", "own"]
+
+BETWEEN = ","  # of addresses of engines
+
+
+@attrs.frozen
+class Engines:
+    """By number. ``start`` of those that this process owns; those that were found are ready."""
+
+    owned: Mapping[int, OwnedEngine]
+    found: Mapping[int, FoundEngine] = attrs.field(factory=dict)
+
+    @property
+    def by_number(self) -> dict[int, Attached]:
+        return dict(sorted({**self.owned, **self.found}.items()))
+
+    @property
+    def first(self) -> Attached:
+        return next(iter(self.by_number.values()))
+
+    @property
+    def address(self) -> str:
+        """For ``find``."""
+        engines = self.by_number
+        if list(engines) == [0]:
+            return self.first.home.address
+        return BETWEEN.join(f"{number}={engine.home.address}" for number, engine in engines.items())
+
+    def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
+        """Do something ``meanwhile``, then wait until all are ready. Raises what the first one raises that is not."""
+        each = alone(settings)
+        first, *others = self.owned.values()
+        with ThreadPoolExecutor(max(1, len(others)), "vllm-core-start") as threads:
+            starts = [threads.submit(engine.start, each, digest, _nothing) for engine in others]
+            try:
+                first.start(each, digest, meanwhile)
+                for start in starts:
+                    start.result()
+            except BaseException:
+                for engine in others:
+                    engine.end_start()  # so that the threads do not wait for the ones that would get there
+                raise
+
+    def tell(self, facts: SharedFacts) -> None:
+        """For other fronts, which may begin with any of these engines."""
+        for engine in self.owned.values():
+            engine.home.facts.write_bytes(facts.to_bytes())
+
+    def facts(self) -> SharedFacts:
+        """What the owner of those that were found has told."""
+        return next(iter(self.found.values())).facts()
+
+    def attach(self, digest: str) -> None:
+        """Become a front of those that were found. Raises ``EngineDeadError`` if they have another lock."""
+        for engine in self.found.values():
+            engine.attach(digest)
+
+    def stop(self, now: bool = False) -> None:
+        """End them, or leave them. ``now``: without waiting for any to end by itself. Safe to call twice."""
+        ends = [engine.end_now if now else engine.stop for engine in self.owned.values()]
+        threads = [threading.Thread(target=end, daemon=True) for end in ends[1:]]
+        for thread in threads:
+            thread.start()
+        for end in [*ends[:1], *(engine.stop for engine in self.found.values() if "link" in vars(engine))]:
+            end()
+        for thread in threads:
+            thread.join()
+
+
+def own(settings: EngineSettings, restarts: int, window: float) -> Engines:
+    """Begin the processes of all engines of this host."""
+    plan = plan_fleet(settings)
+    places = environments(settings, len(plan.here), os.environ)
+    engines: dict[int, OwnedEngine] = {}
+    with ended_on_error(Engines(engines)):
+        for number, place in zip(plan.here, places, strict=True):
+            engines[number] = OwnedEngine(restarts, window, place)
+    return Engines(engines)
+
+
+def find(address: str) -> Engines:
+    """Those of another process: ``Engines.address``, or one engine's own. Waits until they are ready.
+
+    Those that have ended for good are left out. Raises ``EngineDeadError`` if all have.
+    """
+    found: dict[int, FoundEngine] = {}
+    gone: list[EngineDeadError] = []
+    for i, part in enumerate(address.split(BETWEEN)):
+        number, numbered, place = part.partition("=")
+        number, place = (number, place) if numbered and number.isdecimal() else (str(i), part)
+        try:
+            found[int(number)] = FoundEngine(place)
+        except EngineDeadError as error:
+            gone.append(error)
+    if not found:
+        raise gone[0]
+    return Engines({}, found)
+
+
+@contextmanager
+def ended_on_error(engines: Engines) -> Iterator[Engines]:
+    try:
+        yield engines
+    except Exception:
+        engines.stop()
+        raise
+    except BaseException:  # somebody wants it to end, and an engine that loads a model does not listen
+        engines.stop(now=True)
+        raise
+
+
+def _nothing() -> None:
+    """The first one has what is to be done meanwhile."""
