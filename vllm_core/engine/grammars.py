@@ -83,6 +83,7 @@ class Grammars:
         reasons   whether outputs may begin with reasoning: then the tokenizer is needed, too
         """
         self._submit(partial(self.backends.warm, self.choices, vocabulary, reasons), apart=True)
+        self._submit(lambda: None, apart=False)  # so that its first thread is there, too
 
     def allow(self, seconds: float) -> None:
         """Compile for so long at most, whatever the settings say."""

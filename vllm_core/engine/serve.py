@@ -12,6 +12,7 @@ from vllm_core.engine.fronts import Front, Fronts
 from vllm_core.engine.messages import NewRequest, Update
 from vllm_core.engine.pulse import Pulse
 from vllm_core.engine.request import FinishReason
+from vllm_core.engine.spare_memory import SpareMemory
 from vllm_core.engine.timed_steps import TimedSteps
 
 __all__ = ["Server"]
@@ -28,6 +29,7 @@ class Server:
         self._core, self._fronts, self._pulse, self._steps = core, fronts, pulse, steps
         self._ready, self._digest = ready, digest
         self._figures = Gathered()
+        self._spare = SpareMemory()
         self._stopped = False
 
     def run(self) -> None:
@@ -36,6 +38,7 @@ class Server:
             idle = not core.has_work
             if idle:
                 self._pulse.asleep()
+                self._spare.give_back()
             received = fronts.receive(wait=idle)
             self._steps.beat()
             while received is not None:
