@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
 
 from vllm_core.commands import UsageError, add_engine_flags, add_flags, check_plugins, engine_settings, own_settings
 from vllm_plugin_server.settings import ServerSettings
@@ -34,5 +37,11 @@ class Serve:
         if engine.skip_tokenizer_init:
             raise UsageError("the server needs a tokenizer: leave --skip-tokenizer-init out")
         from vllm_plugin_server.serve import serve
+        from vllm_plugin_server.signals import FORCED
 
-        return serve(engine, settings, catalog)
+        code = serve(engine, settings, catalog)
+        if code > FORCED:  # all has been undone, and what Python does at its end takes as long as it likes
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
