@@ -15,13 +15,15 @@ from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.errors import ApiError, bad_request
 from vllm_plugin_server.ignored import ignored_in
 from vllm_plugin_server.limits import LIMITS, most
-from vllm_plugin_server.strict_json import parse_object
-from vllm_plugin_server.unknown import unknown_names
+from vllm_plugin_server.reader import LARGE, Reader
+from vllm_plugin_server.strict_json import count_values, parse_object
+from vllm_plugin_server.unknown import known_names, unknown_names
 
-__all__ = ["read_body", "read_bytes", "to_record"]
+__all__ = ["read_body", "read_bytes", "read_tree", "to_record"]
 
 T = TypeVar("T")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+READER = "reader"  # in ``ServerContext.state``
 _TYPES = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
     "object": "an object", "null": "null",
@@ -80,15 +82,29 @@ async def read_body(request: Request, kind: type[T], context: ServerContext) -> 
         )  # fmt: skip
     raw: bytes = request.state.body
     lenient = context.settings.lenient_requests
-    record, names = await context.work(_read, raw, kind, lenient, size=len(raw) // 8)
+    if len(raw) > LARGE:
+        record, names = await _reader(context).read(raw, kind, lenient)
+    else:
+        _, record, names = await context.work(read_tree, raw, kind, lenient, size=len(raw) // 8)
     if ignored := ignored_in(request.state.route, names):
         request.state.exchange.ignored = ignored
     return record
 
 
-def _read(raw: bytes, kind: type[T], lenient: bool) -> tuple[T, list[str]]:
+def _reader(context: ServerContext) -> Reader:
+    if READER not in context.state:
+        reader = context.state[READER] = Reader()
+        context.on_shutdown.append(reader.close)
+    return context.state[READER]
+
+
+def read_tree(raw: bytes, kind: type[T], lenient: bool) -> tuple[dict[str, Any], T, list[str]]:
+    """A body as it was parsed, as a record, and which of the record's names it has. Raises ``ApiError``."""
     tree = parse_object(raw)
-    return to_record(tree, kind, lenient=lenient), list(tree)
+    record = to_record(tree, kind, lenient=lenient)
+    if count_values(tree) > most("values"):  # last, as what the record lacks says more
+        raise bad_request(f"the body holds more than {most('values'):,} texts, names, lists and objects")
+    return tree, record, [name for name in known_names(kind) if name in tree]
 
 
 def to_record(tree: dict[str, Any], kind: type[T], *, lenient: bool = False) -> T:

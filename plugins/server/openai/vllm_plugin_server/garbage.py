@@ -15,6 +15,7 @@ __all__ = ["Collector"]
 
 YOUNG = 10_000, 5  # new objects until the youngest are looked through; how often that is until the next older
 FEW = 64  # open requests: a pause of some milliseconds
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # bytes: a block from this size on goes back to the system when it is freed
 EVERY, AT_LEAST = 60.0, 1800.0  # seconds between two looks: while few requests are open, and whatever is open
 
 
@@ -26,7 +27,10 @@ class Collector:
         gc.freeze()  # what is there by now stays: it need not be looked at again
         gc.set_threshold(*YOUNG, 1_000_000)
         self._last = time.monotonic()
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._trim = getattr(libc, "malloc_trim", None)
+        if (mallopt := getattr(libc, "mallopt", None)) is not None:
+            mallopt(M_MMAP_THRESHOLD, LARGE)
 
     def tick(self, open_requests: int) -> None:
         waited = time.monotonic() - self._last

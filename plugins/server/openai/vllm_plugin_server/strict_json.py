@@ -14,18 +14,24 @@ from typing import Any, NoReturn
 from vllm_plugin_server.errors import ApiError, bad_request
 from vllm_plugin_server.limits import most
 
-__all__ = ["depth_of", "parse_object"]
+__all__ = ["count_values", "depth_of", "parse_object"]
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-DEPTH = most("depth")
+DEPTH, DIGITS = most("depth"), most("digits")
+_PLAIN = frozenset((int, float, bool, type(None)))
 
 
 class _Refused(Exception):
     pass
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The object that a body holds. Raises ``ApiError``."""
+def parse_object(body: bytes, *, marks: int | None = None) -> dict[str, Any]:
+    """The object that a body holds. Raises ``ApiError``.
+
+    marks   at most so many commas, brackets and braces: what is read where nobody can end it
+    """
+    if marks is not None and sum(map(body.count, (b",", b"[", b"{"))) > marks:
+        raise ApiError(413, f"the body holds more than {marks:,} commas, brackets and braces")
     if not body.strip():
         raise bad_request("the body is empty; it must be a JSON object", code="invalid_json")
     if body.count(b",") > most("commas"):  # before the parser, which would hold everybody up
@@ -43,8 +49,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise _too_deep() from None
-    except ValueError:  # a whole number of more digits than Python reads
-        raise bad_request("the body is not valid JSON: a number has too many digits", code="invalid_json") from None
     if not isinstance(found, dict):
         raise bad_request(f"the body must be a JSON object, not {_kind(found)}", code="invalid_json")
     if depth_of(found) > DEPTH:
@@ -69,6 +73,20 @@ def depth_of(value: Any, most: int = DEPTH) -> int:
     return depth
 
 
+def count_values(value: Any) -> int:
+    """Texts, names, lists and objects in it: each takes its time wherever it is read."""
+    count, todo = 0, [value]
+    while todo:
+        outer = todo.pop()
+        if isinstance(outer, dict):
+            count += len(outer)
+            outer = outer.values()
+        items = [item for item in outer if type(item) not in _PLAIN]
+        count += len(items)
+        todo += [item for item in items if not isinstance(item, str)]
+    return count
+
+
 def _too_deep() -> ApiError:
     return bad_request(f"the body nests lists and objects deeper than {DEPTH} levels", code="invalid_json")
 
@@ -86,7 +104,15 @@ def _constant(name: str) -> NoReturn:
     raise _Refused(f"{name} is no JSON number")
 
 
+def _int(text: str) -> int:
+    if len(text) > DIGITS:
+        raise _Refused("a number has too many digits")
+    return int(text)
+
+
 def _float(text: str) -> float:
+    if len(text) > DIGITS:
+        raise _Refused("a number has too many digits")
     value = float(text)
     if not math.isfinite(value):
         raise _Refused(f"the number {text[:40]} is too large")
@@ -114,4 +140,4 @@ def _kind(value: Any) -> str:
     return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(type(value), "a number")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float, parse_int=_int)

@@ -33,7 +33,7 @@ class TokenizeRequest(Conversing):
 class DetokenizeRequest(msgspec.Struct, kw_only=True):
     """Token ids to make text of."""
 
-    tokens: Annotated[list[Annotated[int, bound("token_id")]], bound("prompt_ids")]
+    tokens: Annotated[list[Annotated[int, bound("token_id")]], bound("detokenized_ids")]
     model: Annotated[str, bound("name")] | None = None
 
 

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from vllm_plugin_server.body import to_record
-from vllm_plugin_server.errors import ApiError, bad_request
+from vllm_plugin_server.errors import ApiError, bad_request, shown
 
 __all__ = ["Item", "Reader", "tool_input"]
 
@@ -49,7 +49,7 @@ class Reader:
 
     def mapping(self, given: Any, path: str) -> Mapping[str, Any]:
         if not isinstance(given, Mapping):
-            raise bad_request(f"{path} must be an object, not {given!r:.80}", path, "invalid_value")
+            raise bad_request(f"{path} must be an object, not {shown(given)}", path, "invalid_value")
         return given
 
     def choice(self, given: Any, known: Iterable[str], path: str, refused: Mapping[str, str] | None = None) -> str:
@@ -62,7 +62,7 @@ class Reader:
                 raise bad_request(f"{path}: {given!r} cannot be served: {refused[given]}", path, "unsupported_value")
             found = get_close_matches(given[:80], list(known), n=1)
             near = f"; did you mean {found[0]!r}?" if found else ""
-        raise bad_request(f"{path} must be one of {', '.join(known)}, not {given!r:.80}{near}", path, "invalid_value")
+        raise bad_request(f"{path} must be one of {', '.join(known)}, not {shown(given)}{near}", path, "invalid_value")
 
 
 def tool_input(arguments: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from vllm_core.serving import Conversation
 from vllm_plugin_server.chat.wire import Conversing, Message
 from vllm_plugin_server.errors import ApiError, bad_request
 from vllm_plugin_server.generation import check_text
+from vllm_plugin_server.limits import most
 from vllm_plugin_server.strict_json import parse_object
 from vllm_plugin_server.work import SMALL
 
@@ -70,7 +71,7 @@ def _call(call: Any, index: int, number: int) -> dict[str, Any]:
     arguments = call.function.arguments
     if isinstance(arguments, str):
         try:
-            arguments = parse_object(arguments.encode()) if arguments.strip() else {}
+            arguments = parse_object(arguments.encode(), marks=most("arguments")) if arguments.strip() else {}
         except ApiError as error:
             where = f"messages[{index}].tool_calls[{number}].function.arguments"
             raise bad_request(f"{where}: {error.message.replace('the body', 'the text')}", where) from None
