@@ -12,7 +12,8 @@ import time
 import pytest
 from vllm_plugin_server import others
 from vllm_plugin_server.stream import after
-from vllm_plugin_server.testing import endings
+from vllm_plugin_server.testing.ending_kinds import Run
+from vllm_plugin_server.testing.endings import endings
 from vllm_plugin_server.testing.marked_server import MarkedServer
 from vllm_plugin_server.testing.wire import Unanswered
 
@@ -73,7 +74,7 @@ def test_the_command_sees_a_process_a_file_and_an_exit_code_that_should_not_be()
         server = MarkedServer("none")
         server._command = ("-c", leaves)
         async with server:
-            run = endings.Run(server, random.Random(0))
+            run = Run(server, random.Random(0))
             with pytest.raises(TimeoutError, match="there is still"):
                 await run.orderly(2)
             (left,) = server.processes()
@@ -88,7 +89,7 @@ def test_the_command_sees_a_process_a_file_and_an_exit_code_that_should_not_be()
 
 def test_two_endings_leave_nothing():
     kinds = ["SIGTERM during the start", "a second signal"]
-    report = asyncio.run(endings.endings(2, kinds=kinds))
+    report = asyncio.run(endings(2, kinds=kinds))
     slow = [finding for finding in report.findings if "after" in finding and "there is still" in finding]
     assert report.findings == slow  # how long it takes is the command's to say, on a quiet machine
     assert report.runs == 2
