@@ -72,6 +72,12 @@ def test_two_tensor_ranks_give_what_one_gives(folder, alone, more):
         assert share < 0.75 * llm.built.capacity.memory["weights"]
 
 
+def test_four_ranks_share_two_key_value_heads(folder, alone):
+    with LLM(folder, tensor_parallel_size=4, **SETTINGS) as llm:
+        found = answers(llm)
+    assert (found[0], found[3]) == (alone[0], alone[3])
+
+
 def test_one_rank_in_a_process_of_its_own_gives_what_it_gives_here(folder, alone):
     with LLM(folder, distributed_executor_backend="mp", **SETTINGS) as llm:
         assert answers(llm) == alone
