@@ -37,7 +37,7 @@ def test_pieces_of_a_text_add_up_to_the_decoding_of_the_whole(make, data):
 def test_pieces_of_arbitrary_bytes_add_up_to_the_decoding_of_the_whole(ids, cut, skip):
     tokenizer = byte_level()
     ids = [i % tokenizer.vocab_size for i in ids]
-    assume(not tokenizer.decode(ids[:cut]).endswith(HALF))
+    assume(not tokenizer.decode(ids[:cut], skip_special_tokens=skip).endswith(HALF))
     assert "".join(pieces(tokenizer, ids[:cut], ids[cut:], skip)) == whole(tokenizer, ids[:cut], ids[cut:], skip)
 
 
