@@ -42,6 +42,7 @@ def capacity_of(build: Any, started: dict[int, Started]) -> Capacity:
         num_drafts=build.model.num_drafts,
         vocab_size=speaker.vocab_size,
         lookahead=speaker.lookahead,
+        stages=build.model.layout.pp,
         memory={name: max(s.memory.get(name, 0) for s in started.values()) for name in speaker.memory},
         timings={name: max(s.timings.get(name, 0.0) for s in started.values()) for name in speaker.timings},
     )

@@ -89,6 +89,7 @@ class FakeDevice:
         seed=0,
         follows=False,
     ):
+        self.stages = 1  # of a pipeline
         self.lookahead = num_drafts if follows else 0
         self.block_size, self.num_pages, self.max_rows, self.window = block_size, num_pages, max_rows, window
         self.num_drafts, self.accept, self.slow = num_drafts, accept, slow
@@ -103,6 +104,7 @@ class FakeDevice:
         self.copied = 0  # pages
         self.owners: list[int] | None = None  # of each page, as the engine has it
         self.launched, self.fetched = [], []
+        self.fetched_at: list[int] = []  # results that were fetched before each launch
         self.rng = np.random.default_rng(seed)
         self.fail_at: int | None = None
 
@@ -114,6 +116,7 @@ class FakeDevice:
             num_drafts=self.num_drafts,
             vocab_size=VOCAB,
             lookahead=self.lookahead,
+            stages=self.stages,
         )
 
     def stop(self) -> None: ...
@@ -125,6 +128,7 @@ class FakeDevice:
         self.plans.append(plan)
         self.wire.append(msgspec.msgpack.encode(plan))
         self.launched.append(plan.step)
+        self.fetched_at.append(len(self.fetched))
         assert len(self.launched) - len(self.fetched) <= self.depth, "not too many steps in flight"
         self._copy(plan.copies)
         for init in plan.inits:

@@ -7,7 +7,6 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.intake import Intake
 from vllm_core.engine.local import LocalEngine
-from vllm_core.engine.loop import OverlappedLoop
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.request import State
 
@@ -31,12 +30,10 @@ def make_engine(
         enable_prefix_caching=caching,
         max_waiting_requests=max_waiting,
     )
+    device.stages, device.depth = depth - 1, depth  # a pipeline of more than one has as many steps in flight, and one
     capacity = device.start()
     core = EngineCore(settings, capacity, device, max_model_len=max_len, max_step_tokens=budget, policy=policy)
     device.owners = core.cache.pool.owners
-    if overlapped and depth > 2:  # as several stages of a pipeline would have it
-        device.depth = depth
-        core.loop = type("DeepLoop", (OverlappedLoop,), {"DEPTH": depth})(core.scheduler, device)
     intake = Intake(
         vocab_size=capacity.vocab_size,
         longest=core.roster.max_len,

@@ -10,7 +10,7 @@ from vllm_core import LLM, SamplingParams
 from vllm_core.engine.errors import RequestError
 from vllm_core.engine.parsing import Made
 from vllm_core.interfaces.queries import LogitsProcessorQuery
-from vllm_core.runner.build import Chosen
+from vllm_core.runner.chosen import Chosen
 
 TEXTS = ["The answer is yes.", "The answer is no.", "Certainly not, he said, and left.", "ab", "The"]
 SETTINGS = {"dtype": "float32", "max_num_seqs": 8, "max_num_batched_tokens": 64, "max_model_len": 200}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -14,13 +15,18 @@ from vllm_core.distributed.dry import DryGroup
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.parameter import SlotRange
 from vllm_core.interfaces.quantization import LinearShape, ParamSpec
+from vllm_core.interfaces.weights import TensorInfo
 from vllm_core.layers import ColumnLinear, LMHead, MergedLinear, QKVLinear, RowLinear, TiedHead, TokenEmbedding
 from vllm_core.layers.shards import Shard, split, split_heads, split_padded
-from vllm_core.layers.stack import LayerStack, stage_range
+from vllm_core.layers.stack import LayerStack
+from vllm_core.layers.stages import stage_ranges
 from vllm_core.runner.plan import EnginePlan
+from vllm_core.runner.second import SecondPlan
 from vllm_core.testing.chooser import HandChooser
+from vllm_core.weights import Table, WeightsError
+from vllm_core.weights.copies import plan_copies
 
-from .tiny import Config, TinyLM
+from .tiny import Config, TinyLM, random_tensors
 
 
 def plan(rank=0, size=1, name="tp", quantization=None):
@@ -141,11 +147,35 @@ def test_packed_parameters_are_split_by_what_they_stand_for():
 
 
 def test_stages_cover_all_layers_once_and_differ_by_one_at_most():
-    for layers in (1, 5, 30, 61):
+    for layers in (4, 5, 30, 61):
         for stages in (1, 2, 3, 4):
-            ranges = [stage_range(layers, stage, stages) for stage in range(stages)]
+            ranges = stage_ranges([7] * layers, stages)
             assert [i for r in ranges for i in r] == list(range(layers))
             assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+            assert len(ranges[0]) == max(map(len, ranges))
+
+
+def test_a_stage_with_dear_layers_or_a_large_head_has_fewer():
+    def counts(*arguments, **more):
+        return [len(r) for r in stage_ranges(*arguments, **more)]
+
+    assert counts([10] * 12, 2, behind=40) == [8, 4]
+    assert counts([10] * 12, 3, behind=20) == [5, 5, 2] or counts([10] * 12, 3, behind=20) == [5, 4, 3]
+    assert counts([30, 10, 10, 10], 2) == [1, 3]
+    assert counts([10] * 4, 2, behind=1000) == [3, 1]
+    assert counts([0] * 6, 3) == [2, 2, 2]
+    assert counts([10] * 12, 2, behind=40, chosen=(5, 7)) == [5, 7]
+
+
+@pytest.mark.parametrize("chosen", [(5, 6), (12,), (12, 0), (4, 4, 4)])
+def test_chosen_layers_that_do_not_add_up_are_refused_with_what_would_work(chosen):
+    with pytest.raises(ValueError, match=r"each of 2 pipeline stages .* 12 together[^$]*--pipeline-layers 8,4"):
+        stage_ranges([10] * 12, 2, behind=40, chosen=chosen)
+
+
+def test_more_stages_than_layers_are_refused():
+    with pytest.raises(ValueError, match=r"2 layers cannot be split over 3.*\n.*--pipeline-parallel-size 2"):
+        stage_ranges([1, 1], 3)
 
 
 def test_a_stage_keeps_its_layers_under_their_numbers():
@@ -155,3 +185,52 @@ def test_a_stage_keeps_its_layers_under_their_numbers():
     assert names == {"2"}
     assert isinstance(model.layers, LayerStack)
     assert model.layers.owned == range(2, 3)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
+def test_only_the_first_stage_embeds_and_only_the_last_has_norm_and_head(tied):
+    held = []
+    for stage in range(3):
+        model = TinyLM(Config(layers=3, windows=(None,) * 3, tied=tied))
+        model.bind(plan(stage, 3, "pp"))
+        held.append({name for name, _ in model.named_parameters() if not name.startswith("layers.")})
+        assert model.embed(torch.zeros(4, dtype=torch.int64), None).shape == (4, 32)
+    assert held[:2] == [{"embedding.weight"}, set()]
+    assert held[2] == {"norm.weight", "embedding.weight" if tied else "head.weight"}
+
+
+def info(name, shape):
+    return TensorInfo(name, tuple(shape), "float32", 4 * math.prod(shape))
+
+
+def test_tensors_of_other_stages_are_not_read_and_those_of_none_are_an_error():
+    config = Config(layers=3, windows=(None,) * 3)
+    tensors = {name: info(name, t.shape) for name, t in random_tensors(config).items()}
+    read = []
+    for stage in range(3):
+        model = TinyLM(config)
+        model.bind(plan(stage, 3, "pp"))
+        copies, ignored = plan_copies(model, tensors)
+        read.append({copy.name for copy in copies})
+        assert set(ignored) == set(tensors) - read[-1]
+        assert set(ignored.values()) == {"another pipeline stage has it"}
+    assert read[0] | read[1] | read[2] == set(tensors)
+    assert sum(map(len, read)) == len(tensors)
+    unknown = {"layers.3.down.weight": info("layers.3.down.weight", (32, 24))}
+    with pytest.raises(WeightsError, match=r"layers\.3\.mlp\.down\.weight"):
+        plan_copies(model, tensors | unknown)
+
+
+def test_a_stage_refuses_to_tap_what_another_has():
+    model = TinyLM(Config(layers=3, windows=(None,) * 3))
+    model.bind(plan(1, 2, "pp"))
+    model.layers.tap([2, 3])
+    with pytest.raises(ValueError, match=r"before layers \[0\]: this pipeline stage has layers 2 to 2"):
+        model.layers.tap([0, 2])
+
+
+def test_a_second_model_is_whole_on_its_stage():
+    first = plan(1, 2, "pp")
+    assert SecondPlan(first, "draft", None, Table([])).group("pp").size == 1
+    both = EnginePlan(HandChooser(), torch.float32, torch.device("meta"), Device("cpu"), {"tp": DryGroup(0, 2)}, 64, 64)
+    assert SecondPlan(both, "draft", None, Table([])).group("tp").size == 2

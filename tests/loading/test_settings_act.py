@@ -28,7 +28,7 @@ class Case:
         """The running engine's parts, after the engine has ended."""
         with LLM(self.folder, **settings) as llm:
             self.output = llm.generate([PROMPT], GREEDY, use_tqdm=False)[0]
-            self.steps = llm._engine.core.scheduler._step
+            self.steps = llm._engine.core.scheduler.next_step
             return llm
 
     def tokens(self, **settings):
@@ -197,7 +197,14 @@ class Case:
         assert "collective_timeout" in self.refused(collective_timeout=0.0)
 
     def pipeline_parallel_size(self):
-        assert "pipeline_parallel_size is 2" in self.refused(pipeline_parallel_size=2)
+        assert "over 7 pipeline stages" in self.refused(pipeline_parallel_size=7)
+        assert self.tokens(pipeline_parallel_size=2) == greedy(self.model, PROMPT, 8)
+
+    def pipeline_layers(self):
+        assert "must be 1 numbers of layers" in self.refused(pipeline_layers="1,1")
+        assert "must give each of 2 pipeline stages" in self.refused(pipeline_parallel_size=2, pipeline_layers="5,5")
+        settings = EngineSettings(model=self.folder, pipeline_parallel_size=2, pipeline_layers="1,1")
+        assert resolve(settings).build.model.stage_layers == (1, 1)
 
     def distributed_executor_backend(self):
         assert self.winner("executor", distributed_executor_backend="in-process") == "in-process"
@@ -231,7 +238,7 @@ class Case:
 
     def async_scheduling(self):
         for on, loop in ((True, OverlappedLoop), (False, PlainLoop)):
-            assert type(self.built(async_scheduling=on)._engine.core._loop) is loop
+            assert type(self.built(async_scheduling=on)._engine.core.loop) is loop
 
     def block_size(self):
         assert self.built(block_size=8).built.capacity.caches.groups[0].block_size == 8

@@ -118,6 +118,11 @@ class EngineSettings:
     attention_backend: str | None = setting(None, group="device", help="Attention backend. Default: the best offered.")
     tensor_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split each layer.")
     pipeline_parallel_size: int = setting(1, group="device", low=1, help="Ranks that split the stack of layers.")
+    pipeline_layers: str | None = setting(
+        None,
+        group="device",
+        help="Layers of each pipeline stage, such as 17,15. Default: shares of equal cost, the output head counted.",
+    )
     enable_expert_parallel: bool = setting(
         False, group="device", help="Split experts over ranks, each whole on one. Refused so far: no model has experts."
     )

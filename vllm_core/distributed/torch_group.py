@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 LOOPBACK = "127.0.0.1"
-KEPT = 8  # tensors on their way, at most, before a sender waits for the first of them
+KEPT = 8  # tensors on their way to a rank, at least, before a sender waits for the first of them
 
 
 class TorchGroup:
@@ -27,7 +27,9 @@ class TorchGroup:
         self.backend = backend
         self.rank: int = backend.rank()
         self.size: int = backend.size()
-        self._sent: deque[tuple[Any, Tensor]] = deque()  # gloo reads a tensor until the other side has it
+        # By receiver, who may be late: gloo reads a tensor until the other side has it.
+        self._sent: list[deque[tuple[Any, Tensor]]] = [deque() for _ in range(self.size)]
+        self._kept = max(KEPT, 2 * self.size)
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """In place if ``x`` is contiguous."""
@@ -46,9 +48,10 @@ class TorchGroup:
 
     def send(self, x: Tensor, to: int) -> None:
         with _told():
-            self._sent.append((self.backend.send([x], to, 0), x))
-            while len(self._sent) > KEPT or (self._sent and self._sent[0][0].is_completed()):
-                self._sent.popleft()[0].wait()
+            sent = self._sent[to]
+            sent.append((self.backend.send([x], to, 0), x))
+            while len(sent) > self._kept or (sent and sent[0][0].is_completed()):
+                sent.popleft()[0].wait()
 
     def receive(self, x: Tensor, source: int) -> Tensor:
         _wait(self.backend.recv, [x], source, 0)

@@ -16,9 +16,9 @@ from vllm_core.engine.text import Text, read_text
 from vllm_core.engine.timing import timed
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.plugins import Decision, Lock
-from vllm_core.runner.build import Chosen
+from vllm_core.runner.chosen import Chosen
 
-__all__ = ["BuiltEngine", "Text", "build_engine", "open_text", "start_executor"]
+__all__ = ["BuiltEngine", "Text", "build_engine", "build_resolved", "open_text", "start_executor"]
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +69,11 @@ def start_executor(resolved: Resolved, text: Text | None = None) -> tuple[Execut
 
 def build_engine(settings: EngineSettings) -> BuiltEngine:
     """Resolve, load the model and the tokenizer, and start the executor."""
-    resolved = resolve(settings)
+    return build_resolved(resolve(settings))
+
+
+def build_resolved(resolved: Resolved) -> BuiltEngine:
+    """The same, when every choice has been made."""
     timings = resolved.timings
     with timed(timings, "tokenizer"):
         text = open_text(resolved)

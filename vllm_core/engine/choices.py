@@ -14,7 +14,7 @@ from vllm_core.interfaces.queries import ProposerQuery, QuantizationQuery
 from vllm_core.plugins import Decision, Question, Selector
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.records import kind_of
-from vllm_core.runner.build import ProposerChoice
+from vllm_core.runner.chosen import ProposerChoice
 
 MAX_DRAFTS = 256  # tokens a row and step
 
@@ -75,11 +75,6 @@ def refuse_not_yet(settings: EngineSettings) -> None:
         raise SettingError(
             f"kv_cache_dtype is {settings.kv_cache_dtype}: the cache has the number format of the activations so far.\n"
             "  instead leave --kv-cache-dtype at auto"
-        )
-    if settings.pipeline_parallel_size > 1:
-        raise SettingError(
-            f"pipeline_parallel_size is {settings.pipeline_parallel_size}: the stack of layers is not split yet.\n"
-            "  instead --tensor-parallel-size splits every layer"
         )
     if settings.enable_expert_parallel:
         raise SettingError(

@@ -10,7 +10,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.config.errors import SettingError
 from vllm_core.interfaces.queries import LogitsProcessorQuery, SamplerQuery
 from vllm_core.plugins import Selector
-from vllm_core.runner.build import Chosen
+from vllm_core.runner.chosen import Chosen
 
 __all__ = ["choose_processors", "choose_sampler"]
 

@@ -71,6 +71,7 @@ class EngineCore:
             lookahead=capacity.lookahead,
             policy=policy,
             max_waiting=settings.max_waiting_requests,
+            stages=capacity.stages,
         )
         self._make_loop = OverlappedLoop if settings.async_scheduling else PlainLoop
         self.meter = Meter()

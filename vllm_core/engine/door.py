@@ -18,16 +18,25 @@ Key = tuple[float, ...]
 class Door:
     """max_running  requests that run at the same time
     budget       tokens of a step
+    step_tokens  of one request, tokens that may be in flight or being scheduled
     lookahead    tokens behind a request's last one for which a proposer needs a place in the cache
     """
 
     def __init__(
-        self, roster: Roster, cache: CacheManager, *, max_running: int, budget: int, lookahead: int = 0
+        self,
+        roster: Roster,
+        cache: CacheManager,
+        *,
+        max_running: int,
+        budget: int,
+        step_tokens: int,
+        lookahead: int = 0,
     ) -> None:
         self._roster = roster
         self._cache = cache
         self._max_running = max_running
         self._budget = budget
+        self._step_tokens = step_tokens
         self._lookahead = lookahead
         self._starved: tuple[Request, int] | None = None  # did not fit when so many pages were free
         self._hopeless: tuple[Request, int] | None = None  # nor if all that wait behind it gave up theirs
@@ -121,7 +130,7 @@ class Door:
     def _needs(self, request: Request) -> int:
         """Pages for all that is known of it, and one token."""
         tokens = max(len(request.token_ids) + 1, self._place(request))
-        return self._cache.most_pages(tokens, 2 * self._budget + self._lookahead)
+        return self._cache.most_pages(tokens, self._step_tokens)
 
     def _place(self, request: Request) -> int:
         """Tokens that need a place once all that is known of it is computed."""

@@ -20,10 +20,12 @@ from vllm_core.engine.memory import Beside, MemoryPlan, Need, memory_budget, pla
 from vllm_core.engine.model_config import explain_config
 from vllm_core.engine.model_limits import choose_dtype, choose_max_model_len
 from vllm_core.engine.second import find_second
+from vllm_core.engine.stage_sizes import layers_of_stages, stage_sizes
 from vllm_core.interfaces.cache import BYTES, CachePlan
 from vllm_core.interfaces.queries import ModelQuery, OpQuery
 from vllm_core.runner.activations import activation_bytes, graph_bytes
-from vllm_core.runner.build import Chosen, ModelBuild, ProposerChoice, lookahead_of, parameter_bytes
+from vllm_core.runner.build import ModelBuild, lookahead_of
+from vllm_core.runner.chosen import Chosen, ProposerChoice
 from vllm_core.runner.graphs import MIXED
 from vllm_core.runner.second import SecondModel, SecondModels
 
@@ -72,6 +74,7 @@ def fit(found: Found, num_pages: int | None = None) -> Fitted:
         num_drafts=num_drafts,
         batch_invariant=settings.batch_invariant,
         layout=layout,
+        stage_layers=layers_of_stages(settings),
     )
     named = {"attention_backend": (settings.attention_backend, "--attention-backend")}
     asking = Asking(selector, {hook: n for hook, n in named.items() if n[0] is not None})  # type: ignore[misc]
@@ -92,6 +95,7 @@ def fit(found: Found, num_pages: int | None = None) -> Fitted:
         max_rows=settings.max_rows,
         max_step_tokens=max_step_tokens,
         num_drafts=num_drafts,
+        stages=layout.pp,
         lookahead=lookahead_of(made),
         narrower=half if dtype == "float32" and quantization is None else "",
     )
@@ -99,11 +103,16 @@ def fit(found: Found, num_pages: int | None = None) -> Fitted:
     beside = _beside(found, models, BYTES[dtype], max_step_tokens, num_drafts)
     sharing = ceil(layout.world / max(device.count, 1))  # ranks that have one device's memory between them
     shared = attrs.evolve(device, memory=device.memory // sharing)
-    budget = memory_budget(settings, platform, shared, parameter_bytes(*models), beside, sharing)
+    memories = []
+    for stage in stage_sizes(model_build, selector, caches, model, second.models):
+        own = attrs.evolve(shared, name=f"{stage.name} ({shared.name or shared.type})") if stage.name else shared
+        budget = memory_budget(settings, platform, own, stage.weights, beside, sharing)
+        given = settings.max_model_len is not None
+        memories.append(plan_memory(stage.caches, budget, need, given=given, num_pages=num_pages))
     return Fitted(
         model_build=attrs.evolve(model_build, max_step_tokens=max_step_tokens),
         caches=caches,
-        memory=plan_memory(caches, budget, need, given=settings.max_model_len is not None, num_pages=num_pages),
+        memory=min(memories, key=lambda memory: memory.num_pages),  # all stages have the same pages
         max_step_tokens=max_step_tokens,
         proposer=proposer,
         second=second.known,

@@ -51,9 +51,8 @@ class OverlappedLoop:
     That a request has ended is learned when it runs in one more step, whose result is dropped.
     """
 
-    DEPTH = 2  # steps in flight at most
-
     def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+        self.depth = scheduler.depth  # steps in flight at most
         self._scheduler = scheduler
         self._executor = executor
         self._pending: deque[Pending] = deque()  # as scheduler.flights
@@ -72,7 +71,7 @@ class OverlappedLoop:
                     news.update(self._retire())
                 self._scheduler.lose(error)
                 return list(news)
-        if len(self._pending) >= self.DEPTH or (flight is None and self._pending and not news):
+        if len(self._pending) >= self.depth or (flight is None and self._pending and not news):
             news.update(self._retire())
         return list(news)
 

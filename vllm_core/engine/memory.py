@@ -16,6 +16,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.config.errors import SettingError
 from vllm_core.engine.cache.groups import pages_of_sequence
 from vllm_core.engine.cache.longest import longest_sequence
+from vllm_core.engine.micro_batches import steps_in_flight
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.device import Device
 
@@ -93,12 +94,13 @@ class Need:
     max_rows: int
     max_step_tokens: int
     num_drafts: int
+    stages: int = 1  # of a pipeline
     lookahead: int = 0  # tokens behind a sequence's last one that a proposer's cache has a place for
     narrower: str = ""  # a dtype of half the bytes that the device computes well
 
     def pages(self, caches: CachePlan, tokens: int) -> int:
-        """Pages of one sequence, with two steps in flight."""
-        steps = 2 * self.max_step_tokens + self.lookahead
+        """Pages of one sequence, with as many steps in flight as there may be."""
+        steps = steps_in_flight(self.stages) * self.max_step_tokens + self.lookahead
         return pages_of_sequence(caches, tokens, step_tokens=steps, num_drafts=self.num_drafts)
 
 

@@ -67,6 +67,7 @@ class Request:
     prefill_end: int = 0  # tokens to compute before the first sample after admission
     bound: int = 0  # cached tokens, at most, once every launched step is done
     in_flight: int = 0  # steps launched with it and not retired
+    sampled_in: int = -1  # the last step launched in which it samples; kept where a pipeline has several stages
     num_cached: int = -1  # prompt tokens found in the prefix cache at first admission; -1: not admitted yet
     num_preemptions: int = 0
     num_drafted: int = 0  # guesses that were verified for it

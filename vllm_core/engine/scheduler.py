@@ -20,6 +20,7 @@ from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.engine.door import Door
 from vllm_core.engine.flight import Draft, Flight
 from vllm_core.engine.logprobs import book
+from vllm_core.engine.micro_batches import MicroBatches, steps_in_flight
 from vllm_core.engine.request import FinishReason, Request, State
 from vllm_core.engine.roster import Roster
 from vllm_core.engine.step_budget import StepBudget
@@ -48,13 +49,16 @@ class Scheduler:
         policy: SchedulerPolicy | None = None,
         max_waiting: int | None = None,
         first_step: int = 0,
+        stages: int = 1,
     ) -> None:
         self.cache = cache
+        self.micro_batches = MicroBatches(stages)
+        self.depth = steps_in_flight(stages)  # at most
         self.budget = StepBudget(max_num_batched_tokens)
         self.num_drafts = num_drafts
         self.lookahead = lookahead  # a proposer writes cache entries so far behind a row's last token
-        # Of one request, a step's tokens may be in flight and as many being scheduled.
-        step_tokens = 2 * max_num_batched_tokens + lookahead
+        # Of one request, the tokens of all steps but one may be in flight and as many as a step's being scheduled.
+        step_tokens = self.depth * max_num_batched_tokens + lookahead
         longest = cache.longest_sequence(step_tokens, max_model_len)
         self.roster = Roster(cache, max_rows, longest, policy, max_waiting)
         self._door = Door(
@@ -62,6 +66,7 @@ class Scheduler:
             cache,
             max_running=min(max_num_seqs, max_rows),
             budget=max_num_batched_tokens,
+            step_tokens=step_tokens,
             lookahead=lookahead,
         )
         self.flights: deque[Flight] = deque()  # launched, oldest first
@@ -82,8 +87,10 @@ class Scheduler:
         draft = Draft(self.budget.now)
         prefilling = []
         pages_ran_out = False
-        rest = len(self.roster.running)  # rows not looked at yet: drafts leave a token for each
-        for request in self.roster.running[:]:
+        oldest = self.flights[0].plan.step if self.flights else self.next_step
+        turn = self.micro_batches.turn(self.roster.running, self.next_step, oldest)
+        rest = len(turn)  # rows not looked at yet: drafts leave a token for each
+        for request in turn:
             rest -= 1
             if request.bound < request.prefill_end:
                 prefilling.append(request)
@@ -96,12 +103,18 @@ class Scheduler:
                 pages_ran_out |= not self._prefill(request, draft)
         if not pages_ran_out:
             self._door.admit(draft)
+        if not draft.requests and not pages_ran_out:
+            ahead = self.micro_batches.ahead(self.roster.running, len(self.flights))
+            for i, request in enumerate(ahead, 1):
+                if request.state is State.RUNNING and draft.budget > 0:
+                    self._decode(request, draft, len(ahead) - i)
         if not draft.requests:
             if not self.flights and self.roster.requests:
                 self._give_up_on_one()
             return None
         flight = draft.flight(self.next_step, self.cache.take_copies())
         self.cache.launched(self.next_step, [request.request_id for request in draft.requests])
+        self.micro_batches.launched(self.next_step, flight.requests, flight.plan.samples)
         self.next_step += 1
         self.flights.append(flight)
         return flight

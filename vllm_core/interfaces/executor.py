@@ -19,6 +19,7 @@ class Capacity:
     max_rows: int
     num_drafts: int  # drafts a step and row (0: no speculation)
     vocab_size: int
+    stages: int = 1  # pipeline stages that a step passes through; each works on a step of its own meanwhile
     lookahead: int = 0  # tokens behind a row's last known one whose cache entries its proposer writes
     memory: dict[str, int] = attrs.field(factory=dict)  # bytes by purpose: weights, kv_cache, rows, ...
     timings: dict[str, float] = attrs.field(factory=dict)  # seconds by stage of the start

@@ -29,7 +29,11 @@ class Model(Protocol):
         """ids int64 [T] -> [T, hidden]."""
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """[T, hidden] -> [T, hidden], final norm included. Never synchronises with the host."""
+        """[T, hidden] -> [T, hidden], final norm included. Never synchronises with the host.
+
+        On a pipeline stage behind the first ``x`` is what the stage before returned, and stages before the
+        last return it without the norm. There ``logits`` is not called.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, vocab_size]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Plan(Protocol):
     device: Device
     max_tokens: int  # the token budget of a step
     max_position: int  # positions run below this
+    stage_layers: Sequence[int]  # layers of each pipeline stage; (): the stack shares them out
 
     def group(self, name: str) -> ProcessGroup:
         """The process group ``"tp"``, ``"pp"``, ... this rank belongs to (of size 1 if not split)."""

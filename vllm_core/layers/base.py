@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,7 @@ class Layer(nn.Module):
     path: str = ""  # dotted, from the model; known once bound
     loads: dict[str, dict[str, SlotRange]]  # parameter -> slot of weight rules -> where it goes
     unread: Mapping[str, str] = MappingProxyType({})  # parameter -> why a tensor for it is not read
+    elsewhere: Sequence[str] = ()  # children ("": itself) whose parameters only ranks of other pipeline stages have
 
     def __init__(self) -> None:
         super().__init__()

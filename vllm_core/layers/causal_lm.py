@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vllm_core.interfaces.batch import Batch
+from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
 from vllm_core.layers.norm import LayerNorm, RMSNorm
@@ -42,6 +43,17 @@ class CausalLM(Layer):
         if isinstance(head, TiedHead):
             head.tie(embed)
 
+    def bind(self, plan: Plan, path: str = "") -> None:
+        """On pipeline stages before the last there is no norm and no head."""
+        stage = plan.group("pp")
+        self.ends = stage.rank == stage.size - 1
+        self.layers.behind = self.vocab_size * self.embedding.hidden
+        if not self.ends:
+            self.elsewhere = ["norm", "head"]
+            for name in self.elsewhere:
+                self._modules.pop(name, None)
+        super().bind(plan, path)
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CausalLM:
         """From the content of config.json; ``ValueError`` names a field that is missing or wrong."""
@@ -53,8 +65,11 @@ class CausalLM(Layer):
         return self.embedding(ids)
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """[T, hidden] -> [T, hidden], final norm included."""
-        return self.norm.add(*self.layers(x, batch))[0]
+        """[T, hidden] -> [T, hidden], final norm included; before the last pipeline stage, what the next one takes."""
+        x, residual = self.layers(x, batch)
+        if self.ends:
+            return self.norm.add(x, residual)[0]
+        return x if residual is None else x + residual
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, vocab_size]."""

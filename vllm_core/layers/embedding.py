@@ -14,16 +14,26 @@ from vllm_core.layers.shards import Shard, split_padded, whole
 
 
 class TokenEmbedding(FilledLayer):
-    """ids [T] -> [T, hidden]."""
+    """ids [T] -> [T, hidden]. On pipeline stages behind the first: undefined values of that shape.
+
+    There the weight exists only where a tied head needs it.
+    """
 
     method: EmbeddingMethod | None = None  # None: dense, the parameter ``weight``
 
     def __init__(self, vocab_size: int, hidden: int) -> None:
         super().__init__()
         self.vocab_size, self.hidden = vocab_size, hidden
+        self.is_head = False  # a tied head multiplies with it
 
     def setup(self, plan: Plan) -> None:
         self.group = plan.group("tp")
+        stage = plan.group("pp")
+        self.begins = stage.rank == 0
+        self.dtype = plan.dtype
+        if not self.begins and not (self.is_head and stage.rank == stage.size - 1):
+            self.elsewhere = [""]
+            return
         shard = split_padded(self.vocab_size, self.group)
         self.first, self.end = shard.start, shard.stop
         shape = LinearShape(in_size=self.hidden, out_sizes=(shard.size,))
@@ -48,6 +58,8 @@ class TokenEmbedding(FilledLayer):
         return self.lookup(ids, self._parameters["weight"])
 
     def forward(self, ids: Tensor) -> Tensor:
+        if not self.begins:
+            return ids.new_empty((len(ids), self.hidden), dtype=self.dtype)
         if self.group.size == 1:
             return self.rows(ids)
         mine = (ids >= self.first) & (ids < self.end)
@@ -86,6 +98,7 @@ class TiedHead(Layer):
     def tie(self, embedding: TokenEmbedding) -> None:
         # Past nn.Module's bookkeeping: the embedding is no child and its weight is loaded once.
         object.__setattr__(self, "embedding", embedding)
+        embedding.is_head = True
 
     def setup(self, plan: Plan) -> None:
         self.group = plan.group("tp")

@@ -11,42 +11,43 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.decoder_layer import DecoderLayer
-
-
-def stage_range(layers: int, stage: int, stages: int) -> range:
-    """The layers of a pipeline stage: equal shares, the rest to the first stages (the last one has the head)."""
-    share, rest = divmod(layers, stages)
-    start = stage * share + min(stage, rest)
-    return range(start, start + share + (stage < rest))
+from vllm_core.layers.linear import Linear
+from vllm_core.layers.stages import stage_ranges
 
 
 class LayerStack(Layer):
     """``make(i)`` for i below n; each takes and returns ``(x, residual)``.
 
     Once bound it holds the layers of this pipeline stage only, under their numbers: parameters
-    of layer 3 are ``{path}.3...`` on whichever rank has it.
+    of layer 3 are ``{path}.3...`` on whichever rank has it. What goes from stage to stage is one
+    tensor, ``x + residual``: the runner sends it.
     """
 
     def __init__(self, n: int, make: Callable[[int], Layer]) -> None:
         super().__init__()
         self.n = n
         self.owned = range(n)
+        self.behind = 0  # elements of what follows the stack: the head's matrix
         self.taps: frozenset[int] = frozenset()
         for i in range(n):
             self.add_module(str(i), make(i))
 
     def setup(self, plan: Plan) -> None:
         group = plan.group("pp")
-        self.owned = stage_range(self.n, group.rank, group.size)
-        for i in range(self.n):
-            if i not in self.owned and str(i) in self._modules:
-                del self._modules[str(i)]
+        if group.size == 1:
+            return
+        costs = [_elements(self._modules[str(i)]) for i in range(self.n)]
+        self.owned = stage_ranges(costs, group.size, self.behind, plan.stage_layers)[group.rank]
+        self.elsewhere = [str(i) for i in range(self.n) if i not in self.owned]
+        for name in self.elsewhere:
+            del self._modules[name]
 
     def bound(self, plan: Plan) -> None:
         layers = [self._modules[str(i)] for i in self.owned]
         self.steps = [(i, layer.forward) for i, layer in zip(self.owned, layers, strict=True)]  # type: ignore[union-attr]
         self.equal = _equal_shapes(layers)
-        alone = plan.group("tp").size == 1  # else sums over ranks come between
+        # Else sums over ranks come between, or nobody was asked for a kernel of so many layers.
+        alone = plan.group("tp").size == 1 and len(self.owned) == self.n
         self.run = (plan.fused("decoder_stack", self) if self.equal and alone else None) or self.compose
 
     def fused_shape(self) -> dict[str, int | float | str | bool | None]:
@@ -63,6 +64,13 @@ class LayerStack(Layer):
         wanted = frozenset(layers)
         if bad := sorted(i for i in wanted if not 0 <= i <= self.n):
             raise ValueError(f"{self.path or 'layers'}: cannot tap before layers {bad}; there are {self.n} layers")
+        here = {*self.owned, self.n} if self.owned.stop == self.n else {*self.owned}
+        if bad := sorted(wanted - here):
+            raise ValueError(
+                f"{self.path or 'layers'}: cannot tap before layers {bad}: this pipeline stage has layers"
+                f" {self.owned.start} to {self.owned.stop - 1}, and hidden states of others are not brought here.\n"
+                "  instead --pipeline-parallel-size 1"
+            )
         self.taps = wanted
 
     def forward(
@@ -74,6 +82,11 @@ class LayerStack(Layer):
         """
         if not self.taps and extra is None:
             return self.run(x, residual, batch)
+        if extra is not None and len(self.owned) < self.n:
+            raise ValueError(
+                f"{self.path or 'layers'}: inputs of single layers do not go from pipeline stage to stage.\n"
+                "  instead --pipeline-parallel-size 1"
+            )
         for i, step in self.steps:
             self._tap(i, x, residual, batch)
             x, residual = step(x, residual, batch) if extra is None else step(x, residual, batch, extra[i])
@@ -91,6 +104,11 @@ class LayerStack(Layer):
         if i in self.taps:
             # A tensor of its own: layers may overwrite x and residual.
             batch.taps[i] = x.clone() if residual is None else x + residual
+
+
+def _elements(layer: Any) -> int:
+    """Of all its matrices, over all ranks: what a step of few tokens spends its time on."""
+    return sum(m.in_size * sum(m.out_sizes.values()) for m in layer.modules() if isinstance(m, Linear))
 
 
 def _equal_shapes(layers: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

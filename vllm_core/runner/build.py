@@ -13,6 +13,7 @@ import torch
 
 from vllm_core.distributed.groups import dry_groups
 from vllm_core.distributed.layout import Layout
+from vllm_core.engine.cache.stages import plan_of_stage
 from vllm_core.engine.recipe import Recipe
 from vllm_core.interfaces.cache import CachePlan
 from vllm_core.interfaces.device import Device
@@ -24,43 +25,17 @@ from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
 from vllm_core.plugins.lock import LockedChooser
 from vllm_core.runner.ahead import Ahead
+from vllm_core.runner.chosen import Chosen, ProposerChoice
 from vllm_core.runner.cuda_graph import CudaRecorder
 from vllm_core.runner.device_memory import check_free
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.runner.runner import Runner
 from vllm_core.runner.second import SecondModel, SecondModels
+from vllm_core.runner.stage import Stage
 from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights import Table, fill_dummy, load_weights
 
 log = logging.getLogger(__name__)
-
-
-@attrs.frozen(kw_only=True)
-class ProposerChoice:
-    """The draft proposer that was chosen."""
-
-    target: str
-    num_drafts: int  # tokens a step
-    config: Mapping[str, Any]
-
-    def make(self) -> Proposer:
-        return load_target(self.target)(self.num_drafts, self.config)
-
-
-@attrs.frozen
-class Chosen:
-    """What is made once an engine from a query: the sampler, a logits processor."""
-
-    name: str
-    target: str
-    query: Any
-    capabilities: frozenset[str] = frozenset()
-
-    def load(self) -> Any:
-        return load_target(self.target)
-
-    def make(self) -> Any:
-        return self.load()(self.query)
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +53,7 @@ class ModelBuild:
     num_drafts: int = 0
     batch_invariant: bool = False
     layout: Layout = Layout()
+    stage_layers: Sequence[int] = ()  # of each pipeline stage; (): shares of equal cost
 
     def construct(
         self,
@@ -105,6 +81,7 @@ class ModelBuild:
             max_model_len=self.max_model_len,
             second=second,
             batch_invariant=self.batch_invariant,
+            stage_layers=self.stage_layers,
         )
         plan.ahead = ahead or plan.ahead
         model.bind(plan)
@@ -158,10 +135,13 @@ class Build:
     def _make_runner(
         self, ahead: Ahead, clock: _Clock, timings: dict[str, float], groups: Mapping[str, ProcessGroup]
     ) -> tuple[Runner, Capacity]:
-        if self.sampler is not None:
-            ahead.begin("sampler", self.sampler.make)
+        stage = Stage.of(groups, self.torch_device)
+        last = stage is None or stage.last  # it has what comes behind the model
+        sampler = self.sampler if last else None
+        if sampler is not None:
+            ahead.begin("sampler", sampler.make)
         ahead.begin_ops(self.asked, self.choose)
-        proposer = self.proposer.make() if self.proposer else None
+        proposer = self.proposer.make() if self.proposer and last else None
         second = SecondModels(self.second)
         model, plan = self.model.construct(self.choose, self.torch_device, second, ahead, groups)
         if proposer is not None:
@@ -169,13 +149,13 @@ class Build:
         weight_bytes = parameter_bytes(model, *second.models.values())  # kernels that pack weights give them back later
         fill = partial(self._fill, model, second)
         ahead.begin("weights", fill)  # while attention backends are compiled
-        caches = plan.finish(self.plan_caches, self.model.block_size)
+        caches = plan.finish(self.plan_caches if stage is None else plan_of_stage(self.caches), self.model.block_size)
         clock.lap("bind")
         ahead.take("weights", fill)
         clock.lap("weights")
         memory = {"weights": weight_bytes, "kv_cache": self.num_pages * caches.bytes_per_page, **self.beside}
         check_free(self.torch_device, memory)
-        runner = Runner(
+        runner = (Runner if stage is None else stage.runner())(
             model,
             plan,
             caches,
@@ -184,23 +164,25 @@ class Build:
             self.model.max_model_len,
             proposer=proposer,
             num_drafts=self.model.num_drafts,
-            sampler=ahead.take("sampler", self.sampler.make) if self.sampler else None,
-            processors={processor.name: processor.make() for processor in self.processors},
-            grammars=self.grammars,
+            sampler=ahead.take("sampler", sampler.make) if sampler else None,
+            processors={processor.name: processor.make() for processor in self.processors} if last else {},
+            grammars=self.grammars if last else None,
             ops=plan.step_ops,
-            record=self._recorder(plan),
-            any_sampling=self.sampler is not None and "graph" in self.sampler.capabilities,
+            record=self._recorder(plan, stage),
+            any_sampling=sampler is not None and "graph" in sampler.capabilities,
             max_tokens=self.model.max_step_tokens,
+            **({} if stage is None else {"stage": stage}),
         )
         clock.lap("pages and rows")
         if runner.graphs is not None:
             runner.graphs.warm_up()
             clock.lap("graphs")
         capacity = Capacity(
-            caches=caches,
+            caches=self.caches if stage is not None else caches,
             num_pages=self.num_pages,
             max_rows=self.max_rows,
             num_drafts=self.model.num_drafts,
+            stages=self.model.layout.pp,
             lookahead=lookahead_of(proposer),
             vocab_size=model.vocab_size,
             memory=memory,
@@ -215,10 +197,10 @@ class Build:
             load_weights(model, self.checkpoint.source, progress=self.progress)
         second.load(self.dummy_seed, self.progress)
 
-    def _recorder(self, plan: EnginePlan) -> CudaRecorder | None:
+    def _recorder(self, plan: EnginePlan, stage: Stage | None) -> CudaRecorder | None:
         if not self.graphs or self.torch_device.type != "cuda":
             return None
-        if obstacles := plan.no_graph():
+        if obstacles := plan.no_graph() + (["a step that several pipeline stages share"] if stage else []):
             log.warning(
                 "steps run without CUDA graphs, which is slower: %s cannot stand in one; --enforce-eager says that this"
                 " is meant",

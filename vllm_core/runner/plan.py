@@ -39,6 +39,7 @@ class EnginePlan:
     weight_table   from layers' paths back to the checkpoint names that quantization goes by
     max_model_len  tokens of the longest sequence; positions up to max_position have room for drafts
     batch_invariant  whether a row's result may not depend on the rows beside it; then `check_invariance` follows
+    stage_layers   of each pipeline stage, if the user said so
     second         ``second.SecondModels``, which makes models beside the one that is served; None: there are none
     On the meta device choices are made and recorded and nothing is compiled or allocated.
     """
@@ -58,8 +59,10 @@ class EnginePlan:
         max_model_len: int | None = None,
         second: Any = None,
         batch_invariant: bool = False,
+        stage_layers: Sequence[int] = (),
     ) -> None:
         self.choose = choose
+        self.stage_layers = stage_layers
         self.second = second
         self.dtype, self.kv_dtype = dtype, kv_dtype or dtype
         self.torch_device, self.device = torch.device(torch_device), device

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vllm_core.engine.cache.table import table_widths
 from vllm_core.interfaces.attention import AttentionBackend
+from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.cache import CachePlan, CrossAttentionCache, RecurrentCache
 from vllm_core.interfaces.logits_processor import LogitsProcessor
 from vllm_core.interfaces.model import Model
@@ -61,6 +62,8 @@ class Runner:
     max_tokens      most tokens of a step
     """
 
+    drafts_elsewhere = False  # another process verifies drafts, and tells what became of them
+
     def __init__(
         self,
         model: Model,
@@ -79,9 +82,10 @@ class Runner:
         any_sampling: bool = False,
         max_tokens: int = 0,
     ) -> None:
-        if (proposer is None) != (num_drafts == 0):
+        if (proposer is None) != (num_drafts == 0) and not (self.drafts_elsewhere and proposer is None):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
         self.model, self.caches, self.proposer = model, caches, proposer
+        self.embed: Callable[[Tensor, Batch], Tensor] = model.embed
         self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
         self.pages = make_pages(caches, num_pages, self.device)
         self.backends = plan.bind_caches(caches, self.pages)
@@ -159,10 +163,13 @@ class Runner:
     def _admit(self, plan: StepPlan) -> None:
         self.rows.apply(plan)
         if plan.inits:
-            self.changes.take(plan.inits)
-            self.reports.take(plan.inits)
+            self._take(plan)
         if plan.copies:
             copy_pages(self.pages, self.caches, plan.copies, self._ops.copy_pages)
+
+    def _take(self, plan: StepPlan) -> None:
+        self.changes.take(plan.inits)
+        self.reports.take(plan.inits)
 
     def _forward(self, inputs: Inputs) -> Tensor:
         """Hidden states [T, hidden] of the step's tokens."""
@@ -171,7 +178,7 @@ class Runner:
             None if backend is None else backend.begin_step(step)
             for backend, step in zip(self._backends_of[""], batch.attention, strict=True)
         ]
-        return self.model.forward(self.model.embed(inputs.ids, batch), batch)
+        return self.model.forward(self.embed(inputs.ids, batch), batch)
 
     def _recorded_forward(self, plan: StepPlan, inputs: Inputs) -> Tensor | None:
         """As `_forward`, by a recorded step, if there is one of this size."""

@@ -75,7 +75,7 @@ class SecondPlan(EnginePlan):
             first.dtype,
             first.torch_device,
             first.device,
-            first.groups,
+            {name: group for name, group in first.groups.items() if name != "pp"},  # all of it is in one stage
             first.max_tokens,
             first.max_position,
             quantization,

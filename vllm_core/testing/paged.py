@@ -19,6 +19,7 @@ from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.steps import NULL_PAGE
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.testing.chooser import HandChooser
+from vllm_core.weights.copies import elsewhere_of
 from vllm_core.weights.load import call
 from vllm_core.weights.rules import Match, Table
 
@@ -141,6 +142,7 @@ def facts_of(device: str) -> Device:
 def fill(model: Any, tensors: dict[str, Tensor]) -> None:
     """Put checkpoint tensors where the model's rules and its layers' ``loads`` say. All of them, each once."""
     layers, table = dict(model.named_modules()), Table(model.weights)
+    elsewhere = elsewhere_of(layers)
     for layer in layers.values():
         call(layer, "filling")
     missing = {
@@ -151,6 +153,8 @@ def fill(model: Any, tensors: dict[str, Tensor]) -> None:
         if not isinstance(match, Match):
             if match is None:
                 raise ValueError(f"no weight rule covers {name!r}")
+            continue
+        if any(match.path == path or match.path.startswith(f"{path}.") for path in elsewhere):
             continue
         if match.parameter in getattr(layers[match.path], "unread", ()):
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from torch import distributed as dist
@@ -34,6 +34,10 @@ class Ranks:
     def run(self, work: Callable[[int, Mapping[str, ProcessGroup]], T]) -> list[T]:
         """Results in rank order, or the exception of the rank that failed first."""
         return self._each(lambda rank: work(rank, self.groups[rank]))
+
+    def begin(self, work: Callable[[int, Mapping[str, ProcessGroup]], T]) -> list[Future[T]]:
+        """The same without waiting; what was begun before is done first."""
+        return [thread.submit(work, rank, self.groups[rank]) for rank, thread in enumerate(self._threads)]
 
     def _each(self, work: Callable[[int], T]) -> list[T]:
         futures = [thread.submit(work, rank) for rank, thread in enumerate(self._threads)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Copy", "loading_layers", "place", "plan_copies"]
 
 _PLAIN = Plain()
+ELSEWHERE = "another pipeline stage has it"
 
 
 @attrs.frozen
@@ -78,9 +79,17 @@ def loading_layers(model: nn.Module) -> dict[str, Any]:
     return {path: m for path, m in model.named_modules(remove_duplicate=False) if getattr(m, "loads", None)}
 
 
+def elsewhere_of(modules: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of a bound model below which only ranks of other pipeline stages have parameters."""
+    return tuple(
+        f"{path}.{name}".strip(".") for path, module in modules.items() for name in getattr(module, "elsewhere", ())
+    )
+
+
 def plan_copies(model: Any, tensors: Mapping[str, TensorInfo]) -> tuple[list[Copy], dict[str, str]]:
     """What is to be copied where, and the tensors that rules or layers leave unread (name -> reason)."""
     table, layers, modules = Table(model.weights), loading_layers(model), dict(model.named_modules())
+    elsewhere = elsewhere_of(modules)
     wrong = Mismatch(table, tensors)
     copies: list[Copy] = []
     ignored: dict[str, str] = {}
@@ -93,6 +102,8 @@ def plan_copies(model: Any, tensors: Mapping[str, TensorInfo]) -> tuple[list[Cop
             ignored[name] = match.reason
         elif reason := getattr(modules.get(match.path), "unread", {}).get(match.parameter):
             ignored[name] = reason
+        elif any(match.path == path or match.path.startswith(f"{path}.") for path in elsewhere):
+            ignored[name] = ELSEWHERE
         else:
             for copy in _copies(info, match, layers, wrong):
                 key = (id(layers[match.path]), match.parameter, copy.part.slot)
