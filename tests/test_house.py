@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 CORE = sorted((ROOT / "vllm_core").rglob("*.py"))
 PLUGINS = sorted(p for part in ("plugins", "kernels") for p in (ROOT / part).rglob("*.py") if "tests" not in p.parts)
 # These import no torch.
-LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text")
+LIGHT = ("plugin", "plugins", "hookspecs", "interfaces", "config", "cli", "commands", "builtin", "text", "simulation")
 PUBLIC = re.compile(
-    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands|executors)(\.\w+)?)?"
+    r"vllm_core(\.(plugin|interfaces|layers|ops|weights|text|multimodal|testing)(\..+)?|\.config\.setting(\.\w+)?|\.engine\.async_llm|\.(serving|commands|executors|simulation)(\.\w+)?)?"
 )
 # Words that name a feature. The core may use one only in prose (comments, docstrings).
 FEATURES = re.compile(
