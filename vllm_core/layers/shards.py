@@ -24,6 +24,10 @@ class Shard:
         return self.stop - self.start
 
 
+class CannotSplit(ValueError):
+    """A size does not allow so many ranks; the message says which would do."""
+
+
 def whole(size: int) -> Shard:
     return Shard(size, 0, size)
 
@@ -32,7 +36,7 @@ def split(size: int, group: ProcessGroup, what: str) -> Shard:
     """An equal share a rank, in rank order. ``what`` names the size in the error."""
     share, rest = divmod(size, group.size)
     if rest:
-        raise ValueError(f"{what} = {size} cannot be split over {group.size} ranks: it is not divisible")
+        raise CannotSplit(f"{what} = {size} cannot be split over {group.size} ranks: it is not divisible")
     return Shard(size, group.rank * share, (group.rank + 1) * share)
 
 
@@ -41,7 +45,7 @@ def split_heads(heads: int, head_dim: int, group: ProcessGroup, what: str) -> Sh
     if group.size <= heads:
         shard = split(heads, group, what)
     elif group.size % heads:
-        raise ValueError(f"{what} = {heads} cannot be repeated over {group.size} ranks: they are not a multiple of it")
+        raise CannotSplit(f"{what} = {heads} cannot be repeated over {group.size} ranks: they are not a multiple of it")
     else:
         head = group.rank * heads // group.size
         shard = Shard(heads, head, head + 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+from vllm_core.layers.shards import CannotSplit
+
 __all__ = ["stage_ranges"]
 
 
@@ -27,7 +29,7 @@ def stage_ranges(costs: Sequence[int], stages: int, behind: int = 0, chosen: Seq
         ends = list(accumulate(chosen))
         return [range(end - count, end) for end, count in zip(ends, chosen, strict=True)]
     if layers < stages:
-        raise ValueError(_too_few(layers, stages))
+        raise CannotSplit(_too_few(layers, stages))
     weights = costs if any(costs) else [1] * layers
     slowest = _best(weights, stages, behind, lambda so_far, stage: max(so_far, stage))[0]
 

@@ -13,6 +13,7 @@ from vllm_core.testing.fields import Fields
 from vllm_core.testing.generating import Generating
 from vllm_core.testing.modes import Modes
 from vllm_core.testing.plugin_module import CannotReport, PluginModule
+from vllm_core.testing.rank_modes import RankModes
 from vllm_core.testing.served import computes
 from vllm_core.testing.tensors import Tensors
 
@@ -38,7 +39,7 @@ class Cases(Mapping[str, Case]):
         return len(self.kit.case_names())
 
 
-class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
+class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModule):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     architecture   as in config.json "architectures"; the reference is transformers' class of that name
@@ -126,6 +127,8 @@ class ModelConformance(Modes, Generating, Tensors, Fields, PluginModule):
             metafunc.parametrize("variant", self.case_names())
         if "sharp_variant" in metafunc.fixturenames:
             metafunc.parametrize("sharp_variant", [BASE, *self.variants])
+        if "split" in metafunc.fixturenames:
+            metafunc.parametrize("split", self.splits([*self.variants], BASE), ids=", ".join)
         if "change" in metafunc.fixturenames:
             metafunc.parametrize("change", self.all_changes(), ids=lambda change: change.names)
         CannotReport.note(metafunc.config, type(self).__name__, self.cannot)

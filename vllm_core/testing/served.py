@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.sizing import CachePlanError
 from vllm_core.engine.resolve import Resolved, resolve
 from vllm_core.interfaces.cache import SlidingWindowCache, TokenCache
+from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.queries import PlatformQuery
 from vllm_core.interfaces.steps import NULL_PAGE, PageGrowth, RowInit, RowSampling, StepPlan
 from vllm_core.plugins import Selector, load_catalog, read_policy
+from vllm_core.runner.runner import Runner
 
 ROWS = 6
 LONGEST = 96  # tokens of a sequence
@@ -69,21 +72,38 @@ class Served:
             **(settings or {}),
         )
         self.resolved = _resolved(made, [block_size] if block_size else [SMALL_BLOCK, 16, None])
-        self.runner, self.capacity = self.resolved.build.make_runner()
-        self.groups = self.runner.caches.groups
+        self.runners, self.capacity = self.load()
+        self.runner = self.runners[-1]
+        self.groups = self.capacity.caches.groups
         for group in self.groups:
             if not isinstance(group.spec, TokenCache):
                 raise ValueError(
                     f"the kit hands out pages that grow with the sequence, and {group.names[0]} declares a cache of"
                     f" kind {group.spec.kind}; say so in `cannot` and test the model by hand until it does"
                 )
-        for tensor in self.runner.pages:
+        for tensor in self._pages():
             tensor.fill_(POISON)
         self.free = list(range(1, self.runner.num_pages))
         random.Random(0).shuffle(self.free)
         self.readers: Counter[int] = Counter()
         self.live: list[Row] = []
         self.steps = 0
+
+    def load(self) -> tuple[Sequence[Runner], Capacity]:
+        """The runners of all ranks, that of the last one at the end; their devices' capacity."""
+        runner, capacity = self.resolved.build.make_runner()
+        return [runner], capacity
+
+    def logits(self, plan: StepPlan) -> Tensor:
+        return self.runner.forward_logits(plan)
+
+    def shareable(self, row: Row) -> int:
+        """Tokens of whole blocks in every cache group that the row has computed, 32 at most where blocks are small."""
+        unit = lcm(*(group.block_size for group in self.groups)) if self.groups else 1
+        return min(max(1, 32 // unit), row.computed // unit) * unit
+
+    def _pages(self) -> list[Tensor]:
+        return [tensor for runner in self.runners for tensor in runner.pages]
 
     def row(self, ids: list[int], prefix_of: Row | None = None, shared: int = 0) -> Row:
         """A new sequence; ``shared`` tokens, whole blocks, are found in the pages of ``prefix_of``."""
@@ -99,7 +119,7 @@ class Served:
 
     def step(self, work: Sequence[tuple[Row, int]]) -> list[Tensor]:
         """Compute the next tokens of rows, as many as given, in one batch; logits [tokens, vocab_size] of each."""
-        logits = self.runner.forward_logits(self.plan(work))
+        logits = self.logits(self.plan(work))
         self.advance(work)
         return list(logits.split([tokens for _, tokens in work]))
 
@@ -171,7 +191,7 @@ class Served:
         owned = [page for page in pages if page != NULL_PAGE]
         self.readers.subtract(owned)
         gone = [page for page in owned if self.readers[page] == 0]
-        for tensor in self.runner.pages:
+        for tensor in self._pages():
             tensor[torch.tensor(gone, dtype=torch.int64, device=tensor.device)] = POISON
         self.free += gone
 

@@ -64,7 +64,6 @@ class TestGemma2(ModelConformance):
     cannot = {
         "embedding": "models whose tokens see later ones are refused",
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_name_no_layer_types_and_alternate(self, cases):

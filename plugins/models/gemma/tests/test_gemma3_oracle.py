@@ -65,7 +65,6 @@ class TestGemma3(ModelConformance):
         "images": "Gemma3ForConditionalGeneration is another architecture, which nobody serves yet",
         "embedding": "models whose tokens see later ones are refused",
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_write_two_bases(self, cases):

@@ -50,7 +50,6 @@ class TestGemma(ModelConformance):
     cannot = {
         "embedding": "models whose tokens see later ones are refused",
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_the_first_checkpoints_call_the_approximated_gelu_gelu(self, cases):

@@ -44,7 +44,6 @@ class TestGPT2(ModelConformance):
     cannot = {
         "encoders": "a decoder that reads one is refused",
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_the_first_checkpoints_name_tensors_without_a_prefix(self, cases):

@@ -49,7 +49,6 @@ class TestGPTNeoX(ModelConformance):
     }
     cannot = {
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_have_names_of_their_own_for_rope(self, cases):

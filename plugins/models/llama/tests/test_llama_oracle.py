@@ -72,7 +72,6 @@ class TestLlama(ModelConformance):
     }
     cannot = {
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_write_rope_in_two_fields(self, cases):

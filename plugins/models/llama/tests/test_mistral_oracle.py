@@ -47,7 +47,6 @@ class TestMistral(ModelConformance):
     }
     cannot = {
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
         "consolidated.safetensors with params.json": "Mistral's own format has no reader yet",
     }
 

@@ -68,7 +68,6 @@ class TestPhi3(ModelConformance):
         "longrope's change of frequencies at the original length": "keys in the cache are rotated once; a plugin offers"
         " the variant and takes one set for all lengths",
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_write_rope_beside_other_fields(self, cases):

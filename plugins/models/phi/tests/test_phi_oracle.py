@@ -55,7 +55,6 @@ class TestPhi(ModelConformance):
     }
     cannot = {
         "lora": "no layer takes adapters yet",
-        "tensor parallel, pipeline parallel": "the engine runs one rank so far",
     }
 
     def test_older_configs_write_rope_beside_other_fields(self, cases):

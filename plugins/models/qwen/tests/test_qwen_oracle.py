@@ -48,7 +48,6 @@ UNCHANGED = {
 }
 CANNOT = {
     "lora": "no layer takes adapters yet",
-    "tensor parallel, pipeline parallel": "the engine runs one rank so far",
 }
 
 

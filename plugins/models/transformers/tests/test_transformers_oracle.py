@@ -39,7 +39,7 @@ class Fallback(ModelConformance):
         "a Config of its own": "it reads what transformers' class reads; each field is compared with that instead",
         "lora": "transformers' layers take no adapters of ours",
         "quantization": "transformers' layers hold plain weights",
-        "tensor parallel, pipeline parallel": "the layers are transformers' and know no ranks",
+        "ranks": "the layers are transformers' and know no ranks",
     }
     test_every_config_field_is_changed_or_explained = None
     test_a_config_without_a_field_means_what_it_means_to_transformers = None
