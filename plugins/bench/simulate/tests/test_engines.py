@@ -111,6 +111,14 @@ def test_a_stage_idles_while_the_only_request_is_in_another(engine_of, pp):
     assert outcome.times[-1] - outcome.times[0] == pytest.approx(99 * token, rel=0.02)
 
 
+def test_chunks_of_a_long_prompt_follow_each_other_through_the_stages(engine_of):
+    """Their tokens are all known, so a stage begins with a chunk while the next one has the chunk before."""
+    limits = {"max_model_len": 20_000, "max_num_batched_tokens": 1024}
+    one = simulate(engine_of("llama-3.1-8b", **limits).replica, batch(1, 16_000, 1)).outcomes[0].times[0]
+    two = simulate(engine_of("llama-3.1-8b", pp=2, **limits).replica, batch(1, 16_000, 1)).outcomes[0].times[0]
+    assert two < 0.62 * one
+
+
 def test_one_stream_is_no_faster_for_stages(engine_of):
     one = throughput(engine_of("llama-3.1-8b"), batch(1, 16, 200))
     assert throughput(engine_of("llama-3.1-8b", pp=2), batch(1, 16, 200)) <= one

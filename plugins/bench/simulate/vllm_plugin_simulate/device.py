@@ -44,10 +44,10 @@ class SimulatedStep:
 
 
 class SimulatedPipeline:
-    """The stages of one engine, each busy with one step at a time. ``lane(i)`` is the executor of lane i.
+    """``interfaces.executor.Executor``, as far as a loop needs it: stages, each busy with one step at a time.
 
-    A step waits at the first stage for the stage to be free, and for the ids that an earlier step of its lane draws
-    at the last stage: rows of a lane are its own. Host work moves the clock.
+    A step waits at the first stage for the stage to be free, and for the ids that earlier steps draw at the last stage
+    for its rows. Chunks of prompts wait for no ids. Host work moves the clock.
     """
 
     def __init__(self, time: StepTime, clock: Clock) -> None:
@@ -55,16 +55,15 @@ class SimulatedPipeline:
         self.busy = [0.0] * len(time.stages)  # seconds of work of each stage
         self.steps = 0
         self._free = [0.0] * len(time.stages)  # when it is
-        self._drawn: dict[int, float] = {}  # by lane: when the ids of its newest step are at the first stage
+        self._drawn: dict[int, float] = {}  # by row: when the newest id drawn for it is at the first stage
 
-    def lane(self, index: int) -> LaneExecutor:
-        return LaneExecutor(self, index)
-
-    def launch(self, plan: StepPlan, lane: int) -> SimulatedStep:
+    def launch(self, plan: StepPlan) -> SimulatedStep:
         work, time, host = work_of(plan), self.time, self.time.host
         rows, recorded = len(plan.rows), not work.prompts or work.tokens <= host.recorded_tokens
         self.clock.passes(host.step_seconds + rows * (host.schedule_row_seconds + host.prepare_row_seconds))
-        at = max(self.clock.now, self._drawn.get(lane, 0.0))
+        for init in plan.inits:  # whoever had the row before
+            self._drawn.pop(init.row, None)
+        at = max(self.clock.now, max((self._drawn.get(row, 0.0) for row in plan.rows), default=0.0))
         if not recorded:  # the host is busy launching; the device begins with the first kernel
             self.clock.passes(max(time.stages) * time.launch_seconds)
         for stage in range(len(time.stages)):
@@ -74,15 +73,9 @@ class SimulatedPipeline:
             self.busy[stage] += seconds
             if stage + 1 < len(time.stages):
                 at += time.split.send_seconds(stage, time.send_bytes(work.tokens))
-        self._drawn[lane] = at + time.split.back_seconds()
+        back = at + time.split.back_seconds()
+        for row, samples in zip(plan.rows, plan.samples, strict=True):
+            if samples:
+                self._drawn[row] = back
         self.steps += 1
         return SimulatedStep(plan, self.clock, at, rows * host.retire_row_seconds)
-
-
-@attrs.frozen
-class LaneExecutor:
-    pipeline: SimulatedPipeline
-    index: int
-
-    def launch(self, plan: StepPlan) -> SimulatedStep:
-        return self.pipeline.launch(plan, self.index)

@@ -29,22 +29,8 @@ class Outcome:
     seen: int = 0
 
 
-@attrs.frozen
-class Lane:
-    """A micro-batch's share of the engine."""
-
-    scheduler: Scheduler
-    loop: StepLoop
-
-
 class Replica:
-    """``add`` requests, ``step`` while there is work.
-
-    With pipeline stages as many micro-batches are under way as there are stages. Each is a lane: a scheduler of its
-    own with its share of rows and pages. A request stays in its lane, so no two of its steps overlap.
-
-    tokens   of cache, in all
-    """
+    """``add`` requests, ``step`` while there is work. ``tokens``: of cache."""
 
     def __init__(self, time: StepTime, limits: Limits, tokens: int) -> None:
         self.clock = Clock()
@@ -52,27 +38,24 @@ class Replica:
         self._host = time.host
         self._next = 0
         self._outcomes: dict[str, Outcome] = {}
-        count = len(time.stages)
-        self.lanes = [self._lane(i, count, time, limits, tokens) for i in range(count)]
-
-    def _lane(self, index: int, count: int, time: StepTime, limits: Limits, tokens: int) -> Lane:
-        plan = cache_plan(time.shapes, time.split.tp, max(time.stages))
-        most = tokens if count == 1 else max(tokens // count, limits.max_model_len)
-        rows = -(-limits.max_num_seqs // count)
         # No more pages than all rows can fill, as the engine plans.
-        pages = min(most // BLOCK, rows * -(-limits.max_model_len // BLOCK)) + 1
+        pages = min(tokens // BLOCK, limits.max_num_seqs * -(-limits.max_model_len // BLOCK)) + 1
         cache = CacheManager(
-            plan, pages, max_model_len=limits.max_model_len, prefix_caching=limits.enable_prefix_caching
+            cache_plan(time.shapes, time.split.tp, max(time.stages)),
+            pages,
+            max_model_len=limits.max_model_len,
+            prefix_caching=limits.enable_prefix_caching,
         )
-        scheduler = Scheduler(
+        self.scheduler = Scheduler(
             cache,
-            max_rows=rows,
-            max_num_seqs=rows,
+            max_rows=limits.max_num_seqs,
+            max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             max_model_len=limits.max_model_len,
+            stages=len(time.stages),
         )
         loop = OverlappedLoop if limits.async_scheduling else PlainLoop
-        return Lane(scheduler, loop(scheduler, self.pipeline.lane(index)))  # type: ignore[arg-type]
+        self._loop: StepLoop = loop(self.scheduler, self.pipeline)  # type: ignore[arg-type]
 
     @property
     def has_work(self) -> bool:
@@ -85,7 +68,7 @@ class Replica:
 
     @property
     def preemptions(self) -> int:
-        return sum(lane.scheduler.roster.preemptions for lane in self.lanes)
+        return self.scheduler.roster.preemptions
 
     def add(self, arrival: float, token_ids: Sequence[int], output_tokens: int) -> Outcome:
         """A request arrives. An idle engine's clock moves on to it. ``RequestError`` if it can never run."""
@@ -101,25 +84,21 @@ class Replica:
             max_total=len(token_ids) + output_tokens,
             each_token=True,
         )
-        lane = min(self.lanes, key=lambda lane: len(lane.scheduler.roster.requests))
-        lane.scheduler.roster.add(request)
+        self.scheduler.roster.add(request)
         self.clock.passes(len(token_ids) * self._host.prompt_token_seconds)
         self._outcomes[name] = outcome = Outcome(arrival, len(token_ids), output_tokens)
         return outcome
 
     def step(self) -> None:
-        """Go on by about one step of each lane that has work."""
+        """Go on by about one step."""
         before = self.clock.now, self.pipeline.steps
-        for lane in self.lanes:
-            if not lane.scheduler.has_work:
-                continue
-            for request in lane.loop.step():
-                outcome = self._outcomes[request.request_id]
-                outcome.times += [self.clock.now] * (request.num_output - outcome.seen)
-                outcome.seen = request.num_output
-                if request.finished:
-                    del self._outcomes[request.request_id]
-            if lane.scheduler.given_up:
-                raise RuntimeError(f"a request was given up: {lane.scheduler.given_up[0].error}")
+        for request in self._loop.step():
+            outcome = self._outcomes[request.request_id]
+            outcome.times += [self.clock.now] * (request.num_output - outcome.seen)
+            outcome.seen = request.num_output
+            if request.finished:
+                del self._outcomes[request.request_id]
+        if self.scheduler.given_up:
+            raise RuntimeError(f"a request was given up: {self.scheduler.given_up[0].error}")
         if before == (self.clock.now, self.pipeline.steps):
             raise RuntimeError(f"the simulated engine stands still with {self.outstanding} requests")

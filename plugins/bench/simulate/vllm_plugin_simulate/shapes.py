@@ -58,14 +58,23 @@ class Shapes:
         return self.layers * self.layer_parameters() + (1 if self.tied else 2) * self.vocab_parameters() + self.hidden
 
     def stages(self, pp: int) -> tuple[int, ...]:
-        """Layers of each pipeline stage: as even as possible, with the head counted as the layers that it weighs."""
+        """Layers of each pipeline stage, as the engine cuts: the slowest as fast as can be, then as even as can be.
+
+        The head counts as the layers that it weighs.
+        """
         if pp == 1:
             return (self.layers,)
-        head = self.vocab_parameters() / self.layer_parameters()
-        room = range(1, self.layers - pp + 2)
-        last = min(room, key=lambda n: (max(-(-(self.layers - n) // (pp - 1)), n + head), -n))
-        each, more = divmod(self.layers - last, pp - 1)
-        return (*(each + (i < more) for i in range(pp - 1)), last)
+        head = self.vocab_parameters() / sum(out * into for out, into in self.layer_products(1))
+
+        def cut(last: int) -> tuple[int, ...]:
+            each, more = divmod(self.layers - last, pp - 1)
+            return (*(each + (i < more) for i in range(pp - 1)), last)
+
+        def cost(stages: tuple[int, ...]) -> tuple[float, float]:
+            costs = [*stages[:-1], stages[-1] + head]
+            return max(costs), sum(cost * cost for cost in costs)
+
+        return min(map(cut, range(1, self.layers - pp + 2)), key=cost)
 
     def refuse_split(self, tp: int, pp: int) -> str:
         """Why the model cannot be split so; "" if it can."""

@@ -38,10 +38,10 @@ class Split:
         return all_gather(self.tp, size, self.link if self.one_host else self.network)
 
     def send_seconds(self, stage: int, size: float) -> float:
-        """From the ranks of a stage to those of the next; each rank sends its share, which is gathered there."""
+        """From each rank of a stage to its like of the next."""
         last, first = (stage + 1) * self.tp - 1, (stage + 1) * self.tp
         link = self.link if last // self.gpus_per_host == first // self.gpus_per_host else self.network
-        return link.seconds(size / self.tp) + self.gather_seconds(size / self.tp)
+        return link.seconds(size)
 
     def back_seconds(self) -> float:
         """Until the first stage has the ids that the last one drew."""

@@ -56,7 +56,7 @@ class StepTime:
     def parts(self, work: Work, stage: int = 0) -> dict[str, float]:
         """Seconds of layers' products, passes and sums; attention; head and drawing; the step itself; waiting."""
         layers, gpu, tokens = self.stages[stage], self.gpu, work.tokens
-        if tokens == 1 and work.decoding and self.split.tp == 1:  # all layers are one kernel
+        if tokens == 1 and work.decoding and self.split.gpus == 1:  # all layers are one kernel
             layer = gpu.stack_seconds + (self._layer_bytes + work.context * self._token_bytes) / gpu.bandwidth
             found = {"layers": layers * layer, "attention": 0.0}
         else:
@@ -104,8 +104,8 @@ class StepTime:
         return self.product(samples, vocab, self.shapes.hidden) + gathered + drawn
 
     def send_bytes(self, tokens: int) -> int:
-        """From a stage to the next: hidden states and the residual beside them."""
-        return 2 * tokens * self._hidden_bytes
+        """From a stage to the next: hidden states, with the residual added."""
+        return tokens * self._hidden_bytes
 
     def _layer(self, tokens: int) -> float:
         """Products, passes between them and sums over ranks."""
