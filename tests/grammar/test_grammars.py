@@ -13,6 +13,7 @@ import pytest
 
 from tests.engine.tokenizers_for_tests import byte_level
 from tests.grammar.toy import choices
+from vllm_core.engine import grammar_apart
 from vllm_core.engine.grammar_child import Work
 from vllm_core.engine.grammars import Grammars
 from vllm_core.interfaces.grammar import GrammarSpec
@@ -172,6 +173,30 @@ def test_a_process_that_ended_while_nobody_needed_it_is_started_again(make):
     compiler._process.stdin.close()  # it ends as after a long idle time
     compiler._process.wait()
     assert settled(grammars, grammars.ask(spec("no"))).ready
+
+
+def test_a_process_that_was_killed_is_replaced_before_the_next_specification_although_nobody_has_seen_its_end(
+    make, monkeypatch
+):
+    grammars = make("ToyApart", compile_seconds=20)
+    settled(grammars, grammars.ask(spec("yes")))
+    (compiler,) = grammars.backends._apart.values()
+    monkeypatch.setattr(compiler._process, "poll", lambda: None)  # as while another thread waits for it
+    compiler._process.kill()
+    compiler._process.wait()
+    entry = settled(grammars, grammars.ask(spec("no")))
+    assert entry.ready, entry.error
+
+
+def test_a_process_that_is_killed_as_a_specification_comes_is_replaced(make, monkeypatch):
+    grammars = make("ToyApart", compile_seconds=20)
+    settled(grammars, grammars.ask(spec("yes")))
+    (compiler,) = grammars.backends._apart.values()
+    monkeypatch.setattr(grammar_apart, "is_over", lambda pipe: False)  # it lived when it was looked at
+    compiler._process.kill()
+    compiler._process.wait()
+    entry = settled(grammars, grammars.ask(spec("no")))
+    assert entry.ready, entry.error
 
 
 def test_closing_ends_the_process(make):

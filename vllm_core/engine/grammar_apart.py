@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from vllm_core.engine.grammar_child import Began, Begin, Refused, Result, Work
+from vllm_core.engine.pids import is_over
 from vllm_core.interfaces.grammar import GrammarSpec, Vocabulary
 from vllm_core.plugin import load_target
 
@@ -28,6 +29,10 @@ _decode = msgspec.msgpack.Decoder(Began | Refused | Result).decode
 
 class CompilerLost(RuntimeError):
     """The process ended by itself while it compiled: a crash, or too much memory."""
+
+
+class _Unheard(CompilerLost):
+    """It had ended before it could read what it was to compile."""
 
 
 def is_apart(target: str) -> bool:
@@ -72,17 +77,7 @@ class ApartCompiler:
         The time that others take, and that the process takes to start, does not count.
         """
         with self._lock:
-            try:
-                answer = self._ask(self._running(), _encode(Work(spec, seconds)), seconds)
-            except CompilerLost:
-                if self._process is None or self._process.wait() != 0:
-                    self.close()
-                    raise
-                # It had waited long enough and ended, just when this came.
-                answer = self._ask(self._running(), _encode(Work(spec, seconds)), seconds)
-            except (TimeoutError, OSError):
-                self.close()
-                raise
+            answer = self._export(_encode(Work(spec, seconds)), seconds)
         if isinstance(answer, Refused):
             raise ValueError(answer.reason)
         if not isinstance(answer, Result):
@@ -95,8 +90,26 @@ class ApartCompiler:
         if end is not None:
             end()
 
+    def _export(self, message: bytes, seconds: float) -> Any:
+        """Once more by another process, if this one had ended before it knew of the specification."""
+        again = True
+        while True:
+            try:
+                return self._ask(self._running(), message, seconds)
+            except CompilerLost as lost:
+                # It had waited long enough and ended, just when this came; or somebody has killed it.
+                unheard = isinstance(lost, _Unheard) or (self._process is not None and self._process.wait() == 0)
+                self.close()
+                if not (again and unheard):
+                    raise
+                again = False
+            except (TimeoutError, OSError):
+                self.close()
+                raise
+
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+        # Not ``poll``: it knows nothing as long as the thread below waits, which may not have seen the end yet.
+        if self._process is not None and self._process.stdout is not None and not is_over(self._process.stdout.fileno()):
             return self._process
         self.close()
         command = [sys.executable, "-m", "vllm_core.engine.grammar_child"]
@@ -124,7 +137,7 @@ class ApartCompiler:
             process.stdin.write(len(message).to_bytes(8, "little") + message)
             process.stdin.flush()
         except BrokenPipeError:
-            raise CompilerLost("the process that compiles has ended") from None
+            raise _Unheard("the process that compiles has ended") from None
         size = int.from_bytes(_read(process.stdout.fileno(), 8, deadline), "little")
         return _decode(_read(process.stdout.fileno(), size, deadline))
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import attrs
 
 __all__ = [
-    "ThreadState", "die_with_parent", "end_with_pipe", "exists", "has_ended", "is_stopped", "obey_pipe", "threads_of",
-    "wait_for_end",
+    "ThreadState", "die_with_parent", "end_with_pipe", "exists", "has_ended", "is_over", "is_stopped", "obey_pipe",
+    "threads_of", "wait_for_end",
 ]  # fmt: skip
 
 PR_SET_PDEATHSIG = 1  # of prctl
@@ -57,7 +57,7 @@ def die_with_parent(parent: int) -> None:
 def obey_pipe(pipe: int) -> None:
     """As ``die_with_parent``, for who does not know its parent's id yet: it has ended if nobody can write any more."""
     die_with_parent(os.getppid())
-    if _is_over(pipe, 0):
+    if is_over(pipe, 0):
         os._exit(1)
 
 
@@ -65,13 +65,14 @@ def end_with_pipe(pipe: int) -> None:
     """End this process, whatever it does, once nobody can write to this pipe any more."""
 
     def wait() -> None:
-        _is_over(pipe, None)
+        is_over(pipe, None)
         os._exit(0)  # in order: nobody wants anything of it
 
     threading.Thread(target=wait, daemon=True, name="vllm-core-pipe").start()
 
 
-def _is_over(pipe: int, milliseconds: int | None) -> bool:
+def is_over(pipe: int, milliseconds: int | None = 0) -> bool:
+    """Whether nobody holds the other end of a pipe any more; None waits until it is so."""
     poll = select.poll()
     poll.register(pipe, 0)  # its end alone, not what can be read
     return bool(poll.poll(milliseconds))

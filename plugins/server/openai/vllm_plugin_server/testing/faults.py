@@ -39,7 +39,10 @@ ANSWER, CALM_ANSWER = 1.0, 3.0  # seconds, at most
 PATIENCE = 60.0  # seconds until green again
 STREAMS = 6
 POLL = 0.03  # seconds
-FLAGS = ("--engine-restarts", "1000", "--max-num-seqs", "16", "--dtype", "float32")
+FLAGS = (
+    "--engine-restarts", "1000", "--max-num-seqs", "16", "--dtype", "float32",
+    "--structured-outputs-config", '{"backend": "xgrammar"}',  # it compiles in a process, which can be killed and stopped
+)  # fmt: skip
 COMPILER, OTHER = "vllm_core.engine.grammar_child", "vllm_plugin_server.other"
 
 
@@ -280,22 +283,25 @@ async def _socket(stage: Stage) -> None:
 
 @_kind("compiler-killed", red=False, text="SIGKILL of the process that compiles grammars")
 async def _compiler_killed(stage: Stage) -> None:
-    await stage.ask(structured_outputs={"regex": "[a-c]{3}"})
-    _signal(stage.process(COMPILER), signal.SIGKILL)
-    await _compiles(stage, "[d-f]{3}")
+    killed = await _compiles(stage, "[a-c]{3}")
+    _signal(killed, signal.SIGKILL)
+    if await _compiles(stage, "[d-f]{3}") == killed:
+        raise Unanswered("the process that compiles is still there")
 
 
 @_kind("compiler-stopped", red=False, text="SIGSTOP of the process that compiles grammars")
 async def _compiler_stopped(stage: Stage) -> None:
-    await stage.ask(structured_outputs={"regex": "[a-c]{4}"})
-    _signal(stage.process(COMPILER), signal.SIGSTOP)
-    await stage.ask(structured_outputs={"regex": "[d-f]{4}"})  # refused when its time is over
+    _signal(await _compiles(stage, "[a-c]{4}"), signal.SIGSTOP)
+    if (status := await stage.ask(structured_outputs={"regex": "[d-f]{4}"})) != 400:  # its time was over
+        raise Unanswered(f"a grammar while nobody can compile it was answered {status}")
     await _compiles(stage, "[g-h]{4}")
 
 
-async def _compiles(stage: Stage, regex: str) -> None:
+async def _compiles(stage: Stage, regex: str) -> int:
+    """The pid of the process that has compiled it."""
     if (status := await stage.ask(structured_outputs={"regex": regex})) != 200:
-        raise Unanswered(f"a grammar after it was answered {status}")
+        raise Unanswered(f"a grammar was answered {status}")
+    return stage.process(COMPILER)
 
 
 @_kind("other-stopped", red=True, fronts=2, text="SIGSTOP of one of two processes that speak HTTP")
