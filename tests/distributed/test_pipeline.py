@@ -84,6 +84,20 @@ def test_guesses_over_three_stages_change_no_token_of_a_model_with_windows(folde
     assert sum(output.metrics.num_accepted_drafts for output in outputs) > 10
 
 
+@pytest.mark.parametrize(("stages", "last"), [(2, 2), (3, 1)])
+def test_a_draft_model_with_caches_of_its_own_guesses_on_the_last_stage(folder, alone, stages, last):
+    """The served model guesses for itself: as much is accepted as on one rank, unless its cache lacks something."""
+    itself = {"method": "draft_model", "model": str(folder), "num_speculative_tokens": 3}
+    with engine_on(folder, stages, speculative_config=itself, max_num_batched_tokens=40) as engine:
+        outputs = run(engine, MIXED)
+        assert tokens(outputs) == alone["llama"]
+        assert [len(runner.pages) for runner in engine.core.executor.runners][-1] == last + 4
+    with engine_on(folder, speculative_config=itself, max_num_batched_tokens=40) as engine:
+        single = run(engine, MIXED)
+    accepted = [sum(output.metrics.num_accepted_drafts for output in found) for found in (outputs, single)]
+    assert accepted[0] >= 0.9 * accepted[1] > 50
+
+
 @pytest.mark.parametrize("drafts", [{}, {"speculative_config": NGRAM}], ids=["plain", "guesses"])
 @pytest.mark.parametrize("stages", [2, 3])
 def test_preempted_requests_get_the_same_tokens(folder, stages, drafts):

@@ -36,6 +36,7 @@ class PagedModel:
     """A model class, bound and filled, with pages of its own that rows take in a scattered order.
 
     tensors   checkpoint name -> tensor
+    plan      how caches share pages, as ``plan_caches``
     poison    fill all pages with NaN first: whoever reads what was not written is found out
     """
 
@@ -54,13 +55,14 @@ class PagedModel:
         max_position: int = 1024,
         scatter: bool = True,
         poison: bool = True,
+        plan: Any = plan_caches,
     ) -> None:
         self.model = model_class.from_config(config)
         self.plan = EnginePlan(
             chooser or HandChooser(), dtype, torch.device(device), facts_of(device), groups or {}, 4096, max_position
         )
         self.model.bind(self.plan)
-        self.caches = self.plan.finish(plan_caches, block_size)
+        self.caches = self.plan.finish(plan, block_size)
         fill(self.model, tensors)
         self.device, self.block_size = device, block_size
         shape = (num_pages, self.caches.page_bytes)
