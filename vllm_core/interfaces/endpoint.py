@@ -64,3 +64,6 @@ class Observer(Protocol):
         """``reason``: "stop", "length", "abort" or "error"; ``output``: the last one, or None."""
 
     def answered(self, exchange: Any) -> None: ...
+
+    def lagged(self, seconds: float) -> None:
+        """How late the event loop was just now; told again and again while requests are open."""

@@ -11,6 +11,7 @@ from starlette.routing import Router
 
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.plugin import Endpoint, load_target
+from vllm_plugin_server.body import reader_of
 from vllm_plugin_server.boundary import Boundary, served
 from vllm_plugin_server.door import Door
 
@@ -42,6 +43,7 @@ def make_app(context: ServerContext, endpoints: Iterable[Endpoint]) -> App:
 def assemble(context: ServerContext, listed: Sequence[Served]) -> App:
     """Handlers that are made already, behind the boundary."""
     settings = context.settings
+    context.on_startup.append(reader_of(context).start)
     context.state["routes"] = tuple(listed)
     routes = [
         served(one.handler, one.endpoint.path, context).routed(one.endpoint.methods)

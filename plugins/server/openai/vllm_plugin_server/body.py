@@ -19,7 +19,7 @@ from vllm_plugin_server.reader import LARGE, Reader
 from vllm_plugin_server.strict_json import count_values, parse_object
 from vllm_plugin_server.unknown import known_names, unknown_names
 
-__all__ = ["read_body", "read_bytes", "read_tree", "to_record"]
+__all__ = ["read_body", "read_bytes", "read_tree", "reader_of", "to_record"]
 
 T = TypeVar("T")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
@@ -83,7 +83,7 @@ async def read_body(request: Request, kind: type[T], context: ServerContext) -> 
     raw: bytes = request.state.body
     lenient = context.settings.lenient_requests
     if len(raw) > LARGE:
-        record, names = await _reader(context).read(raw, kind, lenient)
+        record, names = await reader_of(context).read(raw, kind, lenient)
     else:
         _, record, names = await context.work(read_tree, raw, kind, lenient, size=len(raw) // 8)
     if ignored := ignored_in(request.state.route, names):
@@ -91,7 +91,8 @@ async def read_body(request: Request, kind: type[T], context: ServerContext) -> 
     return record
 
 
-def _reader(context: ServerContext) -> Reader:
+def reader_of(context: ServerContext) -> Reader:
+    """One a server."""
     if READER not in context.state:
         reader = context.state[READER] = Reader()
         context.on_shutdown.append(reader.close)

@@ -20,6 +20,7 @@ from vllm_core.interfaces.endpoint import ServerContext
 from vllm_plugin_server.body import read_bytes
 from vllm_plugin_server.door import Door
 from vllm_plugin_server.errors import ApiError, error_body, error_of
+from vllm_plugin_server.lag import Lag
 from vllm_plugin_server.logs.context import request_id
 from vllm_plugin_server.observe import tell
 
@@ -67,6 +68,7 @@ class Boundary:
         self._renders = renders or {}  # path: how its errors are written, where not as OpenAI's
         self.exchanges: set[Exchange] = set()
         self.draining = False
+        self._lag = Lag(self.exchanges, lambda seconds: tell(context.observers, "lagged", seconds))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the server's own lifespan; sockets of other kinds are not opened
@@ -76,6 +78,7 @@ class Boundary:
         exchange = Exchange(scope["method"], scope["path"], new_id("req"), _label(scope), task, _client(scope))
         scope.setdefault("state", {}).update(request_id=exchange.request_id, exchange=exchange)
         self.exchanges.add(exchange)
+        self._lag.begin()
         request_id.set(exchange.request_id)  # in this task: for what is logged while it is answered
         exchange.render = self._renders.get(scope["path"], error_body)
 

@@ -60,7 +60,7 @@ _decode = msgspec.msgpack.Decoder(Good | Wrong).decode
 
 
 class Reader:
-    """``await read(raw, kind, lenient)``, one body after the other. The process starts when it is first needed.
+    """``await read(raw, kind, lenient)``, one body after the other. The process starts with the first, or before.
 
     seconds   of computing that it has for a body; when these are over it ends itself, and the body is refused
     memory    bytes that it may have for that
@@ -73,6 +73,10 @@ class Reader:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="request-body")
         self._door: socket.socket | None = None
         self._end: weakref.finalize[Any, Any] | None = None
+
+    async def start(self) -> None:
+        """Begin the process, and do not wait for it."""
+        self._pool.submit(self._running)
 
     async def read(self, raw: bytes, kind: type[T], lenient: bool) -> tuple[T, list[str]]:
         """The record, and which of its names are in the body. Raises ``ApiError``."""

@@ -17,6 +17,7 @@ from vllm_plugin_server.metrics.calls import CallFigures
 from vllm_plugin_server.metrics.engine import EngineFigures
 from vllm_plugin_server.metrics.facts import Facts
 from vllm_plugin_server.metrics.http import HttpFigures
+from vllm_plugin_server.metrics.loop import LoopFigures
 from vllm_plugin_server.metrics.prefix import DEFAULT, check_prefix
 from vllm_plugin_server.metrics.processes import EngineProcess, ServerProcesses
 from vllm_plugin_server.metrics.totals import SharedTotals, Totals
@@ -53,6 +54,7 @@ class Board:
         counted = CollectorRegistry()
         self.calls = CallFigures(counted, prefix, model, longest)
         self.http = HttpFigures(counted)
+        self.loop = LoopFigures(counted, prefix)
         self.totals: Totals | SharedTotals = Totals()
         self._ask = ask
         shared.join()

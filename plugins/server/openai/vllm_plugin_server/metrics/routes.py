@@ -65,7 +65,7 @@ def _board(context: ServerContext) -> Board:
             prefix=context.settings.metrics_prefix,
         )
         context.state[BOARD] = board
-        context.observers += [board.calls, board.http]
+        context.observers += [board.calls, board.http, board.loop]
         engine.on_stats(board.totals.took)
         context.on_startup.append(board.refresh)  # so that the first step is told of, whoever asks for it
     return context.state[BOARD]

@@ -39,10 +39,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--ready", type=float, default=60.0, metavar="S", help="wait so long for it; default: 60")
         return command
 
-    one = gate("hostile", gates.hostile, "R1, R2, R4, R19: a set of malformed and hostile requests")
+    one = gate("hostile", gates.hostile, "R1, R2, R4: a set of malformed and hostile requests")
     one.add_argument("--group", action="append", metavar="NAME", help="only these groups of the set")
     one.add_argument("--no-probe", action="store_true", help="no good question after each: faster, and proves less")
-    one.add_argument("--neighbours", action="store_true", help="8 good streams beside it, compared with a quiet run")
+    one.add_argument(
+        "--neighbours",
+        action="store_true",
+        help="8 good streams beside it, and beside 2,000 mutants, compared with a quiet run",
+    )
+    one = gate("loop", gates.run_loop, "R19: what holds the event loop: the set, and bodies of up to 30 MB")
+    one.add_argument("--only", default="", metavar="TEXT", help="requests with this in their names")
     one = gate("auth", gates.auth, "R17: tricks to pass without the key")
     text = "R17: whether the time to refuse a key tells of the right ones; in this process, without a server"
     one = commands.add_parser("timing", help=text, description=text)
@@ -58,10 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--drops", type=int, default=1000, metavar="N", help="one by one; default: 1,000")
     one.add_argument("--waves", type=int, default=320, metavar="N", help="then, 16 at once; default: 320")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
-    one = gate("burst", gates.run_burst, "R7: more requests at once than there is room for")
+    one = gate("burst", gates.run_burst, "R7: far more requests than there is room for, at once and for a while")
+    one.add_argument("--places", type=int, default=16, metavar="N", help="its --max-concurrent-requests; default: 16")
+    one.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of each load; default: 20")
+    one.add_argument("--pid", type=int, help="of the server, for its memory")
     one.add_argument("--requests", type=int, default=1000, metavar="N", help="default: 1,000")
     commands.add_parser("advisories", help="R20: the table of docs/advisories.md").set_defaults(run=None)
-    one = gate("memory", gates.memory, "R5: what the server holds after 100 requests, and after the set and many requests more")
+    one = gate(
+        "memory", gates.memory, "R5: what the server holds after 100 requests, and after the set and many requests more"
+    )
     one.add_argument("--rest", type=float, default=65.0, metavar="S", help="before each look; default: 65")
     one.add_argument("--pid", type=int, required=True, help="of the server")
     one.add_argument("--requests", type=int, default=10_000, metavar="N", help="default: 10,000")

@@ -13,7 +13,7 @@ from vllm_plugin_server.bench.figures import percentile
 from vllm_plugin_server.testing.probe import Probe
 from vllm_plugin_server.testing.wire import Address, Reply, Unanswered, request_bytes, send
 
-__all__ = ["BurstReport", "burst"]
+__all__ = ["FULL", "BurstReport", "burst", "wrong_refusal"]
 
 FULL = (429, 503)
 
@@ -55,7 +55,7 @@ async def burst(
         elif reply.status in FULL:
             report.refused += 1
             report.refusal_seconds.append(time.perf_counter() - begin)
-            if why := _wrong_refusal(reply):
+            if why := wrong_refusal(reply):
                 report.findings.append(why)
         else:
             report.findings.append(f"{reply.status}: {reply.body[:120]!r}")
@@ -66,6 +66,6 @@ async def burst(
     return report
 
 
-def _wrong_refusal(reply: Reply) -> str:
+def wrong_refusal(reply: Reply) -> str:
     again = reply.headers.get("retry-after", "")
     return "" if again.isdecimal() and int(again) > 0 else f"{reply.status} with Retry-After {again!r}"

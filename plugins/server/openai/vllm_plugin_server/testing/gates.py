@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import sys
+from functools import partial
 from typing import Any
 
 import attrs
 
-from vllm_plugin_server.bench.client import Client
 from vllm_plugin_server.bench.figures import percentile
+from vllm_plugin_server.testing.beside import Beside, compare
 from vllm_plugin_server.testing.burst import burst
+from vllm_plugin_server.testing.case import Case
 from vllm_plugin_server.testing.cases import all_cases
 from vllm_plugin_server.testing.cases.auth import tricks
 from vllm_plugin_server.testing.drops import drop_each
 from vllm_plugin_server.testing.fuzz import fuzz
 from vllm_plugin_server.testing.hostile import attack
+from vllm_plugin_server.testing.large import Large, large_bodies
+from vllm_plugin_server.testing.late import held_loop
+from vllm_plugin_server.testing.overload import overload
 from vllm_plugin_server.testing.probe import Probe, served_model, wait_until_ready
 from vllm_plugin_server.testing.streams import hold_streams
 from vllm_plugin_server.testing.timing import stopping, timing
 from vllm_plugin_server.testing.vanish import CACHE, vanish
-from vllm_plugin_server.testing.watch import Held, Neighbours, held, lateness, metric, resident_each
-from vllm_plugin_server.testing.wire import Address, Unanswered, address_of
+from vllm_plugin_server.testing.watch import Held, held, lateness, metric, resident_each
+from vllm_plugin_server.testing.wire import Address, Unanswered, address_of, request_bytes
 
-__all__ = ["auth", "echo", "hostile", "memory", "run_burst", "run_fuzz", "run_streams", "run_timing", "run_vanish"]
+__all__ = [
+    "auth",
+    "echo",
+    "hostile",
+    "memory",
+    "run_burst",
+    "run_fuzz",
+    "run_loop",
+    "run_streams",
+    "run_timing",
+    "run_vanish",
+]
 
 Result = tuple[bool, dict[str, Any]]
 
@@ -34,6 +51,7 @@ GROWTH = 0.05  # of the memory after these
 FREE_GROWTH = 64 << 20  # bytes
 MOST_EACH = 64_000  # bytes a stream
 MOST_ADDED = 0.05  # seconds between two tokens, above the echo engine's own
+QUIET, MUTANTS = 15.0, 2000  # seconds of the quiet run; mutated requests after the set
 MOST_GAP = 2.0  # of neighbours' p99 gap between tokens in a quiet run
 
 
@@ -50,32 +68,45 @@ def _tell(line: str) -> None:
 async def hostile(args: argparse.Namespace) -> Result:
     address, probe = await _begin(args)
     cases = [case for case in all_cases(probe.model) if not args.group or case.group in args.group]
-    neighbours = Neighbours(Client(args.url, dict(address.headers)), probe.model)
-    quiet: list[set[str]] = []
     if args.neighbours:
-        for _ in range(3):
-            await neighbours.round()
-        quiet, quiet_p99 = [set(texts) for texts in neighbours.texts], neighbours.p99()
-        neighbours.gaps.clear()
+        return await _neighbours(args, address, probe, cases)
     late: list[float] = []
-    beside = [asyncio.create_task(lateness(address, late))]
-    if args.neighbours:
-        beside.append(asyncio.create_task(neighbours.go_on()))
-    report = await attack(address, cases, None if args.no_probe or args.neighbours else probe, _tell)
-    for task in beside:
-        task.cancel()
+    beside = asyncio.create_task(lateness(address, late))
+    report = await attack(address, cases, None if args.no_probe else probe, _tell)
+    beside.cancel()
     found = report.as_dict() | {
         "health_seconds": {"p50": percentile(late, 50), "p99": percentile(late, 99), "most": max(late, default=0.0)}
     }
-    well = not report.findings
-    if args.neighbours:
-        changed = sum(texts != before for texts, before in zip(neighbours.texts, quiet, strict=True))
-        found["neighbours"] = {
-            "answers": neighbours.answers, "failed": neighbours.failures[:5], "changed": changed,
-            "p99_gap_seconds_quiet": quiet_p99, "p99_gap_seconds": neighbours.p99(),
-        }  # fmt: skip
-        well = well and not changed and not neighbours.failures and neighbours.p99() < MOST_GAP * quiet_p99
-    return well, found
+    return not report.findings, found
+
+
+async def _neighbours(args: argparse.Namespace, address: Address, probe: Probe, cases: list[Case]) -> Result:
+    """R4: the set, and then mutants, beside streams that were heard alone before."""
+    headers = dict(address.headers)
+    async with Beside(args.url, headers, probe.model) as alone:
+        await asyncio.sleep(QUIET)
+        quiet = await alone.heard()
+    os.nice(10)  # who attacks would have a machine of his own
+    async with Beside(args.url, headers, probe.model) as beside:
+        report = await attack(address, cases, None, _tell)
+        fuzzed = await fuzz(address, probe, seed=1, indexes=range(MUTANTS), tell=_tell)
+        heard = await beside.heard()
+    findings, figures = compare(quiet, heard, MOST_GAP)
+    well = not (findings or report.findings or fuzzed.findings)
+    return well, report.as_dict() | {"mutants": fuzzed.as_dict(), "neighbours": figures}
+
+
+async def run_loop(args: argparse.Namespace) -> Result:
+    address, probe = await _begin(args)
+    cases = all_cases(probe.model)
+    asked = [(f"{case.group}/{case.name}", partial(case.bytes_for, address), case.half_close) for case in cases]
+    asked += [(large.name, partial(_large_request, address, large), False) for large in large_bodies(probe.model)]
+    report = await held_loop(address, [one for one in asked if args.only in one[0]], _tell)
+    return not report.findings, report.as_dict()
+
+
+def _large_request(address: Address, large: Large) -> bytes:
+    return request_bytes(address, "POST", large.target, large.body())
 
 
 async def auth(args: argparse.Namespace) -> Result:
@@ -111,7 +142,9 @@ async def run_vanish(args: argparse.Namespace) -> Result:
 async def run_burst(args: argparse.Namespace) -> Result:
     address, probe = await _begin(args)
     report = await burst(address, probe, requests=args.requests)
-    return not report.findings and report.refused > 0, report.as_dict()
+    more = await overload(address, probe, places=args.places, seconds=args.seconds, pid=args.pid)
+    well = not report.findings and report.refused > 0 and not more.findings
+    return well, {"at_once": report.as_dict(), "overload": more.as_dict()}
 
 
 async def run_streams(args: argparse.Namespace) -> Result:
