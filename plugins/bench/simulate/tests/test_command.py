@@ -83,7 +83,7 @@ def test_a_trace_with_a_time_that_is_none_is_refused_with_its_line(tmp_path, arr
 
 def test_a_plan_names_the_fewest_gpus_and_what_misses_the_goal(capsys):
     words = ["--model", "qwen3-0.6b", "--input-len", 64, "--output-len", 8, "--max-num-seqs", 8, "--max-gpus", 1000]
-    words += ["--gpus-per-host", 1, "--no-enable-prefix-caching"]
+    words += ["--gpus-per-host", 1, "--num-prompts", 64]
     assert simulate(*words, "--request-rate", 2000, "--plan", "--goal", "tpot:3") == 0
     lines = capsys.readouterr().out.splitlines()
     gpus, tp, pp, dp = (int(cell) for cell in lines[1].split()[:4])
