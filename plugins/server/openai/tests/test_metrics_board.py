@@ -16,11 +16,14 @@ from vllm_plugin_server.metrics.board import Board
 from vllm_plugin_server.metrics.http import MAX_HANDLERS
 from vllm_plugin_server.metrics.prefix import check_prefix
 from vllm_plugin_server.metrics.totals import SharedTotals
+from vllm_plugin_server.observe import Call
 
 from vllm_core.interfaces.metrics import RequestStats, StepStats
 from vllm_core.serving import EngineDeadError
 
-STATS = Bag(running=3, waiting=2, cache_usage=0.25, prefix_queries=100, prefix_hits=40)
+STATS = Bag(
+    engines=[Bag(engine=0, state="ready", running=3, waiting=2, cache_usage=0.25, prefix_queries=100, prefix_hits=40)]
+)
 STEP = StepStats(
     seconds=0.25, running=3, waiting=2, prompt_tokens=60, output_tokens=3, prefix_queries=100, prefix_hits=40,
     preemptions=1, drafted=6, accepted=4, pages_used=4, pages_total=16, drafts=2, accepted_at=(3, 1),
@@ -46,7 +49,7 @@ async def stuck():
 
 def board(ask=answering, state="ready", **options):
     return Board(
-        model="tiny", longest=100, ask=ask, state=lambda: state, pid=lambda: os.getpid(),
+        model="tiny", longest=100, ask=ask, states=lambda: {0: state}, pids=lambda: [os.getpid()],
         timings={"weights": 1.5, "model": 0.25},
         cache={"block_size": 16, "enable_prefix_caching": True}, **options,
     )  # fmt: skip
@@ -104,7 +107,7 @@ def test_the_load_is_the_engines_while_it_lives_and_of_all_processes():
 
 def test_the_engines_figures_are_passed_on():
     made = board()
-    made.totals.took(Bag(steps=[STEP, STEP], requests=[REQUEST]))
+    made.engines.took(Bag(engine=0, steps=[STEP, STEP], requests=[REQUEST]))
     found = samples(made)
     assert one(found, "num_requests_running") == 3
     assert one(found, "num_requests_waiting") == 2
@@ -134,7 +137,7 @@ def test_a_request_that_did_not_get_so_far_has_no_times_of_it():
     waited = attrs.evolve(
         REQUEST, finish_reason="abort", queued=None, first_token=None, between_tokens=None, prefill=None, decode=None
     )
-    made.totals.took(Bag(steps=[], requests=[waited]))
+    made.engines.took(Bag(engine=0, steps=[], requests=[waited]))
     found = samples(made)
     assert one(found, "request_queue_time_seconds_count") == 0
     assert one(found, "request_inference_time_seconds_count") == 0
@@ -208,15 +211,51 @@ def test_openmetrics_is_given_to_who_prefers_it():
 
 def test_a_dead_engine_is_down_and_its_last_counts_stand():
     made = board()
-    made.totals.took(Bag(steps=[STEP], requests=[]))
+    made.engines.took(Bag(engine=0, steps=[STEP], requests=[]))
     samples(made)
-    made._ask, made.engine._state = dead, lambda: "restarting"
+    made._ask, made.engines.figures[0]._state = dead, lambda: "restarting"
     found = samples(made)
     assert one(found, "engine_up") == 0
     assert one(found, "engine_state", state="restarting") == 1
     assert one(found, "engine_state", state="ready") == 0
     assert one(found, "num_requests_running") == 0
     assert one(found, "prefix_cache_queries_total") == 100
+
+
+def test_several_engines_have_their_own_numbers_and_each_figure_is_told_once():
+    both = Bag(engines=[
+        Bag(engine=0, state="restarting", running=0, waiting=0, cache_usage=0.0, prefix_queries=0, prefix_hits=0),
+        Bag(engine=1, state="ready", running=3, waiting=2, cache_usage=0.5, prefix_queries=100, prefix_hits=40),
+    ])  # fmt: skip
+
+    async def ask():
+        return both
+
+    states = {0: "restarting", 1: "ready"}
+    made = Board(
+        model="tiny", longest=100, ask=ask, states=lambda: states, pids=lambda: [os.getpid()], timings={}, cache={}
+    )
+    made.engines.took(Bag(engine=0, steps=[STEP], requests=[]))
+    made.engines.took(Bag(engine=1, steps=[STEP, STEP], requests=[REQUEST]))
+    now = Bag(arrival_time=0.0, first_token_time=1.0, time_to_first_token=1.0, engine=1)
+    call = Call("r", "/v1/completions", "tiny", 10, Bag(n=1, max_tokens=4))
+    made.calls.began(call)
+    made.calls.output(
+        call, Bag(outputs=[Bag(token_ids=[1])], metrics=now, prompt_token_ids=[0] * 10, num_cached_tokens=0)
+    )
+    found = samples(made)
+    of = {n: lambda name, n=n: found[(f"vllm:{name}", ("engine", str(n)), ("model_name", "tiny"))] for n in (0, 1)}
+    assert (of[0]("engine_up"), of[1]("engine_up")) == (0, 1)
+    assert (of[0]("generation_tokens_total"), of[1]("generation_tokens_total")) == (3, 6)
+    assert of[1]("num_requests_running") == 3
+    assert (of[0]("prompt_tokens_total"), of[1]("prompt_tokens_total")) == (0, 10)
+    text = made.text("")[1].decode()
+    assert text.count("# TYPE vllm:generation_tokens_total counter") == 1
+    load = asyncio.run(made.load())
+    assert (load["running"], load["waiting"], load["cache_usage"]) == (3, 2, 0.5)
+    assert [(one["engine"], one["state"], one["running"]) for one in load["engines"]] == [
+        (0, "restarting", 0), (1, "ready", 3)
+    ]  # fmt: skip
 
 
 def test_an_engine_in_a_long_step_does_not_hold_up_the_figures(monkeypatch):
@@ -262,17 +301,18 @@ from vllm_plugin_server.metrics.board import Board
 from vllm_plugin_server.observe import Call
 
 async def ask():
-    return Bag(running=3, waiting=0, cache_usage=0.0, prefix_queries=10, prefix_hits=5)
+    return Bag(engines=[
+        Bag(engine=0, state="ready", running=3, waiting=0, cache_usage=0.0, prefix_queries=10, prefix_hits=5)])
 
-board = Board(model="tiny", longest=100, ask=ask, state=lambda: "ready", pid=lambda: None, timings={}, cache={})
-board.totals.took(Bag(requests=[], steps=[StepStats(
+board = Board(model="tiny", longest=100, ask=ask, states=lambda: {0: "ready"}, pids=lambda: [], timings={}, cache={})
+board.engines.took(Bag(engine=0, requests=[], steps=[StepStats(
     seconds=0.1, running=3, waiting=0, prompt_tokens=30, output_tokens=12, prefix_queries=10, prefix_hits=5,
     preemptions=0, drafted=0, accepted=0, pages_used=1, pages_total=9)]))
 for i in range(int(sys.argv[1])):
     call = Call(f"r{i}", "/v1/completions", "tiny", 10, Bag(n=1, max_tokens=4))
     board.calls.began(call)
     now = time.time()
-    metrics = Bag(arrival_time=now - 1, first_token_time=now, time_to_first_token=1.0)
+    metrics = Bag(arrival_time=now - 1, first_token_time=now, time_to_first_token=1.0, engine=0)
     if i:
         out = Bag(outputs=[Bag(token_ids=[1, 2], finish_reason="stop")], metrics=metrics, prompt_token_ids=[0] * 10,
                   num_cached_tokens=0)
@@ -303,11 +343,11 @@ def test_the_next_process_goes_on_counting_where_one_ended(tmp_path, monkeypatch
     monkeypatch.setenv(shared.VARIABLE, str(tmp_path))
     (tmp_path / shared.PIDS).mkdir()
     first, second = SharedTotals(tmp_path), SharedTotals(tmp_path)
-    first._file = tmp_path / "1.totals"  # as if of another process
+    first._file = tmp_path / "1.totals0"  # as if of another process
     for pids, counts in (((1, os.getpid()), False), ((os.getpid(),), True)):
         monkeypatch.setattr(shared, "live_pids", lambda pids=pids: list(pids))
         second.took(Bag(steps=[STEP], requests=[REQUEST]))
-        assert (tmp_path / f"{os.getpid()}.totals").exists() == counts
+        assert (tmp_path / f"{os.getpid()}.totals0").exists() == counts
     first.took(Bag(steps=[STEP, STEP], requests=[]))
     for totals in (first.now(), second.now()):
         assert totals.counts["generation_tokens"] == 9

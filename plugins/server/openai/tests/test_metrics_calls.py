@@ -32,6 +32,7 @@ def output(*counts, reasons=None, cached=0, prompt=10, first=None, arrived=None)
     metrics = Bag(
         arrival_time=arrived,
         first_token_time=first,
+        engine=0,
         time_to_first_token=None if first is None else first - arrived,
     )
     samples = [Bag(token_ids=[7] * n, finish_reason=r) for n, r in zip(counts, reasons, strict=True)]

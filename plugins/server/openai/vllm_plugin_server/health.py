@@ -32,8 +32,11 @@ def health(context: ServerContext) -> Any:
 def version(context: ServerContext) -> Any:
     @describe()
     async def version(request: Request) -> Response:
+        """What was chosen and by whom; of several engines also what each is doing."""
         import vllm_core
 
-        return json_answer({"version": vllm_core.__version__, **context.report()})
+        engines = [{"engine": number, "state": state} for number, state in context.engine.states.items()]
+        several = {"engines": engines} if len(engines) > 1 else {}
+        return json_answer({"version": vllm_core.__version__, **several, **context.report()})
 
     return version

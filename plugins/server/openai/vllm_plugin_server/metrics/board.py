@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,13 +14,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from vllm_core.serving import EngineDeadError
 from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.metrics.calls import CallFigures
-from vllm_plugin_server.metrics.engine import EngineFigures
+from vllm_plugin_server.metrics.engines import Engines, Joined
 from vllm_plugin_server.metrics.facts import Facts
 from vllm_plugin_server.metrics.http import HttpFigures
 from vllm_plugin_server.metrics.loop import LoopFigures
 from vllm_plugin_server.metrics.prefix import DEFAULT, check_prefix
-from vllm_plugin_server.metrics.processes import EngineProcess, ServerProcesses
-from vllm_plugin_server.metrics.totals import SharedTotals, Totals
+from vllm_plugin_server.metrics.processes import ServerProcesses
 
 __all__ = ["Board"]
 
@@ -29,9 +28,9 @@ PATIENCE = 1.0  # seconds that the engine has for an answer, which it gives betw
 
 class Board:
     """longest    tokens of the longest request
-    ask        asks the engine how it is just now
-    state      of the engine
-    pid        of the engine's process, while there is one
+    ask        asks the engines how they are just now
+    states     of the engines, by number
+    pids       of the engines' processes, while there are any
     timings    seconds by stage of the start
     cache      labels of ``cache_config_info``
     """
@@ -42,36 +41,33 @@ class Board:
         model: str,
         longest: int,
         ask: Callable[[], Any],
-        state: Callable[[], str],
-        pid: Callable[[], int | None],
+        states: Callable[[], Mapping[int, str]],
+        pids: Callable[[], Sequence[int]],
         timings: Mapping[str, float],
         cache: Mapping[str, object],
         prefix: str = DEFAULT,
     ) -> None:
         disable_created_metrics()  # a second series for each counter and histogram, which nobody reads
         self.prefix = check_prefix(prefix)
-        labels = {"model_name": model, "engine": "0"}
         counted = CollectorRegistry()
-        self.calls = CallFigures(counted, prefix, model, longest)
+        self.calls = CallFigures(counted, prefix, model, longest, list(states()))
         self.http = HttpFigures(counted)
         self.loop = LoopFigures(counted, prefix)
-        self.totals: Totals | SharedTotals = Totals()
         self._ask = ask
         shared.join()
         if (folder := shared.folder()) is not None:
-            self.totals = SharedTotals(folder)
             counted = CollectorRegistry()
             MultiProcessCollector(counted, path=str(folder))
-        self.engine = EngineFigures(prefix, labels, self.totals, state)
+        self.engines = Engines(prefix, model, states, folder)
         self._registry = counted
         # Of its own, as requests may fill the threads that read them: then it is wanted most to see the figures.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._writer.submit(int)  # its thread is there from now on
         for collector in (
-            self.engine,
-            Facts(prefix, labels, timings, cache),
+            self.engines,
+            Joined(Facts(prefix, labels, timings, cache) for labels in self.engines.labels.values()),
             ServerProcesses(shared.live_pids),
-            EngineProcess(pid),
+            ServerProcesses(pids, "engine"),
         ):
             self._registry.register(collector)
 
@@ -79,11 +75,11 @@ class Board:
         """Ask the engine. If it is dead or busy for long, the figures say so."""
         try:
             async with asyncio.timeout(PATIENCE):
-                self.engine.take(await self._ask())
+                self.engines.take(await self._ask())
         except TimeoutError:
-            self.engine.take(None)
+            self.engines.take(None)
         except EngineDeadError:
-            self.engine.take(None)
+            self.engines.take(None)
 
     async def page(self, accept: str) -> tuple[str, bytes]:
         """`text` beside the event loop: it takes dozens of milliseconds."""
@@ -95,7 +91,7 @@ class Board:
         if shared.folder() is not None:
             name = f"{self.prefix}api_server_requests"
             held = await asyncio.get_running_loop().run_in_executor(self._writer, self.value, name)
-        return {"server_load": int(held), **self.engine.load()}
+        return {"server_load": int(held), **self.engines.load()}
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """(content type, body): Prometheus' text, or OpenMetrics if ``accept`` prefers it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,17 +22,20 @@ class CallFigures:
     longest   tokens of the longest request: bounds the buckets of token counts
     """
 
-    def __init__(self, registry: CollectorRegistry, prefix: str, model: str, longest: int) -> None:
-        labels = {"model_name": model, "engine": "0"}
-        names = list(labels)
+    def __init__(
+        self, registry: CollectorRegistry, prefix: str, model: str, longest: int, engines: Sequence[int] = (0,)
+    ) -> None:
+        names = ["model_name", "engine"]
         counts = buckets.tokens_up_to(longest)
-        self._running = 0
+        self._running, self._first_engine = 0, engines[0]
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(prefix + name, text, names, registry=registry).labels(**labels)
+        def counter(name: str, text: str) -> dict[int, Counter]:
+            made = Counter(prefix + name, text, names, registry=registry)
+            return {engine: made.labels(model, str(engine)) for engine in engines}
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-            return Histogram(prefix + name, text, names, registry=registry, buckets=bounds).labels(**labels)
+        def histogram(name: str, text: str, bounds: tuple[float, ...]) -> dict[int, Histogram]:
+            made = Histogram(prefix + name, text, names, registry=registry, buckets=bounds)
+            return {engine: made.labels(model, str(engine)) for engine in engines}
 
         self._prompt = counter("prompt_tokens", "Tokens of prompts, cached ones included.")
         self._cached = counter("prompt_tokens_cached", "Tokens of prompts that the prefix cache had.")
@@ -49,11 +53,11 @@ class CallFigures:
             prefix + "request_success", "Requests that ended, by reason, each sample.", [*names, "finished_reason"],
             registry=registry,
         )  # fmt: skip
-        self._ended = {reason: success.labels(**labels, finished_reason=reason) for reason in REASONS}
+        self._ended = {(e, reason): success.labels(model, str(e), reason) for e in engines for reason in REASONS}
         self._held = Gauge(
             prefix + "api_server_requests", "Requests to the engine that this server's processes wait for.", names,
             registry=registry, multiprocess_mode="livesum",
-        ).labels(**labels)  # fmt: skip
+        ).labels(model, str(self._first_engine))  # fmt: skip
 
     def began(self, call: Any) -> None:
         self._running += 1
@@ -68,27 +72,31 @@ class CallFigures:
         if NOTE in call.notes or not any(sample.token_ids for sample in output.outputs):
             return
         call.notes[NOTE] = True
-        self._prompt.inc(len(output.prompt_token_ids))
-        self._cached.inc(output.num_cached_tokens)
+        engine = output.metrics.engine
+        self._prompt[engine].inc(len(output.prompt_token_ids))
+        self._cached[engine].inc(output.num_cached_tokens)
         if (seconds := output.metrics.time_to_first_token) is not None:
-            self._first.observe(max(0.0, seconds))  # clocks of two processes, and one that is set, can run backwards
+            self._first[engine].observe(
+                max(0.0, seconds)
+            )  # clocks of two processes, and one that is set, can run backwards
 
     def ended(self, call: Any, reason: str, output: Any) -> None:
         self._running -= 1
         self._held.set(self._running)
         reason = reason if reason in REASONS else "error"
         sizes = [0]
+        engine = self._first_engine if output is None else output.metrics.engine
         if output is None:
-            self._ended[reason].inc()
+            self._ended[engine, reason].inc()
         else:
-            self._computed.observe(max(0, call.prompt_tokens - output.num_cached_tokens))
+            self._computed[engine].observe(max(0, call.prompt_tokens - output.num_cached_tokens))
             for sample in output.outputs:
-                self._ended[sample.finish_reason if sample.finish_reason in REASONS else reason].inc()
-                self._output_size.observe(len(sample.token_ids))
+                self._ended[engine, sample.finish_reason if sample.finish_reason in REASONS else reason].inc()
+                self._output_size[engine].observe(len(sample.token_ids))
                 sizes.append(len(sample.token_ids))
-        self._longest.observe(max(sizes))
-        self._prompt_size.observe(call.prompt_tokens)
-        self._n.observe(max(1, getattr(call.params, "n", 1) or 1))
+        self._longest[engine].observe(max(sizes))
+        self._prompt_size[engine].observe(call.prompt_tokens)
+        self._n[engine].observe(max(1, getattr(call.params, "n", 1) or 1))
         if (most := getattr(call.params, "max_tokens", None)) is not None:
-            self._max_tokens.observe(most)
-        self._whole.observe(max(0.0, time.time() - call.arrived))
+            self._max_tokens[engine].observe(most)
+        self._whole[engine].observe(max(0.0, time.time() - call.arrived))

@@ -51,8 +51,8 @@ def _board(context: ServerContext) -> Board:
             model=next(iter(context.models)),
             longest=engine.ready.longest,
             ask=engine.stats,
-            state=lambda: engine.state,
-            pid=lambda: engine.pid,
+            states=lambda: engine.states,
+            pids=lambda: [pid for number, pid in engine.pids.items() if engine.states[number] == "ready"],
             timings=engine.timings,
             cache={
                 "block_size": ",".join(dict.fromkeys(map(str, engine.ready.page_tokens))),
@@ -66,6 +66,6 @@ def _board(context: ServerContext) -> Board:
         )
         context.state[BOARD] = board
         context.observers += [board.calls, board.http, board.loop]
-        engine.on_stats(board.totals.took)
+        engine.on_stats(board.engines.took)
         context.on_startup.append(board.refresh)  # so that the first step is told of, whoever asks for it
     return context.state[BOARD]

@@ -98,22 +98,22 @@ class SharedTotals:
     stay when a process ends, and the next one goes on; what came in that moment, a tenth of a second, may be missing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, engine: int = 0) -> None:
+        self._folder, self._ending = folder, f".totals{engine}"
         self._own = Totals()
-        self._file = folder / f"{os.getpid()}.totals"
+        self._file = folder / f"{os.getpid()}{self._ending}"
 
     def took(self, figures: Any) -> None:
         if os.getpid() != min(shared.live_pids()):
             return
         self._own.took(figures)
-        new = self._file.with_suffix(".new")
+        new = self._file.with_suffix(f"{self._ending}.new")
         new.write_bytes(msgspec.json.encode(_Plain.of(self._own)))
         new.replace(self._file)
 
     def now(self) -> Totals:
         found = Totals()
-        for path in self._folder.glob("*.totals"):
+        for path in self._folder.glob(f"*{self._ending}"):
             found.add(msgspec.json.decode(path.read_bytes(), type=_Plain).totals())
         return found
 
