@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vllm_core.engine.async_llm import AsyncLLM, Conversation
 from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError, nearest
+from vllm_core.engine.far.node import run_node
 from vllm_core.engine.figures import Figures
 from vllm_core.engine.logprobs import Logprob
 from vllm_core.engine.outputs import (
@@ -25,5 +26,5 @@ __all__ = [
     "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "EngineRestartingError",
     "EngineStuckError", "Figures", "Logprob", "ParsedDelta", "Prompt", "Pulse", "RequestError", "RequestMetrics",
     "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall", "ToolDelta", "Watchdog", "explain",
-    "nearest",
+    "nearest", "run_node",
 ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import attrs
 import pytest
 
@@ -127,10 +129,10 @@ def test_an_engine_that_was_replaced_knows_no_prefix():
 
 def test_all_engines_are_here_unless_told_otherwise():
     assert plan_fleet(settings(size=3)).here == (0, 1, 2)
-    plan = plan_fleet(settings(size=3, size_local=1, address="10.0.0.1"))
+    plan = plan_fleet(settings(size=3, size_local=1, address="10.0.0.1", secret_file="f"))
     assert (plan.here, plan.elsewhere) == ((0,), (1, 2))
     assert plan_fleet(settings(size=4, rank=2)).here == (2,)
-    node = settings(size=4, size_local=2, start_rank=2, address="10.0.0.1")
+    node = settings(size=4, size_local=2, start_rank=2, address="10.0.0.1", secret_file="f")
     assert plan_node(node).here == (2, 3)
 
 
@@ -142,6 +144,7 @@ def test_all_engines_are_here_unless_told_otherwise():
         ({"size": 2, "external_lb": True}, "add --data-parallel-rank N, 0 to 1"),
         ({"size": 2, "rank": 1, "size_local": 2}, "means one engine here"),
         ({"size": 2, "size_local": 1}, "add --data-parallel-address"),
+        ({"size": 2, "size_local": 1, "address": "h"}, "add --data-parallel-secret-file"),
         ({"size": 2, "address": "10.0.0.1"}, "all 2 engines are on this host"),
         ({"size": 2, "start_rank": 1}, "--headless"),
     ],
@@ -156,8 +159,11 @@ def test_a_server_with_settings_that_contradict_each_other_is_refused(given, err
     [
         ({"size": 2}, "missing --data-parallel-address, --data-parallel-start-rank, --data-parallel-size-local"),
         ({"size": 2, "size_local": 2, "start_rank": 1}, "missing --data-parallel-address"),
-        ({"size": 2, "size_local": 2, "start_rank": 1, "address": "h"}, "engines have numbers 0 to 1"),
-        ({"size": 2, "size_local": 1, "start_rank": 1, "address": "h", "rank": 1}, "a balancer"),
+        (
+            {"size": 2, "size_local": 2, "start_rank": 1, "address": "h", "secret_file": "f"},
+            "numbers 0 to 1",
+        ),
+        ({"size": 2, "size_local": 1, "start_rank": 1, "address": "h", "secret_file": "f", "rank": 1}, "a balancer"),
     ],
 )
 def test_a_node_with_settings_that_contradict_each_other_is_refused(given, error):
@@ -179,7 +185,8 @@ def test_each_engine_has_devices_and_cores_of_its_own():
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(given, 2, {})] == ["0,1", "2,3"]
     some = environments(given, 2, {"CUDA_VISIBLE_DEVICES": "7,GPU-5,3,1", "OMP_NUM_THREADS": "6"})
     assert some == [{"CUDA_VISIBLE_DEVICES": "7,GPU-5"}, {"CUDA_VISIBLE_DEVICES": "3,1"}]
-    assert int(environments(given, 2, {})[0]["OMP_NUM_THREADS"]) >= 1
+    cores = len(os.sched_getaffinity(0))
+    assert [e["OMP_NUM_THREADS"] for e in environments(given, 2, {})] == [str(max(1, cores // 4))] * 2
     assert "CUDA_VISIBLE_DEVICES" not in environments(attrs.evolve(given, device="cpu"), 2, {})[0]
     assert environments(settings(size=2, rank=1), 1, {}) == [{}]
 

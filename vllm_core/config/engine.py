@@ -163,6 +163,12 @@ class EngineSettings:
     data_parallel_rpc_port: int = setting(
         29550, group="device", low=1, high=65535, help="Port of the first node for engines of further ones."
     )
+    data_parallel_secret_file: str | None = setting(
+        None,
+        group="device",
+        help="File, readable by its owner only, with a secret of 32 bytes at least that all nodes have: it lets engines"
+        " of further nodes in and encrypts what they send.",
+    )
     data_parallel_routing: str = setting(
         "load",
         group="device",

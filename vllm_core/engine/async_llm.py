@@ -276,8 +276,9 @@ class AsyncLLM:
 
     @property
     def pids(self) -> dict[int, int]:
-        """Of all engines, by number: their processes."""
-        return {replica.number: replica.engine.pid for replica in self._fleet.replicas}
+        """Of the engines of this host, by number: their processes."""
+        far = self._engines.far
+        return {replica.number: replica.engine.pid for replica in self._fleet.replicas if replica.number not in far}
 
     @property
     def states(self) -> dict[int, str]:

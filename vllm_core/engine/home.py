@@ -30,6 +30,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     starts: int = 0  # of engines so far
     cause: str = ""  # why the last engine has ended
     start_seconds: float = 0.0  # that the last start took
+    far: bool = False  # on another host: the pid of the engine is that one's
 
 
 class Home:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.attached import Attached
 from vllm_core.engine.errors import EngineDeadError
+from vllm_core.engine.far.engine import FarEngine, find_engine
 from vllm_core.engine.fleet.plan import alone, environments, plan_fleet
 from vllm_core.engine.found import FoundEngine
 from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.shared_facts import SharedFacts
 
-__all__ = ["Engines", "ended_on_error", "find", "own"]
+if TYPE_CHECKING:
+    from vllm_core.engine.far.gate import Gate
+
+__all__ = ["Engines", "ended_on_error", "find", "own", "own_these"]
+
+log = logging.getLogger(__name__)
 
 BETWEEN = ","  # of addresses of engines
 
@@ -28,7 +36,8 @@ class Engines:
     """By number. ``start`` of those that this process owns; those that were found are ready."""
 
     owned: Mapping[int, OwnedEngine]
-    found: Mapping[int, FoundEngine] = attrs.field(factory=dict)
+    found: dict[int, FoundEngine] = attrs.field(factory=dict)
+    gate: Gate | None = None  # where those of further nodes come in
 
     @property
     def by_number(self) -> dict[int, Attached]:
@@ -37,6 +46,11 @@ class Engines:
     @property
     def first(self) -> Attached:
         return next(iter(self.by_number.values()))
+
+    @property
+    def far(self) -> set[int]:
+        """The numbers of those on other hosts."""
+        return {number for number, engine in self.found.items() if isinstance(engine, FarEngine)}
 
     @property
     def address(self) -> str:
@@ -49,6 +63,18 @@ class Engines:
     def start(self, settings: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
         """Do something ``meanwhile``, then wait until all are ready. Raises what the first one raises that is not."""
         each = alone(settings)
+        if self.owned:
+            self._start_owned(each, digest, meanwhile)
+        else:
+            meanwhile()
+        if self.gate is not None:
+            numbers = ", ".join(map(str, self.gate.homes))
+            log.info("waiting at %s for the engines of further nodes: %s", self.gate.endpoint, numbers)
+            for number, home in self.gate.homes.items():
+                engine = self.found[number] = FarEngine(home.address)
+                engine.attach(digest)
+
+    def _start_owned(self, each: EngineSettings, digest: str, meanwhile: Callable[[], None]) -> None:
         first, *others = self.owned.values()
         with ThreadPoolExecutor(max(1, len(others)), "vllm-core-start") as threads:
             starts = [threads.submit(engine.start, each, digest, _nothing) for engine in others]
@@ -63,8 +89,9 @@ class Engines:
 
     def tell(self, facts: SharedFacts) -> None:
         """For other fronts, which may begin with any of these engines."""
-        for engine in self.owned.values():
-            engine.home.facts.write_bytes(facts.to_bytes())
+        homes = [engine.home for engine in self.owned.values()]
+        for home in [*homes, *(self.gate.homes.values() if self.gate is not None else ())]:
+            home.facts.write_bytes(facts.to_bytes())
 
     def facts(self) -> SharedFacts:
         """What the owner of those that were found has told."""
@@ -85,15 +112,32 @@ class Engines:
             end()
         for thread in threads:
             thread.join()
+        if self.gate is not None:
+            self.gate.close()
 
 
 def own(settings: EngineSettings, restarts: int, window: float) -> Engines:
-    """Begin the processes of all engines of this host."""
+    """Of a server: begin the processes of all engines of this host, and wait for those of further nodes."""
     plan = plan_fleet(settings)
-    places = environments(settings, len(plan.here), os.environ)
+    if not plan.elsewhere:
+        return own_these(plan.here, settings, restarts, window)
+    from vllm_core.engine.far.gate import Gate
+    from vllm_core.engine.far.secret import read_keys
+
+    assert settings.data_parallel_address is not None
+    assert settings.data_parallel_secret_file is not None
+    keys = read_keys(settings.data_parallel_secret_file, gate=True)
+    gate = Gate(settings.data_parallel_address, settings.data_parallel_rpc_port, keys, plan.elsewhere)
+    with ended_on_error(Engines({}, gate=gate)):
+        return attrs.evolve(own_these(plan.here, settings, restarts, window), gate=gate)
+
+
+def own_these(numbers: Sequence[int], settings: EngineSettings, restarts: int, window: float) -> Engines:
+    """Begin their processes."""
+    places = environments(settings, len(numbers), os.environ)
     engines: dict[int, OwnedEngine] = {}
     with ended_on_error(Engines(engines)):
-        for number, place in zip(plan.here, places, strict=True):
+        for number, place in zip(numbers, places, strict=True):
             engines[number] = OwnedEngine(restarts, window, place)
     return Engines(engines)
 
@@ -109,7 +153,7 @@ def find(address: str) -> Engines:
         number, numbered, place = part.partition("=")
         number, place = (number, place) if numbered and number.isdecimal() else (str(i), part)
         try:
-            found[int(number)] = FoundEngine(place)
+            found[int(number)] = find_engine(place)
         except EngineDeadError as error:
             gone.append(error)
     if not found:

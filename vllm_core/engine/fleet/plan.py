@@ -64,6 +64,11 @@ def plan_fleet(settings: EngineSettings) -> FleetPlan:
             " one.\n  instead add --data-parallel-address, an address of this host, or leave"
             " --data-parallel-size-local out"
         )
+    if here < size and settings.data_parallel_secret_file is None:
+        raise SettingError(
+            f"{size - here} engines are to come from further nodes, and nothing tells those from strangers.\n"
+            "  instead add --data-parallel-secret-file FILE, the same secret on all nodes"
+        )
     if here == size and settings.data_parallel_address is not None:
         raise SettingError(
             f"data_parallel_address is {settings.data_parallel_address}, and all {size} engines are on this host.\n"
@@ -78,12 +83,17 @@ def plan_node(settings: EngineSettings) -> FleetPlan:
     start = settings.data_parallel_start_rank
     missing = [
         f"--{name.replace('_', '-')}"
-        for name in ("data_parallel_address", "data_parallel_start_rank", "data_parallel_size_local")
+        for name in (
+            "data_parallel_address",
+            "data_parallel_start_rank",
+            "data_parallel_size_local",
+            "data_parallel_secret_file",
+        )
         if getattr(settings, name) is None
     ]
     if missing:
         raise SettingError(
-            "a node without a server (--headless) must know where its server is, and which engines it runs.\n"
+            "a node without a server (--headless) must know where its server is, which engines it runs, and a secret.\n"
             f"  missing {', '.join(missing)}"
         )
     assert local is not None
@@ -137,7 +147,7 @@ def environments(settings: EngineSettings, count: int, environ: Mapping[str, str
         if settings.device != "cpu" and devices != []:
             its[VISIBLE] = ",".join(map(str, mine) if devices is None else devices[mine.start : mine.stop])
         if THREADS not in environ and count > 1:
-            its[THREADS] = str(max(1, _cores() // count))
+            its[THREADS] = str(max(1, _cores() // (count * ranks)))
     return found
 
 

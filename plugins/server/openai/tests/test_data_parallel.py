@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-FLAGS = ("--data-parallel-size", "2", "--carry-over")
+TWO = ("--data-parallel-size", "2", "--carry-over")
 
 
 @pytest.fixture(scope="module")
 def pair(start):
-    return start(*FLAGS, "--api-server-count", "2")
+    return start(*TWO, "--api-server-count", "2")
 
 
 def ask(server, prompt="Once", tokens=20):
@@ -66,7 +67,7 @@ def test_two_engines_answer_as_one_does_and_each_is_counted(server, pair):
 
 
 def test_a_killed_engine_is_not_noticed_by_clients_and_replaced(start):
-    server = start(*FLAGS)
+    server = start(*TWO)
     expected = ask(server, tokens=300).json()["choices"][0]["text"]
     first = engines_of(server)
     assert len(first) == 2
@@ -98,3 +99,27 @@ def test_contradictory_settings_end_the_start_with_what_would_work(start):
     server = start("--data-parallel-size", "2", "--data-parallel-rank", "2", wait=False)
     assert server.process.wait(60) != 0
     assert until(lambda: "--data-parallel-rank 0 to 1" in server.log, 5)
+
+
+def test_a_headless_node_serves_the_other_nodes_clients(start, server, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 40)
+    secret.chmod(0o600)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fleet = (
+        "--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "127.0.0.1",
+        "--data-parallel-rpc-port", str(port), "--data-parallel-secret-file", str(secret),
+    )  # fmt: skip
+    node = start("--headless", "--data-parallel-start-rank", "1", *fleet, wait=False)
+    head = start(*fleet)
+    texts = [ask(head, f"Number {i}").json()["choices"][0]["text"] for i in range(6)]
+    assert texts == [ask(server, f"Number {i}").json()["choices"][0]["text"] for i in range(6)]
+    assert by_engine(head, "vllm:engine_up") == {"0": 1, "1": 1}
+    assert until(lambda: min(by_engine(head, "vllm:generation_tokens_total").values()) > 0)
+    assert len(engines_of(head)) == len(engines_of(node)) == 1
+    assert node.stop() == 0
+    assert until(lambda: by_engine(head, "vllm:engine_up") == {"0": 1, "1": 0})
+    assert head.get("/health").status_code == 200
+    assert ask(head).status_code == 200

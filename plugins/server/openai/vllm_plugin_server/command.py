@@ -36,6 +36,10 @@ class Serve:
         catalog = check_plugins(loaded)
         if engine.skip_tokenizer_init:
             raise UsageError("the server needs a tokenizer: leave --skip-tokenizer-init out")
+        if settings.headless:
+            from vllm_plugin_server.serve import serve_headless
+
+            return serve_headless(engine, settings)
         from vllm_plugin_server.serve import serve
         from vllm_plugin_server.signals import FORCED
 

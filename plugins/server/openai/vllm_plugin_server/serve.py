@@ -18,7 +18,7 @@ import uvicorn
 
 from vllm_core.commands import EngineSettings, UsageError
 from vllm_core.interfaces.endpoint import ServerContext
-from vllm_core.serving import AsyncLLM
+from vllm_core.serving import AsyncLLM, run_node
 from vllm_plugin_server import tracing
 from vllm_plugin_server.admission import Admission
 from vllm_plugin_server.app import App, make_app
@@ -34,7 +34,7 @@ from vllm_plugin_server.settings import ServerSettings
 from vllm_plugin_server.signals import FORCED, Signals, Terminated
 from vllm_plugin_server.work import Work
 
-__all__ = ["make_context", "open_socket", "report_of", "serve"]
+__all__ = ["make_context", "open_socket", "report_of", "serve", "serve_headless"]
 
 log = logging.getLogger(__name__)
 BACKLOG = 4096  # connections that wait to be accepted
@@ -45,6 +45,18 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
     with Signals() as signals:
         try:
             code = _serve(engine_settings, settings, catalog, signals)
+        except Terminated:
+            log.info("ended before it was ready")
+            code = 0
+    return signals.code or code
+
+
+def serve_headless(engine_settings: EngineSettings, settings: ServerSettings) -> int:
+    """Engines without a server, for that of another node. Until a signal; returns the exit code."""
+    configure(settings.log_level, settings.log_format, settings.api_key)
+    with Signals() as signals:
+        try:
+            code = run_node(engine_settings, settings.engine_restarts)
         except Terminated:
             log.info("ended before it was ready")
             code = 0

@@ -112,6 +112,11 @@ class ServerSettings:
         help="Processes that speak HTTP in front of the one engine; each takes its share of the connections.",
         trade="More: many small requests at once. One: less memory, and /v1/responses that can be gone on from.",
     )
+    headless: bool = setting(
+        False,
+        group="load",
+        help="Serve no HTTP: run engines of a further node for the server at --data-parallel-address.",
+    )
     shutdown_timeout: float = setting(
         30.0, group="load", low=0, unit="seconds", help="After SIGTERM, how long running requests may go on."
     )
