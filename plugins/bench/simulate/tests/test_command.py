@@ -112,6 +112,7 @@ def test_a_model_that_does_not_fit_says_what_would():
         (["--model", "qwen3-0.6b", "--link", "string"], "450GB/s,3us"),
         (["--model", "qwen3-0.6b", "--dtype", "float32"], "not measured"),
         (["--model", "qwen3-0.6b", "--workloads", "w9"], "no such workload"),
+        (["--model", "qwen3-0.6b", "--workloads", "w1", "-dp", "65"], "simulate every engine"),
         (["--model", "qwen3-0.6b", "--plan"], "--request-rate RATE"),
         (["--model", "qwen3-0.6b", "--goal", "ttft:1"], "goes with --plan"),
         (["--model", "qwen3-0.6b", "--plan", "--request-rate", "1", "--goal", "ttfft:1"], "figures are ttft"),

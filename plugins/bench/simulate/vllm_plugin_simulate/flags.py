@@ -21,6 +21,7 @@ from vllm_plugin_simulate.split import Split
 __all__ = ["add_flags", "check", "engine_of", "limits_of", "names_of", "sketches_of"]
 
 MOST_GPUS = 10_000
+MOST_ENGINES = 64  # that are simulated one by one
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +100,11 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--plan needs the load to plan for: --request-rate RATE")
     if args.goal and not args.plan:
         raise UsageError("--goal goes with --plan: a simulation alone has no goals to meet")
+    if args.workloads and args.data_parallel_size > MOST_ENGINES:
+        raise UsageError(
+            f"--workloads simulate every engine: -dp may be {MOST_ENGINES} at most, not {args.data_parallel_size}.\n"
+            "  instead --num-prompts with --input-len and --output-len, of which a sample is simulated"
+        )
     gpus = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size
     if gpus > MOST_GPUS:
         raise UsageError(f"{gpus:,} GPUs were asked for; the simulation is meant for up to {MOST_GPUS:,}")
