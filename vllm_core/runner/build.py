@@ -168,10 +168,10 @@ class Build:
             processors={processor.name: processor.make() for processor in self.processors} if last else {},
             grammars=self.grammars if last else None,
             ops=plan.step_ops,
-            record=self._recorder(plan, stage),
+            record=self._recorder(plan),
             any_sampling=sampler is not None and "graph" in sampler.capabilities,
             max_tokens=self.model.max_step_tokens,
-            **({} if stage is None else {"stage": stage}),
+            stage=stage,
         )
         clock.lap("pages and rows")
         if runner.graphs is not None:
@@ -197,10 +197,10 @@ class Build:
             load_weights(model, self.checkpoint.source, progress=self.progress)
         second.load(self.dummy_seed, self.progress)
 
-    def _recorder(self, plan: EnginePlan, stage: Stage | None) -> CudaRecorder | None:
+    def _recorder(self, plan: EnginePlan) -> CudaRecorder | None:
         if not self.graphs or self.torch_device.type != "cuda":
             return None
-        if obstacles := plan.no_graph() + (["a step that several pipeline stages share"] if stage else []):
+        if obstacles := plan.no_graph():
             log.warning(
                 "steps run without CUDA graphs, which is slower: %s cannot stand in one; --enforce-eager says that this"
                 " is meant",

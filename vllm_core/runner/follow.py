@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -87,3 +88,14 @@ class RunStep:
         lines = inputs.sampling_rows
         ends = rows.num_tokens.index_select(0, lines).long() + ahead
         return sampling_tensors(rows, inputs.ops, lines, inputs.sampling_rows_host, ends, stream)
+
+
+def stack_of(model: Any) -> Any:
+    """Where hidden states between layers can be had."""
+    stack = getattr(model, "layers", None)
+    if not hasattr(stack, "tap"):
+        raise ValueError(
+            f"the draft proposer reads hidden states between layers, and {type(model).__name__} keeps none: "
+            "its layers are not a LayerStack"
+        )
+    return stack

@@ -65,7 +65,7 @@ class StepGraphs:
     def warm_up(self) -> None:
         """Record what serving begins with: the largest step, and those of a single stream."""
         longest = 1 + self._machinery.num_drafts
-        ending = FORWARD if self._machinery.num_drafts else GREEDY
+        ending = FORWARD if self._machinery.num_drafts or not self._machinery.samples else GREEDY
         for rows in (self.most, *(n for n in FIRST if n < self.most)):
             self._of(Size(rows, rows * longest, longest, ending))
 
@@ -81,6 +81,8 @@ class StepGraphs:
         with self._buffers.take(step.count) as (host, move):
             step.fill(host, plan)
             move(step.inputs)
+        if step.x is not None and self._machinery.stage is not None:
+            self._machinery.stage.fill(step.x, sum(plan.num_tokens))
         recorded.replay()
         return step
 

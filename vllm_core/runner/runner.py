@@ -19,7 +19,7 @@ from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.changes import Changes
-from vllm_core.runner.follow import RunStep
+from vllm_core.runner.follow import RunStep, stack_of
 from vllm_core.runner.grammars import GrammarSource
 from vllm_core.runner.graphs import StepGraphs, ending_of
 from vllm_core.runner.inputs import Inputs, check, prepare
@@ -28,6 +28,7 @@ from vllm_core.runner.pages import copy_pages, make_pages
 from vllm_core.runner.reports import Reports
 from vllm_core.runner.rows import Rows
 from vllm_core.runner.sampler import ReferenceSampler
+from vllm_core.runner.stage import Stage
 from vllm_core.runner.static_step import FORWARD, Machinery, StaticStep
 from vllm_core.runner.step_ops import StepOps
 from vllm_core.runner.verify import advance, verify, write_drafts
@@ -60,6 +61,7 @@ class Runner:
                     runs op by op
     any_sampling    the sampler needs no host facts, so that one recorded step draws by any parameters
     max_tokens      most tokens of a step
+    stage           of a pipeline, for the runners in ``staged``; None: the model is all here
     """
 
     drafts_elsewhere = False  # another process verifies drafts, and tells what became of them
@@ -81,11 +83,13 @@ class Runner:
         record: Callable[[StaticStep], Callable[[], Any]] | None = None,
         any_sampling: bool = False,
         max_tokens: int = 0,
+        stage: Stage | None = None,
     ) -> None:
         if (proposer is None) != (num_drafts == 0) and not (self.drafts_elsewhere and proposer is None):
             raise ValueError(f"num_drafts is {num_drafts} with {'no' if proposer is None else 'a'} proposer")
         self.model, self.caches, self.proposer = model, caches, proposer
-        self.embed: Callable[[Tensor, Batch], Tensor] = model.embed
+        self.stage = stage
+        self.embed: Callable[[Tensor, Batch], Tensor] = model.embed if stage is None else stage.entry(model.embed)
         self.num_pages, self.num_drafts, self.device = num_pages, num_drafts, plan.torch_device
         self.pages = make_pages(caches, num_pages, self.device)
         self.backends = plan.bind_caches(caches, self.pages)
@@ -99,12 +103,12 @@ class Runner:
         if self._follow is not None:  # each model begins steps in the groups that it has caches in
             self._backends_of = {name: self._of(plan.groups_of(name)) for name in ("", *plan.second.models)}
         if proposer is not None and proposer.taps:
-            _stack(model).tap(proposer.taps)
+            stack_of(model).tap(proposer.taps)
         self._any_sampling = any_sampling
         self.graphs: StepGraphs | None = None
         if record is not None:
-            machinery = Machinery(model, self.rows, self._backends_of[""], self.sampler, any_sampling, ops, num_drafts)
-            self.graphs = StepGraphs(machinery, record, max_rows, max_tokens)
+            own = (self._backends_of[""], self.sampler, any_sampling, ops, num_drafts, stage)
+            self.graphs = StepGraphs(Machinery(model, self.rows, *own), record, max_rows, max_tokens)
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepOutput:
@@ -238,13 +242,3 @@ def make_rows(
         ),
         by_position=by_position,
     )
-
-
-def _stack(model: Any) -> Any:
-    stack = getattr(model, "layers", None)
-    if not hasattr(stack, "tap"):
-        raise ValueError(
-            f"the draft proposer reads hidden states between layers, and {type(model).__name__} keeps none: "
-            "its layers are not a LayerStack"
-        )
-    return stack

@@ -69,6 +69,11 @@ class Stage:
         x = self._like.new_empty((len(ids), *self._like.shape[1:]))
         return self.forward.receive(x, self.forward.rank - 1)
 
+    def fill(self, x: Tensor, tokens: int) -> None:
+        """The first ``tokens`` lines of a static x [T, hidden] become those of the stage before, the others 0."""
+        self.forward.receive(x[:tokens], self.forward.rank - 1)
+        x[tokens:].zero_()
+
     def pass_on(self, hidden: Tensor) -> None:
         """To the next stage, which makes a step of the same plan."""
         self.forward.send(hidden.contiguous(), self.forward.rank + 1)

@@ -32,10 +32,7 @@ class LastStage(Runner):
     Of each row what it emitted, -1 behind it, and its next K drafts.
     """
 
-    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.stage = stage
-        self.embed = stage.entry(self.model.embed)
+    stage: Stage
 
     def execute(self, plan: StepPlan) -> StepOutput:
         output = super().execute(plan)
@@ -73,10 +70,10 @@ class EarlyStage(Runner):
 
     drafts_elsewhere = True
 
-    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
+    stage: Stage
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stage = stage
-        self.embed = stage.entry(self.model.embed)
         self._sampled: deque[_Sampled] = deque()  # in the order of their steps
 
     @torch.inference_mode()
@@ -87,7 +84,9 @@ class EarlyStage(Runner):
         if plan.rows:
             check(plan, self.rows)
             inputs = prepare(plan, self.rows, self._ops)
-            self.stage.pass_on(self._forward(inputs))
+            hidden = self._recorded_forward(plan, inputs)
+            # The next step of its size writes where a recorded one left it, perhaps before it has gone.
+            self.stage.pass_on(self._forward(inputs) if hidden is None else hidden.clone())
             self._move_on(inputs)
         return StepOutput(result)
 

@@ -19,6 +19,7 @@ from vllm_core.interfaces.sampler import Sampler, SamplingTensors
 from vllm_core.interfaces.steps import StepPlan
 from vllm_core.runner.noise import SAMPLE
 from vllm_core.runner.rows import Rows
+from vllm_core.runner.stage import Stage
 from vllm_core.runner.step_ops import StepOps
 
 FORWARD, GREEDY, DRAW = "forward", "greedy", "draw"
@@ -51,6 +52,11 @@ class Machinery:
     any_sampling: bool  # the sampler needs no host facts; else top-k, top-p and min-p are never asked of it here
     ops: StepOps
     num_drafts: int
+    stage: Stage | None = None  # of a pipeline; None: all of it is here
+
+    @property
+    def samples(self) -> bool:
+        return self.stage is None or self.stage.last
 
 
 class StaticStep:
@@ -59,6 +65,7 @@ class StaticStep:
     inputs   int64, the host's numbers on the device: rows [S], starts [S + 1], advance [S], emits [S]
     result   int32 [S, 1 + K], as `StepOutput.token_ids`; padding is -1
     hidden   [T, H] after FORWARD
+    x        [T, H], filled before each run with what the pipeline stage before gave; None: embeddings are made here
     """
 
     def __init__(self, size: Size, machinery: Machinery) -> None:
@@ -84,7 +91,15 @@ class StaticStep:
             any_min_p=False,
         )
         self.hidden: Tensor | None = None
+        self.x = None if machinery.stage is None or machinery.stage.first else self._received()
         self.taps: dict[int, Tensor] = {}
+
+    @torch.inference_mode()
+    def _received(self) -> Tensor:
+        """Zeros of the shape and dtype of hidden states, which ``embed`` tells."""
+        ids = torch.zeros(self.size.tokens, dtype=torch.int64, device=self.inputs.device)
+        batch = Batch(num_tokens=len(ids), positions=ids, attention=[], metadata=[])
+        return torch.zeros_like(self.with_.model.embed(ids, batch))
 
     def fill(self, host: np.ndarray, plan: StepPlan | None) -> None:
         """``host``: int64 [count]; without a plan all of it is padding."""
@@ -121,7 +136,8 @@ class StaticStep:
                 for backend, step in zip(w.backends, attention, strict=True)
             ],
         )
-        hidden = w.model.forward(w.model.embed(ids, batch), batch)
+        x = w.model.embed(ids, batch) if self.x is None else self.x
+        hidden = w.model.forward(x, batch)
         if size.ending == FORWARD:
             self.hidden, self.taps = hidden, batch.taps
             return
