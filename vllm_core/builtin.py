@@ -11,6 +11,7 @@ import shutil
 from vllm_core.interfaces.queries import (
     AttentionQuery,
     ChatQuery,
+    CollectiveQuery,
     ExecutorQuery,
     ParserQuery,
     PlatformQuery,
@@ -34,6 +35,7 @@ def provides() -> list[Provides]:
         Provides("executor", "uni", "the same, by vLLM's name"),
         Provides("executor", "mp", "a process for each rank, on this host"),
         Provides("executor", "external_launcher", "ranks that torchrun has started, an engine each"),
+        Provides("collective", "torch", "torch's own backends: gloo between CPUs, NCCL between GPUs"),
         Provides("attention_backend", "reference", "plain torch on any device, float32 accumulation"),
         Provides("rope_variant", "default", "rotary embedding without scaling"),
         Provides("weight_format", "safetensors", "safetensors files with a config.json"),
@@ -78,6 +80,19 @@ def executor(query: ExecutorQuery) -> Offer | Refusal | None:
     if query.world_size > 1:
         return Refusal(f"runs one rank, and {query.world_size} were asked for", name=query.name)
     return Offer(name=query.name or "in-process", target="vllm_core.runner.inprocess:InProcessExecutor")
+
+
+@hookimpl
+def collective(query: CollectiveQuery) -> Offer | Refusal | None:
+    capabilities = {"graph"} if query.device.type == "cuda" else set()
+    if query.op == "all_gather" or query.world_size == 2:  # more are added up in an order that depends on the size
+        capabilities.add("batch_invariant")
+    return Offer(
+        name="torch",
+        target="vllm_core.distributed.torch_group:TorchGroup",
+        rank=Rank.REFERENCE,
+        capabilities=frozenset(capabilities),
+    )
 
 
 @hookimpl

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from torch import distributed as dist
 
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.distributed.layout import Layout
+from vllm_core.distributed.offered import CollectiveChoice, offered
 from vllm_core.distributed.torch_group import LOOPBACK, join
 from vllm_core.interfaces.group import ProcessGroup
 
 __all__ = ["dry_groups", "join_groups"]
 
+NONE: Mapping[str, Sequence[CollectiveChoice]] = MappingProxyType({})
+
 
 def join_groups(
-    layout: Layout, rank: int, store: dist.Store, kind: str, timeout: float, address: str = LOOPBACK
+    layout: Layout,
+    rank: int,
+    store: dist.Store,
+    kind: str,
+    timeout: float,
+    address: str = LOOPBACK,
+    collectives: Mapping[str, Sequence[CollectiveChoice]] = NONE,
 ) -> dict[str, ProcessGroup]:
     """Meet the other ranks at ``store``; groups of one are left out. Arguments as for `torch_group.join`.
+
+    collectives   of the group "tp", by operation, best first
 
     "pp" carries hidden states on, "ids" what the last stage sampled back: two groups of the same ranks, because
     each direction keeps an order of its own.
@@ -26,6 +40,14 @@ def join_groups(
         if len(ranks) > 1:
             place = f"{name}/{ranks[0]}"
             groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout, address)
+    if (tp := groups.get("tp")) is not None:
+
+        def bootstrap() -> ProcessGroup:
+            if kind == "cpu":
+                return tp
+            return join("cpu", store, f"tp-cpu/{members['tp'][0]}", tp.rank, tp.size, timeout, address)
+
+        groups["tp"] = offered(tp, collectives, bootstrap, timeout)
     return groups
 
 

@@ -66,7 +66,8 @@ class _Launched:
         rank = int(os.environ["RANK"])
         store, _, _ = next(dist.rendezvous("env://"))
         timeout = build.recipe.settings["collective_timeout"]
-        groups = join_groups(build.model.layout, rank, store, build.torch_device.type, timeout, address="")
+        kind = build.torch_device.type
+        groups = join_groups(build.model.layout, rank, store, kind, timeout, "", build.collectives)
         pages = build.num_pages
         if (group := groups.get("tp")) is not None:
             _check_alike(build.recipe.digest, group)

@@ -9,7 +9,7 @@ from torch import distributed as dist
 
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_down
 from vllm_core.distributed.share import build_share
-from vllm_core.distributed.torch_group import PeerLost
+from vllm_core.interfaces.collective import PeerLost
 from vllm_core.runner.inprocess import InProcessExecutor
 
 __all__ = ["Rank", "failed", "open_store"]

@@ -34,7 +34,9 @@ class Share:
         build, start = self._resolved.build, self._start
         store = self._store or _meeting(start.meeting, self.layout.world)
         timeout = self._resolved.settings.collective_timeout
-        groups = join_groups(self.layout, start.rank, store, build.torch_device.type, timeout, start.address)
+        groups = join_groups(
+            self.layout, start.rank, store, build.torch_device.type, timeout, start.address, build.collectives
+        )
         return build.make_runner(groups)
 
     def open_grammars(self, vocab_size: int) -> None:

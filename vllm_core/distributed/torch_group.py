@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from vllm_core.interfaces.collective import PeerLost
+
 LOOPBACK = "127.0.0.1"
 KEPT = 8  # tensors on their way to a rank, at least, before a sender waits for the first of them
 
@@ -56,10 +58,6 @@ class TorchGroup:
     def receive(self, x: Tensor, source: int) -> Tensor:
         _wait(self.backend.recv, [x], source, 0)
         return x
-
-
-class PeerLost(RuntimeError):
-    """Another rank did not take part: it has ended, or was not there in time."""
 
 
 @contextmanager

@@ -109,7 +109,11 @@ class ApartCompiler:
 
     def _running(self) -> subprocess.Popen[bytes]:
         # Not ``poll``: it knows nothing as long as the thread below waits, which may not have seen the end yet.
-        if self._process is not None and self._process.stdout is not None and not is_over(self._process.stdout.fileno()):
+        if (
+            self._process is not None
+            and self._process.stdout is not None
+            and not is_over(self._process.stdout.fileno())
+        ):
             return self._process
         self.close()
         command = [sys.executable, "-m", "vllm_core.engine.grammar_child"]

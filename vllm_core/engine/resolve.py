@@ -13,6 +13,7 @@ import torch
 from vllm_core.config.engine import EngineSettings
 from vllm_core.distributed.layout import Layout
 from vllm_core.engine.cache.grouping import plan_caches
+from vllm_core.engine.choose_collectives import choose_collectives
 from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.find import find
 from vllm_core.engine.fit import Fitted, fit
@@ -79,6 +80,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
             backend,
             asked_by="--distributed-executor-backend",
         )
+        collectives = choose_collectives(selector, layout, fitted.model_build.dtype, device)
         policy = selector.choose(
             "scheduler_policy",
             SchedulerQuery(policy=settings.scheduling_policy),
@@ -107,6 +109,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
         beside=fitted.memory.budget.beside.by_purpose(),
         graphs=not settings.enforce_eager,
         caches=fitted.caches,
+        collectives=collectives,
         recipe=Recipe(attrs.asdict(settings), lock.digest),
     )
     return Resolved(

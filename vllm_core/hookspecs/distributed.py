@@ -13,14 +13,13 @@ from vllm_core.plugin import Offer, Refusal
 def collective(query: CollectiveQuery, settings: Any) -> Offer | Refusal | None:
     """Offer a collective operation of a process group.
 
-    When     Once per group of more than one rank and operation, in the parent process; all
-             ranks use the same choice.
-    query    ``op``: ``"all_reduce"``, ``"all_gather"``, ``"reduce_scatter"``,
-             ``"broadcast"``, ``"send"``; ``group``: ``"tp"``, ``"pp"``, ...; ``world_size``
-             of the group; ``dtype``; ``device``.
-    Returns  ``Offer`` whose target has the contract ``interfaces.collective.Collective``.
-             ``options={"max_bytes": n}``: larger tensors go to the next offer.
-             ``capabilities``: ``"graph"``, ``"batch_invariant"``. ``Refusal`` for sizes or
+    When     Once per engine and operation of its tensor-parallel group, if that has more than
+             one rank, in the parent process; all ranks use the same choice.
+    query    ``op``: ``"all_reduce"`` or ``"all_gather"``, others may follow; ``group``:
+             ``"tp"``; ``world_size`` of the group; ``dtype`` of the model; ``device``.
+    Returns  ``Offer`` whose target has the contract ``interfaces.collective.Collective``, and
+             whose ``options`` go to its constructor. Tensors that it does not take go to the
+             next offer. ``capabilities``: ``"graph"``, ``"batch_invariant"``. ``Refusal`` for sizes or
              links it cannot do; ``None`` for other operations.
     Choice   By rank, then ``prefer.collective``, recorded figures, then an error. All offers
              are kept in that order, for the sizes that the first does not take. The core

@@ -9,24 +9,30 @@ from vllm_core.interfaces.queries import CollectiveQuery
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vllm_core.interfaces.group import ProcessGroup
+
+
+class PeerLost(RuntimeError):
+    """Another rank did not take part: it has ended, or was not there in time."""
+
 
 class Collective(Protocol):
     """Made once a group on every rank, in the same order on all."""
 
-    def __init__(self, query: CollectiveQuery, rank: int, bootstrap: Any) -> None:
-        """``bootstrap`` is a ``torch.distributed`` group of the CPU, to exchange addresses with."""
+    def __init__(
+        self, query: CollectiveQuery, rank: int, bootstrap: ProcessGroup, *, timeout: float, **options: Any
+    ) -> None:
+        """``bootstrap`` joins the same ranks on the CPU, to exchange addresses with; ``options`` are the offer's.
+
+        ``timeout``: seconds to wait for another rank, if anything can be done about it; then `PeerLost`.
+        """
 
     def takes(self, x: Tensor) -> bool:
         """Whether it can do this tensor: the same answer on every rank. Shapes only, no values."""
 
-    def __call__(self, x: Tensor, dim: int = 0, peer: int = 0) -> Tensor:
+    def __call__(self, x: Tensor, dim: int = 0) -> Tensor:
         """Run the operation; never synchronises with the host.
 
-        all_reduce       x [...] -> [...], the sum; may work in place.
+        all_reduce       x [...] -> [...], the sum, the same bits on every rank; may work in place.
         all_gather       x -> the ranks' tensors concatenated along ``dim``.
-        reduce_scatter   x -> this rank's part, along ``dim``, of the sum.
-        broadcast        x of rank ``peer`` on every rank.
-        send             x to rank ``peer`` (there: receives into x).
         """
-
-    def close(self) -> None: ...

@@ -13,6 +13,7 @@ import torch
 
 from vllm_core.distributed.groups import dry_groups
 from vllm_core.distributed.layout import Layout
+from vllm_core.distributed.offered import CollectiveChoice
 from vllm_core.engine.cache.stages import plan_of_stage
 from vllm_core.engine.recipe import Recipe
 from vllm_core.interfaces.cache import CachePlan
@@ -114,6 +115,7 @@ class Build:
     asked: Sequence[OpQuery] = ()  # ops and layers whose kernels can be made before layers ask for them
     graphs: bool = False  # record steps, if the device and all that was chosen allow it
     caches: CachePlan  # of all layers
+    collectives: Mapping[str, Sequence[CollectiveChoice]] = attrs.field(factory=dict)  # of "tp", by operation
     recipe: Recipe
 
     def make_runner(self, groups: Mapping[str, ProcessGroup] | None = None) -> tuple[Runner, Capacity]:

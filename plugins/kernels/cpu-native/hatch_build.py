@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS = ["-std=c++20", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden"]
 VECTORS = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma"]
-SOURCES = {"supported.cpp": [], "team.cpp": [], "api.cpp": VECTORS}  # file -> flags of its own
+SOURCES = {"supported.cpp": [], "team.cpp": [], "together.cpp": [], "api.cpp": VECTORS}  # file -> flags of its own
 
 
 class NativeBuild(BuildHookInterface):

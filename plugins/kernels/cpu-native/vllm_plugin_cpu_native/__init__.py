@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from vllm_core.interfaces.queries import AttentionQuery, OpQuery, SamplerQuery
+from vllm_core.interfaces.queries import AttentionQuery, CollectiveQuery, OpQuery, SamplerQuery
 from vllm_core.plugin import Offer, Provides, Rank, Refusal, hookimpl
-from vllm_plugin_cpu_native.limits import attention_limits, layer_limits, machine_limits
+from vllm_plugin_cpu_native.limits import (
+    MOST_SUMMED,
+    attention_limits,
+    build_limits,
+    dtype_limits,
+    layer_limits,
+    machine_limits,
+)
 
 HOOK_API = 1
 
@@ -22,6 +29,7 @@ _TARGETS = {
 def provides() -> list[Provides]:
     return [
         Provides("op_kernel", "native", "products and halves of decoder layers, in C++ for AVX-512"),
+        Provides("collective", "shared-memory", "sums over the ranks of one host"),
         Provides("sampler", "native", "temperature, min-p, top-k and top-p without sorting, in C++ for AVX-512"),
         Provides("attention_backend", "native", "paged attention that reads pages where they lie, in C++ for AVX-512"),
     ]
@@ -48,6 +56,21 @@ def attention_backend(query: AttentionQuery) -> Offer | Refusal | None:
         rank=Rank.TUNED,
         capabilities=frozenset({"batch_invariant", "lse"}),
         takes={"kv.page_layout": ("NHD",)},
+    )
+
+
+@hookimpl
+def collective(query: CollectiveQuery) -> Offer | Refusal | None:
+    if query.op != "all_reduce" or query.device.type != "cpu":
+        return None
+    if reason := build_limits() or dtype_limits(query.dtype):
+        return Refusal(reason, name="shared-memory", remedy="torch.distributed adds up")
+    return Offer(
+        name="shared-memory",
+        target="vllm_plugin_cpu_native.together:SharedMemorySum",
+        rank=Rank.TUNED,
+        capabilities=frozenset({"batch_invariant"}),
+        options={"max_bytes": MOST_SUMMED},
     )
 
 

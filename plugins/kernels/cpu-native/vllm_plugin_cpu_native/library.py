@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_float, c_int, c_long, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int, c_long, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -93,6 +93,7 @@ _SIGNATURES = {
     "native_sample": [c_int, c_void_p, c_long, c_long, POINTER(Sampling), c_void_p, c_void_p],
     "native_rms_norm": [c_int, c_void_p, c_void_p, c_void_p, c_long, c_long, c_void_p, c_float],
     "native_gated_mlp": [c_int, POINTER(MlpLayer), c_long, c_void_p, c_void_p, c_int],
+    "native_all_reduce": [c_int, c_void_p, c_long, c_long, c_long, c_uint64, c_void_p, c_long, c_double],
 }
 
 
@@ -103,7 +104,7 @@ def load() -> ctypes.CDLL:
     for name, arguments in _SIGNATURES.items():
         function = getattr(found, name)
         function.argtypes = arguments
-        function.restype = c_long if name == "native_items" else None
+        function.restype = c_long if name in ("native_items", "native_all_reduce") else None
     return found
 
 

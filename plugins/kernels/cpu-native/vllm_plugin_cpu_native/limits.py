@@ -5,17 +5,28 @@ from __future__ import annotations
 from vllm_core.interfaces.queries import AttentionQuery, OpQuery
 from vllm_plugin_cpu_native import library
 
+MOST_SUMMED = 4 << 20  # bytes of a tensor that ranks add up in shared memory; two places of it a rank
 MOST_GROUP = 768  # query heads a key/value head: rows that an item of attention has room for
 
 
-def machine_limits(dtype: str) -> str:
+def build_limits() -> str:
     if not library.PATH.exists():
         return "it was built without its kernels: they need a C++ compiler and Linux on x86-64"
+    return ""
+
+
+def dtype_limits(dtype: str) -> str:
+    return "" if dtype in ("float32", "bfloat16") else f"dtype {dtype} is neither float32 nor bfloat16"
+
+
+def machine_limits(dtype: str) -> str:
+    if reason := build_limits():
+        return reason
     level = library.load().native_supported()
     if not level:
         return "this processor has no AVX-512"
-    if dtype not in ("float32", "bfloat16"):
-        return f"dtype {dtype} is neither float32 nor bfloat16"
+    if reason := dtype_limits(dtype):
+        return reason
     if dtype == "bfloat16" and level < 2:
         return "this processor does not multiply bfloat16 (AVX512_BF16)"
     return ""
