@@ -15,7 +15,7 @@ from vllm_core.engine.link import Link
 from vllm_core.engine.pids import exists, wait_for_end
 from vllm_core.engine.shared_facts import SharedFacts
 
-__all__ = ["FoundEngine"]
+__all__ = ["FoundEngine", "leave"]
 
 POLL = 0.05  # seconds between two looks at the status, while there is no engine
 REACTION = 10.0  # seconds within which the owner must have said what becomes of an engine that has ended
@@ -43,7 +43,7 @@ class FoundEngine(Attached):
         """Become a front of it. Raises ``EngineDeadError`` if it has ended, or has another lock."""
         self._digest = digest
         self.link, self.ready = self._meet()
-        self.stop = weakref.finalize(self, _leave, self.link)
+        self.stop = weakref.finalize(self, leave, self.link)
         self._change("ready")
 
     def _check_owner(self, status: Status | None) -> None:
@@ -123,7 +123,7 @@ class FoundEngine(Attached):
                 continue
             self.link, self.ready, self._starts = link, message, status.starts
             self.stop.detach()
-            self.stop = weakref.finalize(self, _leave, link)
+            self.stop = weakref.finalize(self, leave, link)
             self._change("ready")
             self._engage()
             self._customer.back(link)
@@ -148,7 +148,8 @@ def _wait(engine: weakref.ref[FoundEngine], loop: asyncio.AbstractEventLoop, pid
         call_in(loop, found._ended, pid, starts)
 
 
-def _leave(link: Link) -> None:
+def leave(link: Link) -> None:
+    """Let the engine know that this front has gone."""
     link.send(wire.Leave())
     link.unread()
     link.part()

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import weakref
+
 from vllm_core.engine import wire
+from vllm_core.engine.attached import Attached
 from vllm_core.engine.errors import EngineDeadError
-from vllm_core.engine.found import POLL, FoundEngine
+from vllm_core.engine.found import POLL, FoundEngine, leave
 from vllm_core.engine.home import Home
 from vllm_core.engine.link import Link
 from vllm_core.engine.watchdog import INTERVAL, Watchdog
 
-__all__ = ["FarEngine", "find_engine"]
+__all__ = ["FarEngine"]
 
 TRIES = 40  # looks for an answer, POLL seconds each
 
 
 class FarEngine(FoundEngine):
-    """Its process and pulse are not here: what its node told the gate, or that it tells nothing, is all there is."""
+    """Its process and pulse are not here: what its node told the gate, or that it tells nothing, is all there is.
+
+    away   do not wait for a node that is not there: the engine is "restarting" until it comes
+    """
+
+    def __init__(self, address: str, away: bool = False) -> None:
+        home = Home.at(address)
+        status = home.read()
+        self._away = ""
+        if not away or status is None or status.state in ("ready", "dead"):
+            super().__init__(address)
+            return
+        Attached.__init__(self, home)
+        self._starts = self._lost_starts = status.starts
+        self._away = status.cause or "its node has not come yet"
+
+    def attach(self, digest: str) -> None:
+        if not self._away:
+            super().attach(digest)
+            return
+        self._digest, self.link = digest, Link(self.home.address)
+        self.ready = wire.Ready(vocab_size=0, longest=0, timings={})
+        self.stop = weakref.finalize(self, leave, self.link)
+        self._change("restarting")
+
+    def _engage(self) -> None:
+        if not self._away:
+            super()._engage()
+            return
+        assert self._loop is not None
+        self._away, cause = "", self._away
+        self._task = self._loop.create_task(self._find_again(cause))
 
     def _watch_end(self) -> None:
         """`_look` does."""
@@ -45,9 +79,3 @@ class FarEngine(FoundEngine):
             self._lost(self._starts, (status.cause if status is not None else "") or "the engine has been lost")
             return
         self._tick = self._loop.call_later(INTERVAL, self._look, watchdog)
-
-
-def find_engine(address: str) -> FoundEngine:
-    """Of this host or another one. Waits until it is ready; raises ``EngineDeadError`` if it has ended."""
-    status = Home.at(address).read()
-    return FarEngine(address) if status is not None and status.far else FoundEngine(address)

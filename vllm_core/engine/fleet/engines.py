@@ -15,9 +15,10 @@ import attrs
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.attached import Attached
 from vllm_core.engine.errors import EngineDeadError
-from vllm_core.engine.far.engine import FarEngine, find_engine
+from vllm_core.engine.far.engine import FarEngine
 from vllm_core.engine.fleet.plan import alone, environments, plan_fleet
 from vllm_core.engine.found import FoundEngine
+from vllm_core.engine.home import Home
 from vllm_core.engine.owned import OwnedEngine
 from vllm_core.engine.shared_facts import SharedFacts
 
@@ -45,7 +46,9 @@ class Engines:
 
     @property
     def first(self) -> Attached:
-        return next(iter(self.by_number.values()))
+        """One that is ready, if any is."""
+        engines = self.by_number.values()
+        return next((engine for engine in engines if engine.state.now == "ready"), next(iter(engines)))
 
     @property
     def far(self) -> set[int]:
@@ -145,15 +148,25 @@ def own_these(numbers: Sequence[int], settings: EngineSettings, restarts: int, w
 def find(address: str) -> Engines:
     """Those of another process: ``Engines.address``, or one engine's own. Waits until they are ready.
 
-    Those that have ended for good are left out. Raises ``EngineDeadError`` if all have.
+    Those that have ended for good are left out, and those whose nodes are away may come later. Raises
+    ``EngineDeadError`` if all have ended.
     """
+    homes: dict[int, Home] = {}
+    for i, part in enumerate(address.split(BETWEEN)):
+        name, _, place = part.partition("=")
+        if name.isdecimal():
+            homes[int(name)] = Home.at(place)
+        else:
+            homes[i] = Home.at(part)
+    states = {number: home.read() for number, home in homes.items()}
+    others = any(status is not None and (status.state == "ready" or not status.far) for status in states.values())
     found: dict[int, FoundEngine] = {}
     gone: list[EngineDeadError] = []
-    for i, part in enumerate(address.split(BETWEEN)):
-        number, numbered, place = part.partition("=")
-        number, place = (number, place) if numbered and number.isdecimal() else (str(i), part)
+    for number, home in homes.items():
+        status = states[number]
+        far = status is not None and status.far
         try:
-            found[int(number)] = find_engine(place)
+            found[number] = FarEngine(home.address, away=others) if far else FoundEngine(home.address)
         except EngineDeadError as error:
             gone.append(error)
     if not found:
