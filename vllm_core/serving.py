@@ -6,6 +6,7 @@ from vllm_core.engine.async_llm import AsyncLLM, Conversation
 from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, EngineStuckError, RequestError, nearest
 from vllm_core.engine.far.node import run_node
 from vllm_core.engine.figures import Figures
+from vllm_core.engine.folders import OwnedFolder
 from vllm_core.engine.logprobs import Logprob
 from vllm_core.engine.outputs import (
     CompletionOutput,
@@ -24,7 +25,7 @@ from vllm_core.plugins.explain import explain
 
 __all__ = [
     "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "EngineRestartingError",
-    "EngineStuckError", "Figures", "Logprob", "ParsedDelta", "Prompt", "Pulse", "RequestError", "RequestMetrics",
-    "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall", "ToolDelta", "Watchdog", "explain",
-    "nearest", "run_node",
+    "EngineStuckError", "Figures", "Logprob", "OwnedFolder", "ParsedDelta", "Prompt", "Pulse",
+    "RequestError", "RequestMetrics", "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall",
+    "ToolDelta", "Watchdog", "explain", "nearest", "run_node",
 ]  # fmt: skip

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import attrs
 
 from vllm_core.distributed.channel import Channel
+from vllm_core.engine.folders import OwnedFolder
 from vllm_core.runner.host import usable_cores
 
 __all__ = ["LAST_WORDS", "RankProcess", "end", "how_it_ended", "spawn"]
@@ -50,7 +49,11 @@ def how_it_ended(process: subprocess.Popen[bytes]) -> str:
 
 
 def end(
-    ranks: list[RankProcess], stopping: threading.Event, lock: threading.RLock, keeper: ThreadPoolExecutor, folder: Path
+    ranks: list[RankProcess],
+    stopping: threading.Event,
+    lock: threading.RLock,
+    keeper: ThreadPoolExecutor,
+    folder: OwnedFolder,
 ) -> None:
     """Ranks end when their channel is closed; those that do not are killed."""
     stopping.set()
@@ -65,4 +68,4 @@ def end(
             rank.process.kill()
             rank.process.wait()
     keeper.shutdown(wait=False)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.remove()

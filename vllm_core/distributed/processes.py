@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import select
 import socket
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from vllm_core.distributed.blame import Place, Report, blame
@@ -19,6 +17,7 @@ from vllm_core.distributed.channel import ChannelClosed, broadcast
 from vllm_core.distributed.children import LAST_WORDS, RankProcess, end, how_it_ended, spawn
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_up, encode
 from vllm_core.distributed.torch_group import LOOPBACK
+from vllm_core.engine.folders import OwnedFolder
 from vllm_core.executors import capacity_of
 from vllm_core.interfaces.executor import Capacity, StepError
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
@@ -47,7 +46,7 @@ class ProcessesExecutor:
         self._stopping = threading.Event()
         # The kernel ends a rank with the thread that started it, so that one must live as long as they do.
         self._keeper = ThreadPoolExecutor(1, "vllm-core-ranks")
-        self._folder = Path(tempfile.mkdtemp(prefix="vllm-core-"))  # readable by its owner only
+        self._folder = OwnedFolder.make()
         self._end = weakref.finalize(self, end, self._ranks, self._stopping, self._lock, self._keeper, self._folder)
 
     def start(self) -> Capacity:
@@ -174,7 +173,7 @@ class ProcessesExecutor:
             rank=rank,
             local_rank=rank,
             num_pages=self._build.num_pages,
-            meeting=str(self._folder / "meeting"),
+            meeting=str(self._folder.path / "meeting"),
             address=LOOPBACK,
             engine=os.getpid(),
         )

@@ -109,12 +109,9 @@ class ApartCompiler:
 
     def _running(self) -> subprocess.Popen[bytes]:
         # Not ``poll``: it knows nothing as long as the thread below waits, which may not have seen the end yet.
-        if (
-            self._process is not None
-            and self._process.stdout is not None
-            and not is_over(self._process.stdout.fileno())
-        ):
-            return self._process
+        process = self._process
+        if process is not None and process.stdout is not None and not is_over(process.stdout.fileno()):
+            return process
         self.close()
         command = [sys.executable, "-m", "vllm_core.engine.grammar_child"]
         # It computes on the host alone, with one thread.

@@ -8,12 +8,11 @@ facts    what other fronts need to know of it (`engine.shared_facts`), before it
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
 
+from vllm_core.engine.folders import OwnedFolder
 from vllm_core.engine.pulse import Pulse
 
 __all__ = ["Home", "Status"]
@@ -34,21 +33,25 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Home:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    """``owned``: of the process that made it, which alone mends and removes it."""
+
+    def __init__(self, folder: Path, owned: OwnedFolder | None = None) -> None:
+        self.folder, self._owned = folder, owned
         self.pulse = folder / "pulse"
         self._status = folder / "status"
         self.facts = folder / "facts"
 
     @classmethod
     def make(cls) -> Home:
-        home = cls(Path(tempfile.mkdtemp(prefix="vllm-core-")))  # readable by its owner only
+        owned = OwnedFolder.make()
+        home = cls(owned.path, owned)
         Pulse.create(home.pulse)
         return home
 
     def mend(self) -> None:
         """Make again what a tool that clears temporary folders has removed."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        if self._owned is not None:
+            self._owned.mend()
         if not self.pulse.exists():
             Pulse.create(self.pulse)
 
@@ -88,4 +91,5 @@ class Home:
             return None
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._owned is not None:
+            self._owned.remove()

@@ -12,8 +12,9 @@ import time
 import pytest
 from vllm_plugin_server import others
 from vllm_plugin_server.stream import after
+from vllm_plugin_server.testing import endings as endings_module
 from vllm_plugin_server.testing.ending_kinds import Run
-from vllm_plugin_server.testing.endings import endings
+from vllm_plugin_server.testing.endings import EndingsReport, endings, next_start
 from vllm_plugin_server.testing.marked_server import MarkedServer
 from vllm_plugin_server.testing.wire import Unanswered
 
@@ -85,6 +86,28 @@ def test_the_command_sees_a_process_a_file_and_an_exit_code_that_should_not_be()
                 await run.orderly(5, codes=(3,))
 
     asyncio.run(main())
+
+
+def test_what_a_killed_server_leaves_is_removed_by_the_next_start():
+    report = asyncio.run(endings(1, kinds=["killed"]))
+    slow = [finding for finding in report.findings if "there is still" in finding]
+    assert report.findings == slow
+    assert slow or (report.left_by_kills, report.left_after_next_start) == (1, 0)
+
+
+def test_what_the_next_start_does_not_remove_is_found(monkeypatch):
+    monkeypatch.setattr(endings_module, "START", 0.5)
+    report = EndingsReport()
+
+    async def main():
+        killed = MarkedServer("none")
+        async with killed:
+            (killed.folder / "vllm-core-older").mkdir()  # nobody can tell whose it is
+            with pytest.raises(Unanswered, match="left behind by a killed server"):
+                await next_start(report, "none", killed)
+
+    asyncio.run(main())
+    assert report.left_after_next_start == 1
 
 
 def test_two_endings_leave_nothing():

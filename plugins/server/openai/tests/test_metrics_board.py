@@ -376,5 +376,5 @@ def test_several_server_processes_are_added_up_and_the_engine_is_counted_once():
         fronts[2].communicate("\n", timeout=60)
     finally:
         shared.unshare(folder)
-    assert not folder.exists()
+    assert not folder.path.exists()
     assert shared.folder() is None

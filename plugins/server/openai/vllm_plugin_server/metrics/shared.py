@@ -7,9 +7,9 @@ imported, so the parent calls `share` before it starts the others.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
+
+from vllm_core.serving import OwnedFolder
 
 __all__ = ["folder", "gone", "join", "live_pids", "share", "unshare"]
 
@@ -17,19 +17,19 @@ VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PIDS = "pids"  # below the folder: a file named after each process that counts
 
 
-def share() -> Path:
+def share() -> OwnedFolder:
     """A new folder, readable by its owner only, that processes started from now on count in."""
-    path = Path(tempfile.mkdtemp(prefix="vllm-core-metrics-"))
-    (path / PIDS).mkdir()
-    os.environ[VARIABLE] = str(path)
-    return path
+    made = OwnedFolder.make("metrics-")
+    (made.path / PIDS).mkdir()
+    os.environ[VARIABLE] = str(made.path)
+    return made
 
 
-def unshare(path: Path) -> None:
+def unshare(made: OwnedFolder) -> None:
     """Nobody counts there any more."""
-    if os.environ.get(VARIABLE) == str(path):
+    if os.environ.get(VARIABLE) == str(made.path):
         del os.environ[VARIABLE]
-    shutil.rmtree(path, ignore_errors=True)
+    made.remove()
 
 
 def folder() -> Path | None:

@@ -41,7 +41,7 @@ STREAMS = 6
 POLL = 0.03  # seconds
 FLAGS = (
     "--engine-restarts", "1000", "--max-num-seqs", "16", "--dtype", "float32",
-    "--structured-outputs-config", '{"backend": "xgrammar"}',  # it compiles in a process, which can be killed and stopped
+    "--structured-outputs-config", '{"backend": "xgrammar"}',  # it compiles in a process apart
 )  # fmt: skip
 COMPILER, OTHER = "vllm_core.engine.grammar_child", "vllm_plugin_server.other"
 

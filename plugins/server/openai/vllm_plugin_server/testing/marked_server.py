@@ -28,15 +28,18 @@ VARIABLE = "SERVER_UNDER_TEST"
 class MarkedServer:
     """``async with MarkedServer(MODEL, *FLAGS) as server``: started; ``await server.ready()`` waits until it listens.
 
+    folder  of its temporary files; None: a new one. It is removed at the end
     lines   what it wrote on standard error
     code    of its exit, once it has ended
     """
 
-    def __init__(self, model: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, model: str, *flags: str, env: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> None:
         self._env = dict(env or {})
         self._command = ("-m", "vllm_core", "serve", model, "--port", "0", "--no-access-log", *flags)
         self._mark = secrets.token_hex(8)
-        self.folder = Path(tempfile.mkdtemp(prefix="ends-"))  # of its temporary files
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="ends-"))
         self.lines: list[str] = []
         self.url = ""
 
