@@ -7,6 +7,7 @@ from vllm_core.engine.errors import EngineDeadError, EngineRestartingError, Engi
 from vllm_core.engine.far.node import run_node
 from vllm_core.engine.figures import Figures
 from vllm_core.engine.folders import OwnedFolder
+from vllm_core.engine.log_queue import QueuedHandler
 from vllm_core.engine.logprobs import Logprob
 from vllm_core.engine.outputs import (
     CompletionOutput,
@@ -25,7 +26,7 @@ from vllm_core.plugins.explain import explain
 
 __all__ = [
     "AsyncLLM", "CompletionOutput", "Conversation", "EngineDeadError", "EngineRestartingError",
-    "EngineStuckError", "Figures", "Logprob", "OwnedFolder", "ParsedDelta", "Prompt", "Pulse",
+    "EngineStuckError", "Figures", "Logprob", "OwnedFolder", "ParsedDelta", "Prompt", "Pulse", "QueuedHandler",
     "RequestError", "RequestMetrics", "RequestOutput", "SamplingParams", "StructuredOutputsParams", "ToolCall",
     "ToolDelta", "Watchdog", "explain", "nearest", "run_node",
 ]  # fmt: skip

@@ -6,14 +6,16 @@ choices that lead to another lock than the engine's are refused.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from vllm_core.distributed.channel import Channel, ChannelClosed
 from vllm_core.distributed.messages import Failed, Start, decode_down, encode
+from vllm_core.engine.log_queue import log_beside
 from vllm_core.engine.pids import die_with_parent, wait_for_end
 
 __all__ = ["main"]
@@ -22,6 +24,7 @@ __all__ = ["main"]
 def main() -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the engine decides
         signal.signal(ignored, signal.SIG_IGN)
+    log_beside()  # no step waits for who reads standard error
     channel = Channel.inherited(os.dup(sys.stdin.fileno()))
     try:
         start = decode_down(channel.receive() or b"")
@@ -48,7 +51,7 @@ def _serve(channel: Channel, start: Start) -> int:
         last_word = rank.launch(channel.receive() or b"")
         if last_word is not None:
             channel.send(encode(last_word))
-            os._exit(1)
+            _exit()
 
 
 def _report(channel: Channel, rank: Any) -> None:
@@ -58,7 +61,12 @@ def _report(channel: Channel, rank: Any) -> None:
         if message is not None:
             channel.send(encode(message))
         if isinstance(message, Failed):
-            os._exit(1)
+            _exit()
+
+
+def _exit() -> NoReturn:
+    logging.shutdown()  # what waits to be written
+    os._exit(1)
 
 
 def _end_with_the_engine(pid: int) -> None:

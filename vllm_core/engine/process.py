@@ -16,6 +16,7 @@ from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.fronts import Fronts
 from vllm_core.engine.home import Home
+from vllm_core.engine.log_queue import log_beside
 from vllm_core.engine.pids import die_with_parent, obey_pipe, wait_for_end
 from vllm_core.engine.pulse import Pulse
 from vllm_core.engine.recipe import settings_of
@@ -36,6 +37,7 @@ def main() -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the caller decides
         signal.signal(ignored, signal.SIG_IGN)
     obey_pipe(sys.stdin.fileno())  # before imports that take seconds
+    log_beside()  # no step waits for who reads standard error
     import vllm_core.engine.build  # noqa: F401 - torch and all: the caller still resolves
 
     sys.setswitchinterval(SWITCH)

@@ -12,7 +12,7 @@ from vllm_plugin_server.logs.context import request_id
 from vllm_plugin_server.logs.escape import escaped
 from vllm_plugin_server.logs.formats import FACTS
 from vllm_plugin_server.logs.observers import AccessLog, RequestLog, attach
-from vllm_plugin_server.logs.setup import TALKATIVE, configure
+from vllm_plugin_server.logs.setup import TALKATIVE, configure, installed
 
 log = logging.getLogger("vllm_plugin_server.test")
 
@@ -115,6 +115,14 @@ def test_configuring_again_takes_the_old_ones_place(lines):
     stream = lines(style="json")
     log.info("once")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_who_counts_what_was_dropped_finds_the_handler(lines):
+    lines()
+    (handler,) = logging.getLogger().handlers
+    assert installed() is handler
+    logging.getLogger().removeHandler(handler)
+    assert installed() is None
 
 
 @pytest.mark.parametrize("wrong", [{"level": "loud"}, {"style": "xml"}])

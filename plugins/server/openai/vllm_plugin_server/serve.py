@@ -25,7 +25,7 @@ from vllm_plugin_server.app import App, make_app
 from vllm_plugin_server.drain import DrainingServer
 from vllm_plugin_server.limits import most
 from vllm_plugin_server.logs import observers as logs
-from vllm_plugin_server.logs.setup import configure
+from vllm_plugin_server.logs.setup import configure, installed
 from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.others import Others
 from vllm_plugin_server.protocol import LimitedProtocol
@@ -48,6 +48,9 @@ def serve(engine_settings: EngineSettings, settings: ServerSettings, catalog: An
         except Terminated:
             log.info("ended before it was ready")
             code = 0
+        finally:
+            if (handler := installed()) is not None:
+                handler.flush()  # before others write there
     return signals.code or code
 
 

@@ -82,7 +82,7 @@ def _run(args: argparse.Namespace, engine_settings: Any, settings: ServerSetting
     from vllm_plugin_server.serve import make_context
 
     writer = OrderedWriter(args.output_file, resume=args.resume)  # before a model is loaded, too
-    configure(settings.log_level, settings.log_format, [])
+    handler = configure(settings.log_level, settings.log_format, [])
     engine = AsyncLLM.from_settings(engine_settings)
     try:
         context = make_context(engine, settings, catalog)
@@ -107,6 +107,7 @@ def _run(args: argparse.Namespace, engine_settings: Any, settings: ServerSetting
             return 1
     finally:
         engine.shutdown()
+        handler.flush()
     before = f", {report.resumed} of a run before" if report.resumed else ""
     print(f"{report.answered} requests answered{before}, {report.failed} of them with an error: {writer.path}")
     return 1 if report.answered and report.failed == report.answered else 0

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from vllm_core.serving import QueuedHandler
 from vllm_plugin_server.logs.formats import JsonLines, TextLines
 
-__all__ = ["FORMATS", "LEVELS", "configure"]
+__all__ = ["FORMATS", "LEVELS", "configure", "installed"]
 
 LEVELS = ("critical", "error", "warning", "info", "debug")
 FORMATS = {"text": TextLines, "json": JsonLines}
@@ -23,6 +24,8 @@ def configure(
 ) -> logging.Handler:
     """Send records of this process to ``stream`` (standard error), once. Calling it again takes the old one's place.
 
+    Nobody who logs waits for who reads them; ``flush`` of the handler does, for a moment.
+
     level     of our own records; other packages' come from "warning" on
     style     "text" or "json"
     secrets   keys, which are blotted out of every line
@@ -34,7 +37,12 @@ def configure(
     handler = _Ours(stream or sys.stderr)
     handler.setFormatter(FORMATS[style](secrets))
     root = logging.getLogger()
+    if (before := installed()) is not None:
+        before.flush()
+        before.close()
     root.handlers = [h for h in root.handlers if not isinstance(h, _Ours)] + [handler]
+    if stream is None:
+        logging.captureWarnings(True)
     least = getattr(logging, level.upper())
     root.setLevel(least)
     for name in TALKATIVE:
@@ -44,7 +52,12 @@ def configure(
     return handler
 
 
-class _Ours(logging.StreamHandler):
+def installed() -> QueuedHandler | None:
+    """The handler that `configure` has installed."""
+    return next((handler for handler in logging.getLogger().handlers if isinstance(handler, _Ours)), None)
+
+
+class _Ours(QueuedHandler):
     """The handler that `configure` installs: of other packages' records it takes those from warning on."""
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:

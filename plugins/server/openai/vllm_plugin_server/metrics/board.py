@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from vllm_core.serving import EngineDeadError
 from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.metrics.calls import CallFigures
+from vllm_plugin_server.metrics.dropped import count_dropped
 from vllm_plugin_server.metrics.engines import Engines, Joined
 from vllm_plugin_server.metrics.facts import Facts
 from vllm_plugin_server.metrics.http import HttpFigures
@@ -50,6 +51,7 @@ class Board:
         disable_created_metrics()  # a second series for each counter and histogram, which nobody reads
         self.prefix = check_prefix(prefix)
         counted = CollectorRegistry()
+        count_dropped(counted, prefix)
         self.calls = CallFigures(counted, prefix, model, longest, list(states()))
         self.http = HttpFigures(counted)
         self.loop = LoopFigures(counted, prefix)
