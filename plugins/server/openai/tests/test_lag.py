@@ -19,7 +19,7 @@ def looked(seconds_held: float, turns: int) -> tuple[list[float], int]:
         lag.begin()
         for _ in range(turns):
             await asyncio.sleep(EVERY)
-        time.sleep(seconds_held)
+        time.sleep(seconds_held)  # holds the loop, and is no waiting for a processor
         await asyncio.sleep(EVERY)
         busy.clear()
         await asyncio.sleep(5 * EVERY)
@@ -34,6 +34,14 @@ def test_a_loop_that_is_held_is_told():
     told, _ = looked(0.3, turns=3)
     assert max(told) > 0.25
     assert min(told) >= 0.0
+
+
+def test_waiting_for_a_processor_is_no_lag(monkeypatch):
+    waited = iter((0.0, 0.3))  # when the timer was set, and when it rang
+    monkeypatch.setattr(Lag, "_waited", lambda self: next(waited, 0.3))
+
+    told, _ = looked(0.3, turns=0)
+    assert told[0] < 0.25
 
 
 def test_nobody_looks_once_the_last_request_has_ended():
