@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from typing import Any
@@ -20,8 +19,8 @@ import zmq.auth.thread
 from msgspec import structs
 
 from vllm_core import __version__
-from vllm_core.config.errors import SettingError
 from vllm_core.engine import wire
+from vllm_core.engine.far.places import bind
 from vllm_core.engine.far.secret import Keys
 from vllm_core.engine.far.words import BEAT, FRONT, LOOKS, Heard, Refused, Report, decode_report, encode
 from vllm_core.engine.home import Home, Status
@@ -83,7 +82,7 @@ class Gate:
             self._outer.setsockopt(option, value)
         self._stop, self._places = threading.Event(), dict[int, _Place]()
         try:
-            self.endpoint = _bind(self._outer, address, port)
+            self.endpoint = bind(self._outer, address, port)
             for number in numbers:
                 self._places[number] = self._place(number)
         except BaseException:
@@ -238,19 +237,3 @@ class Gate:
     def _send(self, place: _Place, front: bytes, frame: bytes) -> None:
         if place.node is not None:
             self._outer.send_multipart([place.node.name, str(place.number).encode(), front, frame], zmq.NOBLOCK)
-
-
-def _bind(outer: Any, address: str, port: int) -> str:
-    """To this address and no other."""
-    try:
-        family, *_, found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-        if family == socket.AF_INET6:
-            outer.setsockopt(zmq.IPV6, 1)
-        endpoint = f"tcp://[{found[0]}]:{port}" if family == socket.AF_INET6 else f"tcp://{found[0]}:{port}"
-        outer.bind(endpoint)
-    except (OSError, zmq.ZMQError) as error:
-        raise SettingError(
-            f"cannot wait for nodes at {address}, port {port}: {error.strerror}.\n"
-            "  instead --data-parallel-address with an address of this host, or another --data-parallel-rpc-port"
-        ) from None
-    return endpoint

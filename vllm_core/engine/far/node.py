@@ -18,8 +18,8 @@ import zmq
 
 from vllm_core import __version__
 from vllm_core.config.engine import EngineSettings
-from vllm_core.config.errors import SettingError
 from vllm_core.engine import wire
+from vllm_core.engine.far.places import endpoint_at
 from vllm_core.engine.far.secret import Keys, read_keys
 from vllm_core.engine.far.words import BEAT, FRONT, LOOKS, Refused, Report, decode_answer, encode
 from vllm_core.engine.fleet.engines import ended_on_error, own_these
@@ -41,7 +41,7 @@ def run_node(settings: EngineSettings, restarts: int, window: float = 600.0) -> 
     assert settings.data_parallel_secret_file is not None
     assert settings.data_parallel_address is not None
     keys = read_keys(settings.data_parallel_secret_file, gate=False)
-    endpoint = _endpoint(settings.data_parallel_address, settings.data_parallel_rpc_port)
+    endpoint = endpoint_at(settings.data_parallel_address, settings.data_parallel_rpc_port)
     from vllm_core.engine.resolve import resolve
 
     with ended_on_error(own_these(plan.here, settings, restarts, window)) as engines:
@@ -217,12 +217,6 @@ class Relay:
             if its == number:
                 self._inner[its, front].send(LEAVE, zmq.NOBLOCK)
                 self._close(its, front)
-
-
-def _endpoint(address: str, port: int) -> str:
-    if not address or any(c in address for c in " /*"):
-        raise SettingError(f"data_parallel_address must be a host's name or address, not {address!r:.80}")
-    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
 def _nothing() -> None:
