@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import attrs
@@ -42,3 +43,4 @@ def main(rank: int, store: str) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), sys.argv[2])
+    os._exit(0)  # past gloo's threads, which may still be at work when the interpreter takes itself apart

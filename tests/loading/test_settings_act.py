@@ -208,7 +208,7 @@ class Case:
 
     def distributed_executor_backend(self):
         assert self.winner("executor", distributed_executor_backend="in-process") == "in-process"
-        assert 'executor "ray" was asked for' in self.refused(distributed_executor_backend="ray")
+        assert 'executor "rey" was asked for' in self.refused(distributed_executor_backend="rey")
 
     # ---- scheduler, cache
 

@@ -9,6 +9,7 @@ import attrs
 
 from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
+from vllm_core.plugins.errors import LockMismatch
 
 __all__ = ["Recipe", "settings_of"]
 
@@ -22,7 +23,14 @@ class Recipe:
 
 
 def settings_of(plain: Mapping[str, Any]) -> EngineSettings:
-    """From ``attrs.asdict`` of settings, which may have been sent as a message."""
+    """From ``attrs.asdict`` of settings, which may have been sent as a message. ``LockMismatch`` if some are unknown."""
+    known = {field.name for field in attrs.fields(EngineSettings)}
+    if different := sorted(known.symmetric_difference(plain)):
+        raise LockMismatch(
+            "the engine's settings are of another version of vllm-core.",
+            why=f"only one of the two has {', '.join(different)}",
+            instead="give every process and every host the same packages",
+        )
     return EngineSettings(**{**plain, "plugin": _with_sources(plain["plugin"])})
 
 

@@ -48,7 +48,7 @@ ASKED: Final = frozenset(
         "provides", "settings", "models", "model", "bundled_models", "weight_format", "quantization_method",
         "attention_backend", "kv_cache_layout", "rope_variant", "op_kernel", "draft_proposer", "tokenizer",
         "chat_renderer", "platform", "executor", "scheduler_policy", "cli_commands", "sampler", "logits_processor",
-        "tool_parser", "reasoning_parser", "metrics_sink", "grammar_backend", "http_endpoints",
+        "tool_parser", "reasoning_parser", "metrics_sink", "grammar_backend", "http_endpoints", "collective",
     }
 )  # fmt: skip
 """Hooks that this version asks. What a plugin offers through another one is shown as unused, never silently so."""
