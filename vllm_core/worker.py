@@ -6,10 +6,10 @@ choices that lead to another lock than the engine's are refused.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 from typing import Any, NoReturn
 
@@ -20,23 +20,38 @@ from vllm_core.engine.pids import die_with_parent, wait_for_end
 
 __all__ = ["main"]
 
+log = logging.getLogger(__name__)
 
-def main() -> int:
+
+def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group they reach all; the engine decides
         signal.signal(ignored, signal.SIG_IGN)
     log_beside()  # no step waits for who reads standard error
-    channel = Channel.inherited(os.dup(sys.stdin.fileno()))
+    channel = Channel.inherited(os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # processes that plugins start here must not keep the channel open
+    os.close(null)
     try:
         start = decode_down(channel.receive() or b"")
         assert isinstance(start, Start)
         die_with_parent(start.engine)
         threading.Thread(target=_end_with_the_engine, args=(start.engine,), daemon=True).start()
-        return _serve(channel, start)
-    except ChannelClosed:
-        os._exit(0)  # whatever a step is waiting for
+        _serve(channel, start)
+    except BaseException as error:
+        _end(channel, error)
 
 
-def _serve(channel: Channel, start: Start) -> int:
+def _end(channel: Channel, error: BaseException) -> NoReturn:
+    """At once, whatever other threads are waiting for."""
+    if not isinstance(error, ChannelClosed):
+        with contextlib.suppress(ChannelClosed):
+            channel.send(encode(Failed(str(error) or repr(error), type(error).__name__)))
+        log.error("this rank ends", exc_info=error)
+        _exit()
+    os._exit(0)  # the engine has gone
+
+
+def _serve(channel: Channel, start: Start) -> NoReturn:
     from vllm_core.distributed.rank import Rank, failed
 
     rank = Rank(start)
@@ -44,7 +59,7 @@ def _serve(channel: Channel, start: Start) -> int:
         started = rank.load()
     except Exception as error:
         channel.send(encode(failed(error)))
-        return 1
+        _exit()
     channel.send(encode(started))
     threading.Thread(target=_report, args=(channel, rank), daemon=True).start()
     while True:
@@ -56,12 +71,15 @@ def _serve(channel: Channel, start: Start) -> int:
 
 def _report(channel: Channel, rank: Any) -> None:
     """In a thread: wait for steps in their order, and tell what they gave, or that this rank cannot go on."""
-    while True:
-        message = rank.take()
-        if message is not None:
-            channel.send(encode(message))
-        if isinstance(message, Failed):
-            _exit()
+    try:
+        while True:
+            message = rank.take()
+            if message is not None:
+                channel.send(encode(message))
+            if isinstance(message, Failed):
+                _exit()
+    except BaseException as error:  # in a thread it would end nothing else, and the engine wait for ever
+        _end(channel, error)
 
 
 def _exit() -> NoReturn:
@@ -75,4 +93,4 @@ def _end_with_the_engine(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.loading.checkpoints import tiny_model, write
 from vllm_core.cli.bench import trace
-from vllm_core.cli.bench.compare import compare
+from vllm_core.cli.bench.compare import EXECUTOR, compare
 from vllm_core.cli.bench.trace import Span
 from vllm_core.config.engine import EngineSettings
 
@@ -30,8 +30,46 @@ def test_a_setting_is_measured_off_and_on_and_on_is_set_beside_off(capsys):
     ]  # fmt: skip
 
 
+def test_an_executor_is_measured_beside_another(capsys):
+    seen = []
+
+    def measure(wanted, flag):
+        seen.append((wanted.distributed_executor_backend, flag))
+        return {"speed": 97.0 if wanted.distributed_executor_backend == "mp" else 100.0}
+
+    given = "distributed-executor-backend=in-process,mp"
+    found = compare(given, EngineSettings(model="M"), measure, lambda one: {"tokens/s": one["speed"]})
+    flag = "--distributed-executor-backend="
+    assert seen == [("in-process", f"{flag}in-process"), ("mp", f"{flag}mp")]
+    assert found["figures"] == {"tokens/s": {"off": 100.0, "on": 97.0, "ratio": 0.97}}
+    assert found["sides"] == ["in-process", "mp"]
+    out = capsys.readouterr().out
+    assert out.splitlines()[3].split() == [EXECUTOR, "in-process", "mp", "mp", "/", "in-process"]
+
+
+@pytest.mark.parametrize("given", ["", "=mp", "=mp,", "=a,b,c"])
+def test_two_executors_are_compared_and_no_other_number(run, given):
+    code, _, err = run("bench", "throughput", "M", "--compare", f"distributed-executor-backend{given}")
+    assert code == 2
+    assert "two executors are compared" in err
+    assert "distributed-executor-backend=in-process,mp" in err
+
+
+@pytest.mark.slow
+def test_throughput_compares_a_process_of_a_ranks_own_with_none(run, tmp_path):
+    model = str(write(tmp_path / "tiny", tiny_model()))
+    words = ("--num-prompts", "2", "--num-iters", "1", "--input-len", "4", "--output-len", "5", "--dtype", "float32")
+    how = ("--compare", "distributed-executor-backend=in-process,mp", "--output-json", "it.json")
+    code, _, err = run("bench", "throughput", model, *words, *how)
+    assert code == 0, err
+    found = json.loads((tmp_path / "work" / "it.json").read_text())
+    ran = [found[side]["settings"]["distributed_executor_backend"] for side in ("off", "on")]
+    assert ran == ["in-process", "mp"]
+    assert all(row["ratio"] for row in found["figures"].values())
+
+
 @pytest.mark.parametrize("command", ["throughput", "workloads"])
-@pytest.mark.parametrize("name", ["batch-invarian", "seed", "max_model_len"])
+@pytest.mark.parametrize("name", ["batch-invarian", "seed", "max_model_len", "batch-invariant=1"])
 def test_only_a_setting_that_is_on_or_off_can_be_compared(run, command, name):
     code, _, err = run("bench", command, "M", "--compare", name)
     assert code == 2

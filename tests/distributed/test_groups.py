@@ -7,6 +7,7 @@ from vllm_core.distributed.dry import DryGroup
 from vllm_core.distributed.groups import dry_groups
 from vllm_core.distributed.layout import Layout
 from vllm_core.distributed.single import SingleGroup
+from vllm_core.distributed.torch_group import TorchGroup
 from vllm_core.testing.ranks import Ranks
 
 
@@ -59,6 +60,27 @@ def test_what_is_sent_arrives_in_order_though_the_sender_goes_on(four):
     found = four.run(work)
     assert found[2] == found[3] == list(map(float, range(many)))
     assert found[0] == found[1] == sum(range(many))
+
+
+def test_an_ordered_sum_of_a_token_does_not_depend_on_those_beside_it():
+    """Bit for bit, and the same on each rank; gloo's own is not."""
+    layout = Layout(tp=4)
+
+    def work(rank, groups):
+        x = torch.randn(64, 96, generator=torch.Generator().manual_seed(rank))
+        sums = []
+        for group in (groups["tp"], TorchGroup(groups["tp"].backend, ordered=True)):
+            whole = group.all_reduce(x.clone())
+            sums.append((whole, [torch.equal(group.all_reduce(x[:n].clone()), whole[:n]) for n in (1, 2, 3, 33)]))
+        return sums
+
+    with Ranks(layout) as ranks:
+        found = ranks.run(work)
+    (plain, same), (ordered, alike) = found[0]
+    assert not all(same)
+    assert all(alike)
+    assert torch.allclose(plain, ordered, atol=1e-5)
+    assert all(torch.equal(sums[1][0], ordered) for sums in found)
 
 
 def test_a_strided_tensor_is_summed_without_harm(four):

@@ -12,16 +12,20 @@ import os
 import select
 import socket
 import tempfile
+import time
+from array import array
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Channel", "ChannelClosed", "broadcast"]
+__all__ = ["Channel", "ChannelClosed", "broadcast", "ready"]
 
 INLINE = 32 << 10  # bytes; larger messages go through shared memory
 SMALL, LARGE = b"s", b"l"
 
 
 class ChannelClosed(ConnectionError):
-    """The other side is gone."""
+    """The other side is gone, or takes nothing any more."""
+
+    channel: Channel | None = None
 
 
 class Channel:
@@ -45,12 +49,12 @@ class Channel:
         return self._end.fileno()
 
     def send(self, message: bytes) -> None:
-        """Waits only if the other side has stopped reading. Raises `ChannelClosed`."""
+        """Waits as long as the other side does not read. Raises `ChannelClosed`."""
         broadcast([self], message)
 
     def receive(self, timeout: float | None = None) -> bytes | None:
         """The next message, or None if none comes in ``timeout`` seconds. Raises `ChannelClosed`."""
-        if timeout is not None and not select.select([self._end], [], [], timeout)[0]:
+        if timeout is not None and not ready([self._end.fileno()], timeout):
             return None
         try:
             data, descriptors, _, _ = socket.recv_fds(self._end, INLINE + 1, 1)
@@ -69,15 +73,39 @@ class Channel:
     def close(self) -> None:
         self._end.close()
 
-    def _send(self, data: bytes, descriptors: list[int]) -> None:
-        try:
-            socket.send_fds(self._end, [data], descriptors)
-        except OSError as error:
-            raise ChannelClosed(str(error)) from None
+    def _send(self, data: bytes, descriptors: list[int], deadline: float | None) -> None:
+        # ``socket.send_fds`` takes no notice of flags.
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        while True:
+            try:
+                self._end.sendmsg([data], passed, socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                left = None if deadline is None else deadline - time.monotonic()
+                if (left is None or left > 0) and ready([self._end.fileno()], left, select.POLLOUT):
+                    continue
+                why = "it has taken no message for too long"
+            except OSError as error:
+                why = str(error)
+            closed = ChannelClosed(why)
+            closed.channel = self
+            raise closed
 
 
-def broadcast(channels: Iterable[Channel], message: bytes) -> None:
-    """The same message to all: each gets it, even if others are gone. Then raises their `ChannelClosed`."""
+def ready(descriptors: Iterable[int], timeout: float | None, event: int = select.POLLIN) -> list[int]:
+    """Those that can be read, or have ended. Unlike ``select.select`` it takes those beyond 1,023."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, event)
+    return [descriptor for descriptor, _ in poll.poll(None if timeout is None else 1000 * timeout)]
+
+
+def broadcast(channels: Iterable[Channel], message: bytes, patience: float | None = None) -> None:
+    """The same message to all: each gets it, even if others are gone. Then raises their `ChannelClosed`.
+
+    patience   seconds for those that have stopped reading; None: for ever
+    """
+    deadline = None if patience is None else time.monotonic() + patience
     closed = None
     with contextlib.ExitStack() as stack:
         data, descriptors = SMALL + message, list[int]()
@@ -85,7 +113,7 @@ def broadcast(channels: Iterable[Channel], message: bytes) -> None:
             data, descriptors = LARGE, [stack.enter_context(_shared(message))]
         for channel in channels:
             try:
-                channel._send(data, descriptors)
+                channel._send(data, descriptors, deadline)
             except ChannelClosed as error:
                 closed = error
     if closed is not None:
@@ -95,7 +123,9 @@ def broadcast(channels: Iterable[Channel], message: bytes) -> None:
 @contextlib.contextmanager
 def _shared(message: bytes) -> Iterator[int]:
     """A descriptor of nameless memory that holds the message."""
-    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
+    # Not in /dev/shm, which is small in containers, and full where something else has left its files.
+    nameless = os.fdopen(os.memfd_create("vllm-core"), "w+b") if hasattr(os, "memfd_create") else None
+    with nameless or tempfile.TemporaryFile() as file:
         file.write(message)
         file.flush()
         yield file.fileno()

@@ -68,4 +68,5 @@ def end(
             rank.process.kill()
             rank.process.wait()
     keeper.shutdown(wait=False)
-    folder.remove()
+    with lock:
+        folder.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 
 from torch import distributed as dist
@@ -10,10 +11,12 @@ from torch import distributed as dist
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.distributed.layout import Layout
 from vllm_core.distributed.offered import CollectiveChoice, offered
-from vllm_core.distributed.torch_group import LOOPBACK, join
+from vllm_core.distributed.torch_group import LOOPBACK, join, told
 from vllm_core.interfaces.group import ProcessGroup
 
-__all__ = ["dry_groups", "join_groups"]
+__all__ = ["dry_groups", "join_groups", "meet"]
+
+START = timedelta(hours=1)  # that a rank may need longer than others
 
 NONE: Mapping[str, Sequence[CollectiveChoice]] = MappingProxyType({})
 
@@ -26,6 +29,7 @@ def join_groups(
     timeout: float,
     address: str = LOOPBACK,
     collectives: Mapping[str, Sequence[CollectiveChoice]] = NONE,
+    ordered: bool = False,
 ) -> dict[str, ProcessGroup]:
     """Meet the other ranks at ``store``; groups of one are left out. Arguments as for `torch_group.join`.
 
@@ -39,8 +43,8 @@ def join_groups(
     for name, ranks in (("tp", members["tp"]), ("pp", members["pp"]), ("ids", members["pp"])):
         if len(ranks) > 1:
             place = f"{name}/{ranks[0]}"
-            groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout, address)
-    if (tp := groups.get("tp")) is not None:
+            groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout, address, ordered)
+    if (tp := groups.get("tp")) is not None and not (ordered and tp.size > 2):
 
         def bootstrap() -> ProcessGroup:
             if kind == "cpu":
@@ -49,6 +53,16 @@ def join_groups(
 
         groups["tp"] = offered(tp, collectives, bootstrap, timeout)
     return groups
+
+
+def meet(store: dist.Store, name: str, rank: int, world: int) -> None:
+    """Wait for all ranks to come so far: what they read and compile takes longer for some than for others.
+
+    Whoever started them ends those that wait for one that has failed.
+    """
+    store.set(f"{name}/{rank}", "")
+    with told():
+        store.wait([f"{name}/{other}" for other in range(world)], START)
 
 
 def dry_groups(layout: Layout, rank: int = 0) -> dict[str, ProcessGroup]:

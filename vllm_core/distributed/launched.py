@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import distributed as dist
 
-from vllm_core.distributed.groups import join_groups
+from vllm_core.distributed.groups import join_groups, meet
 from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
@@ -66,13 +66,16 @@ class _Launched:
         rank = int(os.environ["RANK"])
         store, _, _ = next(dist.rendezvous("env://"))
         timeout = build.recipe.settings["collective_timeout"]
-        kind = build.torch_device.type
-        groups = join_groups(build.model.layout, rank, store, kind, timeout, "", build.collectives)
+        world, kind = build.model.layout.world, build.torch_device.type
+        meet(store, "begun", rank, world)
+        groups = join_groups(
+            build.model.layout, rank, store, kind, timeout, "", build.collectives, build.model.batch_invariant
+        )
         pages = build.num_pages
         if (group := groups.get("tp")) is not None:
-            _check_alike(build.recipe.digest, group)
+            _check_alike(build.recipe.digest, group, build.torch_device)
             pages = int(_of_all(pages, group, build.torch_device).min())
-        return attrs.evolve(build, num_pages=pages).make_runner(groups)
+        return attrs.evolve(build, num_pages=pages).make_runner(groups, lambda: meet(store, "loaded", rank, world))
 
 
 @attrs.define
@@ -92,9 +95,9 @@ def _of_all(number: int, group: ProcessGroup, device: torch.device) -> torch.Ten
     return group.all_gather(torch.tensor([number], device=device))
 
 
-def _check_alike(digest: str, group: ProcessGroup) -> None:
+def _check_alike(digest: str, group: ProcessGroup, device: torch.device) -> None:
     """Ranks of other packages or settings would give other results, or wait for each other for ever."""
-    found = _of_all(int(digest[:15], 16), group, torch.device("cpu")).tolist()
+    found = _of_all(int(digest[:15], 16), group, device).tolist()
     if len(set(found)) > 1:
         others = [rank for rank, number in enumerate(found) if number != found[group.rank]]
         raise LockMismatch(

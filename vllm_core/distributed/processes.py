@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 import time
@@ -12,12 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import attrs
+import msgspec
+
 from vllm_core.distributed.blame import Place, Report, blame
-from vllm_core.distributed.channel import ChannelClosed, broadcast
+from vllm_core.distributed.channel import ChannelClosed, broadcast, ready
 from vllm_core.distributed.children import LAST_WORDS, RankProcess, end, how_it_ended, spawn
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_up, encode
 from vllm_core.distributed.torch_group import LOOPBACK
 from vllm_core.engine.folders import OwnedFolder
+from vllm_core.engine.pids import is_stopped
 from vllm_core.executors import capacity_of
 from vllm_core.interfaces.executor import Capacity, StepError
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
@@ -41,6 +44,8 @@ class ProcessesExecutor:
         self._results: dict[int, StepResult] = {}
         self._reports: dict[int, Report] = {}
         self._failure = ""
+        self._patience: float = build.recipe.settings["collective_timeout"]
+        self._stopped: dict[int, float] = {}  # ranks that a signal has stopped, and since when
         self._lock = threading.RLock()
         self.on_end: Callable[[str], None] | None = None
         self._stopping = threading.Event()
@@ -52,19 +57,37 @@ class ProcessesExecutor:
     def start(self) -> Capacity:
         if self._ranks or not self._end.alive:
             raise RuntimeError("this executor was started before; make a new one")
+        begun = time.perf_counter()
+        try:
+            started = self._start()
+        except BaseException:  # ``stop`` may have come before there was anything to end
+            end(self._ranks, self._stopping, self._lock, self._keeper, self._folder)
+            raise
+        if self._build.torch_device.type == "cpu":  # nobody meets there later, and it would outlive a killed engine
+            self._folder.remove()
+        threading.Thread(target=self._watch, daemon=True, name="vllm-core-ranks-watch").start()
+        capacity = capacity_of(self._build, started)
+        begin = time.perf_counter() - begun - sum(capacity.timings.values())
+        return attrs.evolve(capacity, timings={"processes": max(0.0, begin), **capacity.timings})
+
+    def _start(self) -> dict[int, Started]:
+        messages = [encode(self._start_of(number)) for number in range(self._layout.world)]
         for number in range(self._layout.world):
             self._ranks.append(self._keeper.submit(spawn, number, self._layout.world).result())
-        for rank in self._ranks:
-            self._tell([rank], encode(self._start_of(rank.number)))
+        for rank, message in zip(self._ranks, messages, strict=True):
+            self._tell([rank], message)
         started: dict[int, Started] = {}
         while len(started) < len(self._ranks):
-            for number, message in self._read(INTERVAL):
+            found = self._read(INTERVAL)
+            for number, message in found:
                 if isinstance(message, Started):
                     started[number] = message
-            if self._failure:
-                raise RuntimeError(f"the model was not loaded: {self._failure}")
-        threading.Thread(target=self._watch, daemon=True, name="vllm-core-ranks-watch").start()
-        return capacity_of(self._build, started)
+            if not found:
+                self._look()
+            if self._failure or self._stopping.is_set():
+                why = self._failure or "it was stopped meanwhile"
+                raise RuntimeError(f"the model was not loaded: {why}")
+        return started
 
     def launch(self, plan: StepPlan) -> Pending:
         self._check(plan.step)
@@ -86,6 +109,8 @@ class ProcessesExecutor:
             found = self._read(TURN if left is None else min(left, TURN))
             if not found and left == 0.0:
                 return None
+            if not found:
+                self._look()
         return self._results.pop(step)
 
     def _read(self, timeout: float | None) -> list[tuple[int, Any]]:
@@ -95,7 +120,7 @@ class ProcessesExecutor:
                 return []
             talking = {rank.channel.fileno(): rank for rank in self._ranks if rank.number not in self._reports}
             found = []
-            for descriptor in select.select(talking, [], [], timeout)[0]:
+            for descriptor in ready(talking, timeout):
                 message = self._hear(talking[descriptor])
                 if isinstance(message, Result):
                     self._results[message.result.step] = message.result
@@ -112,6 +137,9 @@ class ProcessesExecutor:
         except ChannelClosed:
             self._reports[rank.number] = Report(ended=how_it_ended(rank.process))
             return None
+        except msgspec.MsgspecError as error:
+            self._reports[rank.number] = Report(ended=f"sent a message that cannot be read: {error}")
+            return None
         if isinstance(message, Failed):
             self._reports[rank.number] = Report(message.error, message.kind, message.waited, message.step)
         return message
@@ -122,7 +150,7 @@ class ProcessesExecutor:
         silent = [rank for rank in self._ranks if rank.number not in self._reports]
         while silent and (left := deadline - time.monotonic()) > 0:
             talking = {rank.channel.fileno(): rank for rank in silent}
-            for descriptor in select.select(talking, [], [], left)[0]:
+            for descriptor in ready(talking, left):
                 message = self._hear(talking[descriptor])
                 if isinstance(message, Result):
                     self._results[message.result.step] = message.result
@@ -141,9 +169,27 @@ class ProcessesExecutor:
 
     def _tell(self, ranks: Sequence[RankProcess], message: bytes) -> None:
         try:
-            broadcast([rank.channel for rank in ranks], message)
-        except ChannelClosed:
+            broadcast([rank.channel for rank in ranks], message, self._patience)
+        except ChannelClosed as error:
             self._read(0)
+            for rank in ranks:
+                if rank.channel is error.channel and not self._failure:
+                    self._accuse(rank, f"cannot be told anything: {error}")
+
+    def _look(self) -> None:
+        """Ranks that a signal has stopped, though none may wait for them: there is one, or each is on its own."""
+        now = time.monotonic()
+        for rank in self._ranks:
+            if not is_stopped(rank.process.pid):
+                self._stopped.pop(rank.number, None)
+            elif now - self._stopped.setdefault(rank.number, now) > self._patience:
+                self._accuse(rank, "does nothing")
+
+    def _accuse(self, rank: RankProcess, what: str) -> None:
+        how = "is stopped by a signal and " if is_stopped(rank.process.pid) else ""
+        with self._lock:
+            self._reports.setdefault(rank.number, Report(ended=how + what))
+            self._conclude()
 
     def _watch(self) -> None:
         """In a thread: hear of the end of a rank, although nobody may be reading."""
@@ -155,7 +201,7 @@ class ProcessesExecutor:
                 continue
         try:
             while descriptors and not self._stopping.is_set():
-                if select.select(descriptors, [], [], INTERVAL * 5)[0]:
+                if ready(descriptors, INTERVAL * 5):
                     break
             if not self._stopping.is_set() and descriptors:
                 self._read(0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import distributed as dist
 
-from vllm_core.distributed.groups import join_groups
+from vllm_core.distributed.groups import join_groups, meet
 from vllm_core.distributed.messages import Start
 from vllm_core.engine.build import open_text
 from vllm_core.engine.recipe import settings_of
@@ -34,10 +34,10 @@ class Share:
         build, start = self._resolved.build, self._start
         store = self._store or _meeting(start.meeting, self.layout.world)
         timeout = self._resolved.settings.collective_timeout
-        groups = join_groups(
-            self.layout, start.rank, store, build.torch_device.type, timeout, start.address, build.collectives
-        )
-        return build.make_runner(groups)
+        kind, ordered = build.torch_device.type, build.model.batch_invariant
+        meet(store, "begun", start.rank, self.layout.world)
+        groups = join_groups(self.layout, start.rank, store, kind, timeout, start.address, build.collectives, ordered)
+        return build.make_runner(groups, lambda: meet(store, "loaded", start.rank, self.layout.world))
 
     def open_grammars(self, vocab_size: int) -> None:
         grammars: Any = self._resolved.build.grammars

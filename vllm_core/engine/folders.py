@@ -61,9 +61,9 @@ class OwnedFolder:
                 new.rename(self.path / LOCK)
 
     def _free(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
 
 def sweep() -> int:

@@ -118,10 +118,13 @@ class Build:
     collectives: Mapping[str, Sequence[CollectiveChoice]] = attrs.field(factory=dict)  # of "tp", by operation
     recipe: Recipe
 
-    def make_runner(self, groups: Mapping[str, ProcessGroup] | None = None) -> tuple[Runner, Capacity]:
+    def make_runner(
+        self, groups: Mapping[str, ProcessGroup] | None = None, meet: Callable[[], None] = lambda: None
+    ) -> tuple[Runner, Capacity]:
         """Bind on the device, read the weights, make pages and rows.
 
         groups   that this rank is in; None: it is the only one
+        meet     returns when all ranks are about to run their first step together
         ``LockMismatch`` if other code is installed here than when the lock was made.
         """
         timings: dict[str, float] = {}
@@ -130,12 +133,17 @@ class Build:
         clock.lap("lock")
         ahead = Ahead(self.torch_device)
         try:
-            return self._make_runner(ahead, clock, timings, groups or {})
+            return self._make_runner(ahead, clock, timings, groups or {}, meet)
         finally:
             ahead.close()
 
     def _make_runner(
-        self, ahead: Ahead, clock: _Clock, timings: dict[str, float], groups: Mapping[str, ProcessGroup]
+        self,
+        ahead: Ahead,
+        clock: _Clock,
+        timings: dict[str, float],
+        groups: Mapping[str, ProcessGroup],
+        meet: Callable[[], None],
     ) -> tuple[Runner, Capacity]:
         stage = Stage.of(groups, self.torch_device)
         last = stage is None or stage.last  # it has what comes behind the model
@@ -176,6 +184,7 @@ class Build:
             stage=stage,
         )
         clock.lap("pages and rows")
+        meet()
         if runner.graphs is not None:
             runner.graphs.warm_up()
             clock.lap("graphs")

@@ -58,7 +58,8 @@ class Throughput:
         work.add_argument(
             "--compare",
             metavar="SETTING",
-            help="measure with this setting off, then on: batch-invariant, enforce-eager, ...",
+            help="measure with this setting off, then on: batch-invariant, enforce-eager, ...; or with two executors:"
+            " distributed-executor-backend=in-process,mp",
         )
         add_output_flag(work)
         versus.add_flags(parser)

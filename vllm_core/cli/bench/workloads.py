@@ -52,7 +52,10 @@ class WorkloadsCommand:
         )  # fmt: skip
         work.add_argument("--once", action="store_true", help="only this engine, print one line of JSON")
         work.add_argument(
-            "--compare", metavar="SETTING", help="measure with a setting off, then on: batch-invariant, ..."
+            "--compare",
+            metavar="SETTING",
+            help="measure with a setting off, then on: batch-invariant, ...; or with two"
+            " executors: distributed-executor-backend=in-process,mp",
         )
         add_output_flag(work)
         versus.add_flags(parser)
