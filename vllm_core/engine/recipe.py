@@ -23,7 +23,7 @@ class Recipe:
 
 
 def settings_of(plain: Mapping[str, Any]) -> EngineSettings:
-    """From ``attrs.asdict`` of settings, which may have been sent as a message. ``LockMismatch`` if some are unknown."""
+    """From ``attrs.asdict`` of settings, perhaps as a message. ``LockMismatch`` if it is of other settings."""
     known = {field.name for field in attrs.fields(EngineSettings)}
     if different := sorted(known.symmetric_difference(plain)):
         raise LockMismatch(
