@@ -132,6 +132,17 @@ def test_a_rank_that_reads_nothing_blocks_nobody_for_ever(executor_of):
     assert time.monotonic() - begun < 30
 
 
+def test_the_end_of_an_idle_rank_is_told_before_others_could_have_said_something(executor_of):
+    executor = executor_of(SERVE + WAIT, SERVE + WAIT)
+    executor.start()
+    told, waited = threading.Event(), []
+    executor.on_end = lambda reason: (waited.append(time.monotonic() - begun), told.set())
+    begun = time.monotonic()
+    executor._ranks[1].process.kill()
+    assert told.wait(10)
+    assert waited[0] < processes.LAST_WORDS
+
+
 def test_what_a_rank_says_and_nobody_understands_ends_the_engine(executor_of):
     executor = executor_of(SERVE + "c.send(b'\\x93\\x01\\x02\\x03')\n" + WAIT)
     executor.start()

@@ -28,6 +28,7 @@ from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
 __all__ = ["ProcessesExecutor"]
 
 TURN = 0.5  # seconds that one thread listens before another may, which ends the executor, say
+AT_ONCE = 0.1  # seconds in which others may tell, where the cause is known
 INTERVAL = 0.1  # seconds between two looks at whether the start was given up
 
 
@@ -146,7 +147,8 @@ class ProcessesExecutor:
 
     def _conclude(self) -> None:
         """Something has gone wrong: hear the others, who may know more, and find out whose fault it is."""
-        deadline = time.monotonic() + LAST_WORDS
+        waits = all(report.waited for report in self._reports.values())
+        deadline = time.monotonic() + (LAST_WORDS if waits else AT_ONCE)
         silent = [rank for rank in self._ranks if rank.number not in self._reports]
         while silent and (left := deadline - time.monotonic()) > 0:
             talking = {rank.channel.fileno(): rank for rank in silent}
