@@ -8,12 +8,13 @@ from vllm_core.config.convert import Given
 from vllm_core.config.engine import EngineSettings
 from vllm_core.config.errors import SettingError
 from vllm_core.config.flags import add_flags, given_flags
-from vllm_core.config.load import Loaded
+from vllm_core.config.load import Loaded, load
 from vllm_core.config.own import own_settings
+from vllm_core.config.vllm_names import explain_unknown
 from vllm_core.plugins import load_catalog, read_policy
 
 __all__ = [
     "EngineSettings", "Given", "Loaded", "SettingError", "UsageError", "add_engine_flags", "add_flags",
-    "check_plugins", "engine_settings", "given_flags", "load_catalog",
+    "check_plugins", "engine_settings", "explain_unknown", "given_flags", "load", "load_catalog",
     "own_settings", "read_policy", "tell", "words_of",
 ]  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
+import threading
 from typing import Any
 
 import ray
@@ -18,6 +20,8 @@ class RankActor:
     def __init__(self) -> None:
         self._store: Any = None
         self._rank: Any = None
+        self._results: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._last_words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     @ray.method(concurrency_group=LOAD)
     def where(self) -> tuple[str, str, int]:
@@ -37,29 +41,45 @@ class RankActor:
 
         try:
             self._rank = Rank(decode_down(start), self._store)
-            return encode(self._rank.load())
+            started = encode(self._rank.load())
         except Exception as error:
             return encode(failed(error))
+        threading.Thread(target=self._report, daemon=True, name="vllm-core-report").start()
+        return started
 
-    @ray.method(concurrency_group=STEPS)
-    def launch(self, step: bytes) -> bytes:
-        """b"", or the rank's last word."""
-        from vllm_core.executors import encode
+    @ray.method(concurrency_group=STEPS, num_returns=0)
+    def launch(self, step: bytes) -> None:
+        """Nobody hears of what goes wrong here but by `last_word`."""
+        from vllm_core.executors import encode, failed
 
-        last_word = self._rank.launch(step)
-        return b"" if last_word is None else encode(last_word)
+        try:
+            said = self._rank.launch(step)
+        except Exception as error:
+            said = failed(error)
+        if said is not None:
+            self._last_words.put(encode(said))
 
     @ray.method(concurrency_group=RESULTS)
     def take(self) -> bytes:
-        """What the oldest step that was launched gave; b"" where another rank speaks."""
-        from vllm_core.executors import encode
-
-        message = self._rank.take()
-        return b"" if message is None else encode(message)
+        """What the oldest step gave whose result nobody has taken. Never returns where another rank speaks."""
+        return self._results.get()
 
     @ray.method(concurrency_group=LOAD)
-    def until_the_end(self) -> None:
-        """Never returns: whoever waits for it learns that this process has ended."""
-        import threading
+    def last_word(self) -> bytes:
+        """Returns when this rank cannot go on, whatever others wait for; or ends with this process."""
+        return self._last_words.get()
 
-        threading.Event().wait()
+    def _report(self) -> None:
+        """In a thread: wait for steps in their order."""
+        from vllm_core.executors import Failed, encode, failed
+
+        while True:
+            try:
+                message = self._rank.take()
+            except Exception as error:
+                message = failed(error)
+            if isinstance(message, Failed):
+                self._last_words.put(encode(message))
+                return
+            if message is not None:
+                self._results.put(encode(message))

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+from collections.abc import Iterable
 from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 STRATEGIES = ("PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD")
+ADDRESS = "RAY_ADDRESS"
+
+
+def _plain(function: Any) -> Any:
+    """Ray's own function, which fails where the process has left the cluster. The public one starts another cluster."""
+    return getattr(function, "__wrapped__", function)
+
+
+get, put, wait, kill_actor = (_plain(function) for function in (ray.get, ray.put, ray.wait, ray.kill))
 
 
 def connect(address: str) -> bool:
-    """Whether a cluster was started here, which ends with this process."""
+    """Whether a cluster was started here, which ends with this process. An address that was given must answer."""
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
     if address != "local":
-        with contextlib.suppress(ConnectionError) if address == "auto" else contextlib.nullcontext():
+        may_lack = address == "auto" and not os.environ.get(ADDRESS)
+        with contextlib.suppress(ConnectionError) if may_lack else contextlib.nullcontext():
             ray.init(address=address, **quiet)
             return False
     ray.init(address="local", include_dashboard=False, **quiet)
@@ -27,8 +39,6 @@ def connect(address: str) -> bool:
 
 def reserve(world: int, resources: dict[str, float], strategy: str, patience: float) -> Any:
     """A placement group with a bundle for each rank. ``TimeoutError`` says what the cluster lacks."""
-    if strategy not in STRATEGIES:
-        raise ValueError(f"plugin.ray: placement must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
     group = placement_group([resources] * world, strategy=strategy)
     if group.wait(patience):
         return group
@@ -41,8 +51,18 @@ def reserve(world: int, resources: dict[str, float], strategy: str, patience: fl
     )
 
 
+def kill(actors: Iterable[Any]) -> None:
+    for actor in actors:
+        with contextlib.suppress(Exception):  # the cluster itself may be gone
+            kill_actor(actor)
+
+
 def release(group: Any, started_here: bool) -> None:
-    with contextlib.suppress(Exception):  # the cluster itself may be gone
-        remove_placement_group(group)
+    """``group`` None: nothing was reserved."""
+    if not ray.is_initialized():
+        return
+    if group is not None:
+        with contextlib.suppress(Exception):
+            remove_placement_group(group)
     if started_here:
         ray.shutdown()

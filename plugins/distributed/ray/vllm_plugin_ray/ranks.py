@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import ray
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from vllm_core.executors import (
-    Capacity,
-    Failed,
-    Place,
-    Report,
-    Result,
-    Start,
-    Started,
-    Step,
-    StepError,
-    blame,
-    capacity_of,
-    decode_up,
-    encode,
-)
-from vllm_plugin_ray.actor import RankActor
-from vllm_plugin_ray.cluster import connect, release, reserve
+from vllm_core.executors import Capacity, Place, Report, Started, Step, StepError, blame, capacity_of, encode
+from vllm_plugin_ray.cluster import STRATEGIES, connect, kill, put, release, reserve, wait
+from vllm_plugin_ray.placing import place, starts
+from vllm_plugin_ray.words import all_reports, heard
 
-LAST_WORDS = 1.0  # seconds in which other ranks may tell what happened, once one has
 LARGE = 64 << 10  # bytes of a plan that is put where the actors of a host share it
-LOOPBACK = "127.0.0.1"
+TURN = 0.5  # seconds of waiting between two looks at whether it is in vain
 
 
 @attrs.define(eq=False)
-class _Flight:
-    """What the ranks were asked to do for a step, and have not answered yet: reference -> rank."""
+class _Held:
+    """What ends with the executor."""
 
-    asked: dict[Any, int]
-    result: Any = None
+    actors: list[Any] = attrs.field(factory=list)
+    group: Any = None
+    started_here: bool = False  # the cluster
+    watcher: threading.Thread | None = None
+    stopping: threading.Event = attrs.field(factory=threading.Event)
 
 
 class RayExecutor:
@@ -52,148 +38,120 @@ class RayExecutor:
     """
 
     def __init__(self, build: Any, *, address: str, cpus: int, patience: float, strategy: str) -> None:
+        if strategy not in STRATEGIES:
+            raise ValueError(f"plugin.ray: placement must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
         self._build, self._layout = build, build.model.layout
         self._address, self._cpus, self._patience, self._strategy = address, cpus, patience, strategy
-        self._actors: list[Any] = []
         self._places: dict[int, Place] = {}
-        self._flights: dict[int, _Flight] = {}
+        self._ends: dict[Any, int] = {}  # reference that is there when a rank cannot go on: the rank
+        self._flights: dict[int, Any] = {}  # step: reference of its result
         self._failure = ""
-        self._lock = threading.RLock()
-        self._stopping = threading.Event()
+        self._lock = threading.Lock()
         self.on_end: Callable[[str], None] | None = None
-        self._end: Callable[[], Any] = lambda: None
+        self._held = _Held()
+        self._end = weakref.finalize(self, _end, self._held)
 
     def start(self) -> Capacity:
-        device, world = self._build.torch_device.type, self._layout.world
-        here = connect(self._address)
-        resources: dict[str, float] = {"CPU": self._cpus, **({} if device == "cpu" else {"GPU": 1})}
-        group = reserve(world, resources, self._strategy, self._patience)
-        self._end = weakref.finalize(self, _end, self._actors, self._stopping, group, here)
-        options = {"num_cpus": self._cpus, "num_gpus": resources.get("GPU", 0)}
-        environment = {"OMP_NUM_THREADS": str(self._cpus)}
-        actors = [
-            RankActor.options(
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle),
-                runtime_env={"env_vars": environment},
-                **options,
-            ).remote()
-            for bundle in range(world)
-        ]
-        found = ray.get([actor.where.remote() for actor in actors])
-        # Neighbours share layers: ranks of one host get numbers that follow each other.
-        order = sorted(range(world), key=lambda i: (found[i][0] != found[0][0], found[i][0], i))
-        self._actors += [actors[i] for i in order]
-        addresses = [found[i][0] for i in order]
-        several = len(set(addresses)) > 1
-        for rank, i in enumerate(order):
-            _, host, pid = found[i]
-            self._places[rank] = Place(host, device, pid, here=host == socket.gethostname())
-        meeting = ray.get(self._actors[0].open_store.remote(addresses[0] if several else LOOPBACK, world))
-        starts = [
-            Start(
-                settings=dict(self._build.recipe.settings),
-                digest=self._build.recipe.digest,
-                rank=rank,
-                local_rank=0,  # Ray shows each actor its own devices only
-                num_pages=self._build.num_pages,
-                meeting=meeting,
-                address=addresses[rank] if several else LOOPBACK,
-            )
-            for rank in range(world)
-        ]
-        asked = {actor.load.remote(encode(s)): s.rank for actor, s in zip(self._actors, starts, strict=True)}
+        if self._held.group is not None or not self._end.alive:
+            raise RuntimeError("this executor was started before; make a new one")
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> Capacity:
+        device, world, held = self._build.torch_device.type, self._layout.world, self._held
+        held.started_here = connect(self._address)
+        gpus = 0 if device == "cpu" else 1
+        resources: dict[str, float] = {"CPU": self._cpus, **({"GPU": gpus} if gpus else {})}
+        held.group = reserve(world, resources, self._strategy, self._patience)
+        placed = place(world, device, held.group, self._cpus, gpus)
+        held.actors += [one.actor for one in placed]
+        self._places.update((rank, one.place) for rank, one in enumerate(placed))
+        told = starts(self._build, placed)
+        asked = {actor.load.remote(encode(s)): s.rank for actor, s in zip(held.actors, told, strict=True)}
         started = self._started(asked)
-        threading.Thread(target=self._watch, daemon=True, name="vllm-core-ray-watch").start()
+        self._ends.update((actor.last_word.remote(), rank) for rank, actor in enumerate(held.actors))
+        held.watcher = threading.Thread(
+            target=_watch, args=(weakref.ref(self), dict(self._ends), held.stopping), daemon=True, name="vllm-core-ray"
+        )
+        held.watcher.start()
         return capacity_of(self._build, started)
 
     def launch(self, plan: Any) -> _Elsewhere:
+        """The ranks are told. What goes wrong there, they say themselves, when they can (`_watch`)."""
         self._check(plan.step)
         message: Any = encode(Step(plan))
-        if len(message) > LARGE:
-            message = ray.put(message)
-        asked = {}
-        for rank, actor in enumerate(self._actors):
-            asked[actor.launch.remote(message)] = rank
-            asked[actor.take.remote()] = rank
-        with self._lock:
-            self._flights[plan.step] = _Flight(asked)
+        try:
+            if len(message) > LARGE:
+                message = put(message)
+            for actor in self._held.actors:
+                actor.launch.remote(message)
+            self._flights[plan.step] = self._held.actors[self._layout.speaker].take.remote()
+        except ray.exceptions.RayError as error:
+            raise StepError(plan.step, f"{type(error).__name__}: {error}") from error
         return _Elsewhere(self, plan.step)
 
     def stop(self) -> None:
-        self._stopping.set()
         self._end()
 
     def result(self, step: int, timeout: float | None) -> Any | None:
         """None if it is not there after ``timeout`` seconds. Raises ``StepError``."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        flight = self._flights[step]
-        while flight.result is None:
+        reference = self._flights[step]
+        while True:
             self._check(step)
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _ = ray.wait(list(flight.asked), timeout=left)
-            for reference in ready:
-                self._hear(flight, reference)
-            if not ready and left == 0.0:
+            left = TURN if deadline is None else min(TURN, max(0.0, deadline - time.monotonic()))
+            if (message := self._hear(reference, left)) is not None:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
                 return None
-        # A rank that does not speak may fail in a step whose result is there: the next one hears of it.
+        if isinstance(message, Report):
+            self._conclude(self._layout.speaker, message)
+            self._check(step)
         del self._flights[step]
-        return flight.result
+        return message.result
 
     # ---- what ranks say
 
+    def _hear(self, reference: Any, seconds: float) -> Any | None:
+        try:
+            return heard(reference) if wait([reference], timeout=seconds)[0] else None
+        except Exception as error:  # of Ray itself
+            self._lose(error)
+            return None
+
     def _started(self, asked: Mapping[Any, int]) -> dict[int, Started]:
-        started, left, reports = dict[int, Started](), dict(asked), dict[int, Report]()
-        while left and not reports:
-            for reference in ray.wait(list(left))[0]:
+        started, left = dict[int, Started](), dict(asked)
+        while left:
+            for reference in wait(list(left))[0]:
                 rank = left.pop(reference)
-                message = _heard(reference)
-                if isinstance(message, Started):
-                    started[rank] = message
-                else:
-                    reports[rank] = message
-        if reports:
-            raise RuntimeError(f"the model was not loaded: {blame(self._layout, reports, self._places)}")
+                message = heard(reference)
+                if isinstance(message, Report):
+                    reports = all_reports({rank: message}, left)
+                    raise RuntimeError(f"the model was not loaded: {blame(self._layout, reports, self._places)}")
+                started[rank] = message
         return started
 
-    def _hear(self, flight: _Flight, reference: Any) -> None:
-        rank = flight.asked.pop(reference)
-        message = _heard(reference)
-        if isinstance(message, Result):
-            flight.result = message.result
-        elif isinstance(message, Report):
-            self._conclude(rank, message)
-
     def _conclude(self, rank: int, report: Report) -> None:
-        """Something has gone wrong: hear the others, who may know more, and find out whose fault it is."""
+        """Find out whose fault it is. May be called from any thread; the first one counts."""
         with self._lock:
-            if self._failure:
+            if self._failure or self._held.stopping.is_set():
                 return
-            reports = {rank: report}
-            left = {r: n for flight in self._flights.values() for r, n in flight.asked.items() if n not in reports}
-            deadline = time.monotonic() + LAST_WORDS
-            while left and all(r.waited for r in reports.values()) and (rest := deadline - time.monotonic()) > 0:
-                for reference in ray.wait(list(left), timeout=rest)[0]:
-                    if isinstance(message := _heard(reference), Report):
-                        reports[left[reference]] = message
-                    del left[reference]
-            self._failure = blame(self._layout, reports, self._places)
-            _kill(self._actors)  # those who wait for the one that failed could do so for long
+            self._failure = blame(self._layout, all_reports({rank: report}, self._ends), self._places)
+            kill(self._held.actors)  # those who wait for the one that failed could do so for long
+
+    def _lose(self, error: Exception | None) -> None:
+        why = str(error) if ray.is_initialized() else "ray.shutdown() was called in the engine's process"
+        with self._lock:
+            self._failure = self._failure or f"the Ray cluster was lost: {why}"
 
     def _check(self, step: int) -> None:
-        if self._failure or self._stopping.is_set():
+        if not ray.is_initialized() and not self._held.stopping.is_set():
+            self._lose(None)  # before Ray starts another cluster, as it does when it is asked for anything
+        if self._failure or self._held.stopping.is_set():
             raise StepError(step, self._failure or "not run, because the executor was stopped")
-
-    def _watch(self) -> None:
-        """In a thread: hear of the end of a rank, although nobody may be waiting."""
-        ends = {actor.until_the_end.remote(): rank for rank, actor in enumerate(self._actors)}
-        with contextlib.suppress(Exception):  # Ray itself has ended
-            while not self._stopping.is_set():
-                for reference in ray.wait(list(ends), timeout=0.5)[0]:
-                    if not self._stopping.is_set():
-                        self._conclude(ends[reference], _heard(reference))
-                        if self.on_end is not None:
-                            self.on_end(self._failure)
-                        return
 
 
 class _Elsewhere:
@@ -219,28 +177,34 @@ class _Elsewhere:
         return self._result
 
 
-def _heard(reference: Any) -> Any:
-    """`Started`, `Result`, a `Report` of a rank that has ended, or None."""
-    try:
-        message = ray.get(reference)
-    except ray.exceptions.RayActorError as error:
-        first = str(error).strip().splitlines()[0]
-        return Report(ended=f"has ended: {first}")
-    except ray.exceptions.RayError as error:
-        return Report(str(error).strip().splitlines()[-1], type(error).__name__)
-    if not message:
-        return None
-    said = decode_up(message)
-    return Report(said.error, said.kind, said.waited, said.step) if isinstance(said, Failed) else said
+def _watch(executor: weakref.ref[RayExecutor], ends: Mapping[Any, int], stopping: threading.Event) -> None:
+    """In a thread: hear of a rank that cannot go on, although nobody may be waiting."""
+    while not stopping.is_set():
+        ready, lost = [], None
+        try:
+            ready = wait(list(ends), timeout=TURN)[0]
+        except Exception as error:
+            lost = error
+        if stopping.is_set() or (owner := executor()) is None:
+            return
+        if ready or lost is not None:
+            try:
+                for reference in ready:
+                    owner._conclude(ends[reference], heard(reference))
+            except Exception as error:
+                lost = error
+            if lost is not None:
+                owner._lose(lost)
+            if owner.on_end is not None:
+                owner.on_end(owner._failure)
+            return
+        del owner  # nobody may have it but this thread
 
 
-def _kill(actors: Sequence[Any]) -> None:
-    for actor in actors:
-        with contextlib.suppress(Exception):
-            ray.kill(actor)
-
-
-def _end(actors: list[Any], stopping: threading.Event, group: Any, started_here: bool) -> None:
-    stopping.set()
-    _kill(actors)
-    release(group, started_here)
+def _end(held: _Held) -> None:
+    held.stopping.set()
+    kill(held.actors)
+    if held.watcher is not None and held.watcher is not threading.current_thread():
+        held.watcher.join(2 * TURN)
+    release(held.group, held.started_here)
+    held.actors.clear()

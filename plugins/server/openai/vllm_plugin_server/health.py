@@ -12,18 +12,23 @@ from vllm_plugin_server.describe import describe
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.stream import json_answer
 
-__all__ = ["health", "version"]
+__all__ = ["check", "health", "version"]
+
+
+async def check(context: ServerContext) -> None:
+    """Return if the server works; else raise why it does not."""
+    await context.engine.check_health()
+    if wrong := context.state.get("wrong", str)():
+        raise ApiError(503, wrong, code="server_stuck")
+    if context.work.stuck:
+        raise ApiError(503, "the threads that read requests do not go on", code="server_stuck")
 
 
 def health(context: ServerContext) -> Any:
     @describe()
     async def health(request: Request) -> Response:
         """What ``check_health`` raises is a 503 that says why."""
-        await context.engine.check_health()
-        if wrong := context.state.get("wrong", str)():
-            raise ApiError(503, wrong, code="server_stuck")
-        if context.work.stuck:
-            raise ApiError(503, "the threads that read requests do not go on", code="server_stuck")
+        await check(context)
         return Response(status_code=200)
 
     return health

@@ -34,7 +34,7 @@ from vllm_plugin_server.settings import ServerSettings
 from vllm_plugin_server.signals import FORCED, Signals, Terminated
 from vllm_plugin_server.work import Work
 
-__all__ = ["make_context", "open_socket", "report_of", "serve", "serve_headless"]
+__all__ = ["make_context", "open_socket", "report_of", "serve", "serve_headless", "with_environment"]
 
 log = logging.getLogger(__name__)
 BACKLOG = 4096  # connections that wait to be accepted
