@@ -90,3 +90,20 @@ def test_a_name_without_a_row_is_a_mistake_of_ours():
     with pytest.raises(KeyError):
         bound("no such limit")
     assert fields_of(Conversing) <= fields_of(ChatRequest)
+
+
+def test_what_calls_and_tools_hold_counts_as_text_before_a_template_writes_it(server):
+    """A template that writes out megabytes of arguments took ten seconds, until it was ended."""
+    long = "x" * 300_000
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "' + long + '"}'}}
+    as_object = {**call, "function": {"name": "f", "arguments": {"a": long}}}
+    tool = {"type": "function", "function": {"name": "f", "description": long}}
+    user = {"role": "user", "content": "x"}
+    for param, more in (
+        ("messages", {"messages": [user, {"role": "assistant", "tool_calls": [call]}]}),
+        ("messages", {"messages": [user, {"role": "assistant", "tool_calls": [as_object]}]}),
+        ("tools", {"messages": [user], "tools": [tool]}),
+    ):
+        error = server.post("/v1/chat/completions", {"model": "tiny", **more}).json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+        assert "characters" in error["message"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import Conversation
 from vllm_plugin_server.chat.wire import Conversing, Message
@@ -15,6 +17,8 @@ from vllm_plugin_server.strict_json import parse_object
 from vllm_plugin_server.work import SMALL
 
 __all__ = ["plain_message", "read_conversation", "render"]
+
+encode = msgspec.json.encode
 
 # Arguments of the renderer, and of transformers' apply_chat_template: never a client's to set by this way.
 RESERVED = {
@@ -168,19 +172,27 @@ def _plain_tool(tool: Any, index: int) -> dict[str, Any]:
     return {"type": "function", "function": found}
 
 
-def _characters(message: dict[str, Any]) -> int:
-    """Of a message's content and reasoning."""
-    content = message["content"]
-    texts = [content] if isinstance(content, str) else [part["text"] for part in content]
-    return sum(map(len, texts)) + len(message.get("reasoning", ""))
+def _characters(message: Message) -> int:
+    """Of all that a template may write of a message."""
+    content = message.content or message.refusal or ""
+    if isinstance(content, str):
+        count = len(content)
+    else:
+        count = sum(len(part) if isinstance(part, str) else len(part.text or part.refusal or "") for part in content)
+    count += max(len(message.reasoning or ""), len(message.reasoning_content or ""))
+    for call in message.tool_calls or ():
+        arguments = call.function.arguments
+        count += len(arguments if isinstance(arguments, str) else encode(arguments))
+    return count
 
 
 async def render(context: ServerContext, messages: Sequence[Message], **options: Any) -> Conversation:
     """Through the template and the tokenizer, always in a thread: a template is a program."""
 
     def read() -> Conversation:
+        check_text(context, sum(map(_characters, messages)), "messages")
+        check_text(context, len(encode(options.get("tools"))), "tools")
         plain = [plain_message(m, i) for i, m in enumerate(messages)]
-        check_text(context, sum(map(_characters, plain)), "messages")
         return context.engine.read_chat(plain, **options)
 
     return await context.work(read, size=SMALL + 1)
