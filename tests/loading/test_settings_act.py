@@ -210,6 +210,42 @@ class Case:
         assert self.winner("executor", distributed_executor_backend="in-process") == "in-process"
         assert 'executor "rey" was asked for' in self.refused(distributed_executor_backend="rey")
 
+    # ---- several engines, which LLM has not (tests/async_engine/test_data_parallel.py has those that act)
+
+    def of_several(self, **setting):
+        (name,) = setting
+        said = self.refused(**setting)
+        return said.startswith(f"{name} is ") and f"AsyncLLM(model, {name}=" in said
+
+    def data_parallel_size(self):
+        assert self.of_several(data_parallel_size=2)
+        assert self.built(data_parallel_size=1)
+
+    def data_parallel_size_local(self):
+        assert self.of_several(data_parallel_size_local=2)
+
+    def data_parallel_start_rank(self):
+        assert self.of_several(data_parallel_start_rank=1)
+
+    def data_parallel_rank(self):
+        assert self.of_several(data_parallel_rank=1)
+
+    def data_parallel_external_lb(self):
+        assert self.of_several(data_parallel_external_lb=True)
+
+    def data_parallel_address(self):
+        assert self.of_several(data_parallel_address="10.0.0.1")
+
+    def data_parallel_rpc_port(self):
+        assert self.of_several(data_parallel_rpc_port=5)
+
+    def data_parallel_secret_file(self):
+        assert self.of_several(data_parallel_secret_file="/somewhere")
+
+    def data_parallel_routing(self):
+        assert self.of_several(data_parallel_routing="prefix")
+        assert "must be one of 'load', 'prefix'" in self.refused(data_parallel_routing="round")
+
     # ---- scheduler, cache
 
     def max_num_seqs(self):

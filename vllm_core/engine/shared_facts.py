@@ -72,7 +72,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def to_bytes(self) -> bytes:
-        return msgspec.msgpack.encode(self)
+        return msgspec.msgpack.encode(self, enc_hook=_plain)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SharedFacts:
@@ -96,3 +96,10 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
     def read_text(self, selector: Selector, settings: EngineSettings) -> Text:
         config: Mapping[str, Sequence[str]] = {"architectures": self.architectures}
         return read_text(selector, settings, _Checkpoint(self.tokenizer), config, self.eos_token_ids)
+
+
+def _plain(value: Any) -> Any:
+    """Options that plugins gave, say, are mappings that nobody may change."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} of the engine's facts cannot be sent")
