@@ -84,14 +84,12 @@ def executor(query: ExecutorQuery) -> Offer | Refusal | None:
 
 @hookimpl
 def collective(query: CollectiveQuery) -> Offer | Refusal | None:
-    capabilities = {"graph"} if query.device.type == "cuda" else set()
-    if query.op == "all_gather" or query.world_size == 2:  # more are added up in an order that depends on the size
-        capabilities.add("batch_invariant")
     return Offer(
         name="torch",
         target="vllm_core.distributed.torch_group:TorchGroup",
         rank=Rank.REFERENCE,
-        capabilities=frozenset(capabilities),
+        # Where batches may not matter its sums are made in the order of ranks.
+        capabilities=frozenset({"batch_invariant"} | ({"graph"} if query.device.type == "cuda" else set())),
     )
 
 

@@ -44,7 +44,7 @@ def join_groups(
         if len(ranks) > 1:
             place = f"{name}/{ranks[0]}"
             groups[name] = join(kind, store, place, ranks.index(rank), len(ranks), timeout, address, ordered)
-    if (tp := groups.get("tp")) is not None and not (ordered and tp.size > 2):
+    if (tp := groups.get("tp")) is not None:
 
         def bootstrap() -> ProcessGroup:
             if kind == "cpu":

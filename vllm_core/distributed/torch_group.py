@@ -18,6 +18,7 @@ from torch import distributed as dist
 from vllm_core.interfaces.collective import PeerLost
 
 LOOPBACK = "127.0.0.1"
+HALVES = (torch.bfloat16, torch.float16)
 KEPT = 8  # tensors on their way to a rank, at least, before a sender waits for the first of them
 
 
@@ -49,9 +50,10 @@ class TorchGroup:
             return x
         if self._ordered:
             first, *others = self._gather(x)
+            total = first.float() if x.dtype in HALVES else first  # rounded once, as whoever else adds up may do it
             for part in others:
-                first += part
-            return first
+                total += part
+            return total.to(x.dtype)
         x = x.contiguous()
         _wait(self.backend.allreduce, [x])
         return x

@@ -51,6 +51,24 @@ def test_sums_are_the_same_on_every_rank_and_those_of_float64(ranks, dtype):
         torch.testing.assert_close(found[0].double(), want, rtol=8e-3 if dtype == torch.bfloat16 else 1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sums_are_the_bits_of_torchs_in_the_order_of_ranks(dtype):
+    """Larger tensors go to torch, and a row's sum must not depend on how many stand beside it."""
+    from vllm_core.distributed.torch_group import TorchGroup
+
+    with Ranks(Layout(tp=4)) as ranks:
+        sums = made(ranks)
+        torch.manual_seed(2)
+        parts = [torch.randn(9, 257).to(dtype) for _ in range(4)]
+
+        def work(rank, groups):
+            ordered = TorchGroup(groups["tp"].backend, ordered=True)
+            return sums[rank](parts[rank].clone()), ordered.all_reduce(parts[rank].clone())
+
+        for here, torchs in ranks.run(work):
+            assert torch.equal(here, torchs)
+
+
 def test_many_sums_one_after_the_other_do_not_mix(ranks):
     sums, world = made(ranks), ranks.layout.world
 
