@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.distributed.blame import Place, Report, blame
+from vllm_core.distributed.elsewhere import Elsewhere
 from vllm_core.distributed.layout import Layout
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_down, decode_up, encode
 from vllm_core.interfaces.executor import Capacity, StepError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from vllm_core.distributed.rank import Rank, failed, open_store
 
 __all__ = [
-    "Capacity", "Failed", "Layout", "Place", "Rank", "Report", "Result", "Start", "Started", "Step", "StepError",
-    "blame", "capacity_of", "decode_down", "decode_up", "encode", "failed", "open_store",
+    "Capacity", "Elsewhere", "Failed", "Layout", "Place", "Rank", "Report", "Result", "Start", "Started", "Step",
+    "StepError", "blame", "capacity_of", "decode_down", "decode_up", "encode", "failed", "open_store",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import msgspec
 from vllm_core.distributed.blame import Place, Report, blame
 from vllm_core.distributed.channel import ChannelClosed, broadcast, ready
 from vllm_core.distributed.children import LAST_WORDS, RankProcess, end, how_it_ended, spawn
+from vllm_core.distributed.elsewhere import Elsewhere
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_up, encode
 from vllm_core.distributed.torch_group import LOOPBACK
 from vllm_core.engine.folders import OwnedFolder
@@ -94,7 +95,7 @@ class ProcessesExecutor:
         self._check(plan.step)
         self._tell(self._ranks, encode(Step(plan)))
         self._check(plan.step)
-        return _Elsewhere(self, plan.step)
+        return Elsewhere(self, plan.step)
 
     def stop(self) -> None:
         self._end()
@@ -225,26 +226,3 @@ class ProcessesExecutor:
             address=LOOPBACK,
             engine=os.getpid(),
         )
-
-
-class _Elsewhere:
-    """A step that runs in other processes."""
-
-    def __init__(self, executor: ProcessesExecutor, step: int) -> None:
-        self._executor, self._step = executor, step
-        self._result: StepResult | None = None
-
-    def done(self) -> bool:
-        if self._result is None:
-            try:
-                self._result = self._executor.result(self._step, 0.0)
-            except StepError:
-                return True  # ``result`` raises it
-        return self._result is not None
-
-    def result(self, timeout: float | None = None) -> StepResult:
-        if self._result is None:
-            self._result = self._executor.result(self._step, timeout)
-        if self._result is None:
-            raise TimeoutError(f"step {self._step} has not finished after {timeout} s")
-        return self._result

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import ray
 
-from vllm_core.executors import Capacity, Place, Report, Started, Step, StepError, blame, capacity_of, encode
+from vllm_core.executors import Capacity, Elsewhere, Place, Report, Started, Step, StepError, blame, capacity_of, encode
 from vllm_plugin_ray.cluster import STRATEGIES, connect, kill, put, release, reserve, wait
 from vllm_plugin_ray.placing import place, starts
 from vllm_plugin_ray.words import all_reports, heard
@@ -79,7 +79,7 @@ class RayExecutor:
         held.watcher.start()
         return capacity_of(self._build, started)
 
-    def launch(self, plan: Any) -> _Elsewhere:
+    def launch(self, plan: Any) -> Elsewhere:
         """The ranks are told. What goes wrong there, they say themselves, when they can (`_watch`)."""
         self._check(plan.step)
         message: Any = encode(Step(plan))
@@ -91,7 +91,7 @@ class RayExecutor:
             self._flights[plan.step] = self._held.actors[self._layout.speaker].take.remote()
         except ray.exceptions.RayError as error:
             raise StepError(plan.step, f"{type(error).__name__}: {error}") from error
-        return _Elsewhere(self, plan.step)
+        return Elsewhere(self, plan.step)
 
     def stop(self) -> None:
         self._end()
@@ -152,29 +152,6 @@ class RayExecutor:
             self._lose(None)  # before Ray starts another cluster, as it does when it is asked for anything
         if self._failure or self._held.stopping.is_set():
             raise StepError(step, self._failure or "not run, because the executor was stopped")
-
-
-class _Elsewhere:
-    """A step that runs in actors."""
-
-    def __init__(self, executor: RayExecutor, step: int) -> None:
-        self._executor, self._step = executor, step
-        self._result: Any = None
-
-    def done(self) -> bool:
-        if self._result is None:
-            try:
-                self._result = self._executor.result(self._step, 0.0)
-            except StepError:
-                return True  # ``result`` raises it
-        return self._result is not None
-
-    def result(self, timeout: float | None = None) -> Any:
-        if self._result is None:
-            self._result = self._executor.result(self._step, timeout)
-        if self._result is None:
-            raise TimeoutError(f"step {self._step} has not finished after {timeout} s")
-        return self._result
 
 
 def _watch(executor: weakref.ref[RayExecutor], ends: Mapping[Any, int], stopping: threading.Event) -> None:
