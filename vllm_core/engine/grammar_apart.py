@@ -31,10 +31,6 @@ class CompilerLost(RuntimeError):
     """The process ended by itself while it compiled: a crash, or too much memory."""
 
 
-class _Unheard(CompilerLost):
-    """It had ended before it could read what it was to compile."""
-
-
 def is_apart(target: str) -> bool:
     """Whether a backend of this target compiles in a process of its own."""
     return bool(getattr(load_target(target), "apart", False))
@@ -91,18 +87,17 @@ class ApartCompiler:
             end()
 
     def _export(self, message: bytes, seconds: float) -> Any:
-        """Once more by another process, if this one had ended before it knew of the specification."""
-        again = True
+        """Once more by another process, if this one has ended: it may have been killed just as this came."""
+        left, again = seconds, True
         while True:
+            process, begun = self._running(), time.monotonic()
             try:
-                return self._ask(self._running(), message, seconds)
-            except CompilerLost as lost:
-                # It had waited long enough and ended, just when this came; or somebody has killed it.
-                unheard = isinstance(lost, _Unheard) or (self._process is not None and self._process.wait() == 0)
+                return self._ask(process, message, left)
+            except CompilerLost:
                 self.close()
-                if not (again and unheard):
+                if not again:
                     raise
-                again = False
+                left, again = left - (time.monotonic() - begun), False
             except (TimeoutError, OSError):
                 self.close()
                 raise
@@ -138,7 +133,7 @@ class ApartCompiler:
             process.stdin.write(len(message).to_bytes(8, "little") + message)
             process.stdin.flush()
         except BrokenPipeError:
-            raise _Unheard("the process that compiles has ended") from None
+            raise CompilerLost("the process that compiles has ended") from None
         size = int.from_bytes(_read(process.stdout.fileno(), 8, deadline), "little")
         return _decode(_read(process.stdout.fileno(), size, deadline))
 
