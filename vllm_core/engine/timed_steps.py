@@ -90,11 +90,16 @@ class TimedSteps:
             self._executor.on_end = tell
 
     def beat(self, more: float = 0.0) -> None:
-        """The loop goes on, and may take as long as the steps in flight may, and ``more`` seconds."""
-        step = self._flying[0][0] if self._flying else -1
-        if self._apart and self._flying:
-            more = self._clock.compile
-        seconds = sum(self._clock.allowed(tokens) for _, tokens in self._flying)
+        """The loop goes on, and may take as long as the oldest step in flight may, and ``more`` seconds.
+
+        Those behind it have a beat of their own coming: the one that it gives when it has finished.
+        """
+        step, seconds = -1, 0.0
+        if self._flying:
+            step, tokens = self._flying[0]
+            seconds = self._clock.allowed(tokens)
+            if self._apart:
+                more = self._clock.compile
         self._pulse.busy(self._clock.spare + more + seconds, step)
 
     def finished(self, tokens: int, begun: float) -> None:

@@ -16,7 +16,7 @@ from vllm_core.engine.pulse import Beat, Mood, PulseView
 __all__ = ["INTERVAL", "Watchdog"]
 
 INTERVAL = 0.1  # seconds between two looks
-LOOKS = 4  # in a row that must find the same
+LOOKS = 3  # in a row that must find the same
 SLEEPS = 8  # looks that must find an engine asleep, and none of its threads awake, while somebody waits
 LEAST = 0.4  # seconds of processor time that prove anything
 SHARE = 0.6  # of what was allowed beyond the first second, which is for other things than computing
