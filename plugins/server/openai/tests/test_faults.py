@@ -11,9 +11,11 @@ from vllm_plugin_server import work
 from vllm_plugin_server.bench.ask import Outcome
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.testing import faults
-from vllm_plugin_server.testing.faults import Kind, run_faults
+from vllm_plugin_server.testing.fault_stage import Kind
+from vllm_plugin_server.testing.faults import run_faults
 from vllm_plugin_server.testing.greedy import QUESTIONS, Greedy
 from vllm_plugin_server.testing.kills import KillsReport
+from vllm_plugin_server.testing.partial import PartialReport
 from vllm_plugin_server.testing.soak import SoakReport
 from vllm_plugin_server.work import Work
 
@@ -67,6 +69,23 @@ def good(**changes):
 )
 def test_kills_pass_only_with_every_figure_within_its_bound(changes, well):
     assert good(**changes).well is well
+
+
+@pytest.mark.parametrize(
+    ("changes", "well"),
+    [
+        ({}, True),
+        ({"paused": [0.4, 3.5]}, False),
+        ({"asked": [3.5]}, False),
+        ({"asked": []}, False),
+        ({"back": [61.0]}, False),
+        ({"whole": 9}, False),
+        ({"findings": ["a new request: 503"]}, False),
+    ],
+)
+def test_a_partial_failure_passes_only_if_nobody_noticed_more_than_a_pause(changes, well):
+    known = {"paused": [0.4], "asked": [0.1], "back": [2.5], "in_flight": 10, "whole": 10}
+    assert PartialReport(**known | changes).well is well
 
 
 def test_a_soak_excuses_refusals_without_an_engine_and_nothing_else():

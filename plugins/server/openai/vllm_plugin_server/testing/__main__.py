@@ -16,6 +16,7 @@ from vllm_plugin_server.testing.endings import run_endings
 from vllm_plugin_server.testing.faults import run_faults
 from vllm_plugin_server.testing.kills import run_kills
 from vllm_plugin_server.testing.memory_failures import run_memory_failures
+from vllm_plugin_server.testing.partial import run_partial
 from vllm_plugin_server.testing.soak import run_soak
 from vllm_plugin_server.testing.wire import Unanswered
 
@@ -100,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--streams", type=int, default=12, metavar="N", help="at once; default: 12")
     one.add_argument("--tokens", type=int, default=400, metavar="N", help="of an answer, at least; default: 400")
     one.add_argument("--carry-over", action="store_true", help="R10: streams must go on in the next engine")
+    one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
+    one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
+    text = "R11: a server of its own with two engines, one of which is killed under load, again and again"
+    one = commands.add_parser("partial", help=text, description=text)
+    one.set_defaults(run=run_partial)
+    one.add_argument("--kills", type=int, default=20, metavar="N", help="default: 20")
+    one.add_argument("--streams", type=int, default=12, metavar="N", help="at once; default: 12")
+    one.add_argument("--tokens", type=int, default=400, metavar="N", help="of an answer, at least; default: 400")
     one.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     one.add_argument("--model", metavar="MODEL", help="default: a tiny random one")
     text = "R21: a server of its own under load, and a fault every few seconds"

@@ -175,6 +175,7 @@ async def _term_unread(run: Run) -> float:
             sock.close()
 
 
+APART = ("--structured-outputs-config", '{"backend": "xgrammar"}')  # it compiles in a process of its own
 KINDS: dict[str, tuple[Callable[[Run], Awaitable[float]], tuple[str, ...]]] = {
     "killed": (_kill, ()),
     "SIGTERM, streams in flight": (_term, ()),
@@ -184,8 +185,8 @@ KINDS: dict[str, tuple[Callable[[Run], Awaitable[float]], tuple[str, ...]]] = {
     "SIGTERM, engine dead or restarting": (_term_dead, ()),
     "killed during the start": (_kill_start, ()),
     "SIGTERM, peers that do not read": (_term_unread, ("--shutdown-timeout", str(LIMIT))),
-    "SIGTERM while a grammar compiles": (_term_compiler, ("--shutdown-timeout", str(LIMIT))),
-    "killed while a grammar compiles": (_kill_compiler, ()),
+    "SIGTERM while a grammar compiles": (_term_compiler, ("--shutdown-timeout", str(LIMIT), *APART)),
+    "killed while a grammar compiles": (_kill_compiler, APART),
 }
 
 

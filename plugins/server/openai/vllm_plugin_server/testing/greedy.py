@@ -10,7 +10,7 @@ from vllm_plugin_server.bench.ask import Outcome, Sample, Wish, ask
 from vllm_plugin_server.bench.client import Client
 from vllm_plugin_server.testing.wire import Unanswered
 
-__all__ = ["CLEAN", "Greedy"]
+__all__ = ["CLEAN", "Greedy", "Load"]
 
 QUESTIONS = 16
 CLEAN = ("engine_dead", "HTTP 503", "HTTP 429")  # of an error that says what happened
@@ -48,3 +48,34 @@ class Greedy:
         """Whether it said anything that no quiet run has said; a part of an answer is none as long as it agrees."""
         known = self.known[i % QUESTIONS]
         return outcome.text not in known if outcome.success else not any(t.startswith(outcome.text) for t in known)
+
+
+@attrs.define
+class Load:
+    """Streams that run all the time while ``open``."""
+
+    greedy: Greedy
+    streams: int
+    open: asyncio.Event = attrs.field(factory=asyncio.Event)
+    current: dict[int, tuple[int, asyncio.Task[Outcome]]] = attrs.field(factory=dict)
+    slots: list[asyncio.Task[None]] = attrs.field(factory=list)
+
+    def start(self) -> None:
+        self.open.set()
+        self.slots = [asyncio.create_task(self._slot(i)) for i in range(self.streams)]
+
+    async def _slot(self, slot: int) -> None:
+        number = slot
+        while True:
+            await self.open.wait()
+            task = asyncio.create_task(self.greedy.ask(number))
+            self.current[slot] = number, task
+            await asyncio.wait([task])
+            number += self.streams + 1
+
+    def in_flight(self) -> list[tuple[int, asyncio.Task[Outcome]]]:
+        return [(number, task) for number, task in self.current.values() if not task.done()]
+
+    def end(self) -> None:
+        for task in self.slots:
+            task.cancel()

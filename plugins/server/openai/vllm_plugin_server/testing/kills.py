@@ -14,12 +14,11 @@ from typing import Any
 
 import attrs
 
-from vllm_plugin_server.bench.ask import Outcome
-from vllm_plugin_server.testing.greedy import CLEAN, Greedy
+from vllm_plugin_server.testing.greedy import CLEAN, Greedy, Load
 from vllm_plugin_server.testing.own_server import OwnServer
 from vllm_plugin_server.testing.tiny import write_tiny
 
-__all__ = ["KillsReport", "run_kills"]
+__all__ = ["KillsReport", "run_kills", "spread"]
 
 SEEN, ENDED, LATER = 1.0, 2.0, 1.0  # seconds, the last one beyond those of a cold start
 CONTINUED = 0.99  # of the streams
@@ -53,9 +52,9 @@ class KillsReport:
         return {
             "kills": len(self.seen),
             "carry_over": self.carry_over,
-            "health_503_seconds": _spread(self.seen),
-            "streams_ended_seconds": _spread(self.ended),
-            "ready_again_seconds": _spread(self.ready),
+            "health_503_seconds": spread(self.seen),
+            "streams_ended_seconds": spread(self.ended),
+            "ready_again_seconds": spread(self.ready),
             "cold_start_seconds": round(self.cold_start_seconds, 2),
             "in_flight": self.in_flight,
             "whole_answers": self.finished,
@@ -64,42 +63,12 @@ class KillsReport:
         }
 
 
-def _spread(seconds: list[float]) -> dict[str, float]:
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median and most, for a report."""
     return {"median": round(statistics.median(seconds), 3), "most": round(max(seconds), 3)} if seconds else {}
 
 
-@attrs.define
-class _Load:
-    """Streams that run all the time while ``open``."""
-
-    greedy: Greedy
-    streams: int
-    open: asyncio.Event = attrs.field(factory=asyncio.Event)
-    current: dict[int, tuple[int, asyncio.Task[Outcome]]] = attrs.field(factory=dict)
-    slots: list[asyncio.Task[None]] = attrs.field(factory=list)
-
-    def start(self) -> None:
-        self.open.set()
-        self.slots = [asyncio.create_task(self._slot(i)) for i in range(self.streams)]
-
-    async def _slot(self, slot: int) -> None:
-        number = slot
-        while True:
-            await self.open.wait()
-            task = asyncio.create_task(self.greedy.ask(number))
-            self.current[slot] = number, task
-            await asyncio.wait([task])
-            number += self.streams + 1
-
-    def in_flight(self) -> list[tuple[int, asyncio.Task[Outcome]]]:
-        return [(number, task) for number, task in self.current.values() if not task.done()]
-
-    def end(self) -> None:
-        for task in self.slots:
-            task.cancel()
-
-
-async def _one(server: OwnServer, load: _Load, report: KillsReport) -> None:
+async def _one(server: OwnServer, load: Load, report: KillsReport) -> None:
     kill = len(report.seen)
     load.open.clear()
     before, flying = server.engine(), load.in_flight()
@@ -153,7 +122,7 @@ async def run_kills(args: argparse.Namespace) -> tuple[bool, dict[str, Any]]:
             greedy = Greedy(server.url, "served", args.tokens)
             await greedy.learn()
             report = KillsReport(max(cold, server.start_seconds), args.carry_over)
-            load = _Load(greedy, args.streams)
+            load = Load(greedy, args.streams)
             load.start()
             for kill in range(args.kills):
                 await asyncio.sleep(0.05 + 1.5 * chance.random())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
@@ -83,12 +85,25 @@ class OwnServer:
         except Unanswered:
             return 0
 
+    async def states(self) -> list[str]:
+        """Of each engine, as /load has them."""
+        reply = await send(self.address, request_bytes(self.address, "GET", "/load"))
+        return [one["state"] for one in json.loads(reply.body).get("engines", [])]
+
+    def engines(self) -> list[int]:
+        """The pids of the engines' processes."""
+        found = []
+        for pid in family(self.pid)[1:]:
+            with contextlib.suppress(OSError):
+                if ENGINE in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
     def engine(self) -> int:
         """The pid of the engine's process."""
-        for pid in family(self.pid)[1:]:
-            if ENGINE in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-        raise Unanswered("the server has no engine process")
+        if not (found := self.engines()):
+            raise Unanswered("the server has no engine process")
+        return found[0]
 
     def kill_engine(self) -> None:
         os.kill(self.engine(), signal.SIGKILL)
