@@ -18,6 +18,7 @@ from vllm_plugin_server.observe import Call, tell, trace_headers
 __all__ = ["cache_salt", "check_length", "check_text", "generate", "generate_all", "model_of"]
 
 NO_MEMORY = ("not enough memory", "needs more memory", "MemoryError")  # as the engine says it
+TURN, PER_PROMPT = 16_000, 500  # token ids of prompts that begin in one turn of the loop; what a prompt costs beside
 LEAST_TEXT = 200_000  # characters: a text that short costs little, whatever the model
 
 
@@ -178,9 +179,14 @@ async def _merged(
             await queue.put((index, error))
         await queue.put((index, None))
 
-    tasks = [asyncio.ensure_future(run(i)) for i in range(len(prompts))]
-    left = len(tasks)
+    tasks, ids, left = [], 0, len(prompts)
     try:
+        for i, prompt in enumerate(prompts):
+            tasks.append(asyncio.ensure_future(run(i)))
+            ids += PER_PROMPT + len(prompt.token_ids)
+            if ids > TURN:  # let others go on: all that begin in one turn of the loop hold it together
+                ids = 0
+                await asyncio.sleep(0)
         while left:
             index, item = await queue.get()
             if isinstance(item, Exception):
