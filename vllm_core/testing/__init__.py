@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm_core.testing.attention import AttentionConformance
     from vllm_core.testing.grammar import GrammarConformance
+    from vllm_core.testing.kit import Conformance, Measured
     from vllm_core.testing.model import ModelConformance
     from vllm_core.testing.proposer import ProposerConformance
     from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 _KITS = {
     "AttentionConformance": "attention",
+    "Conformance": "kit",
     "GrammarConformance": "grammar",
+    "Measured": "kit",
     "ModelConformance": "model",
     "ProposerConformance": "proposer",
     "QuantizationConformance": "quantization",
@@ -27,7 +30,9 @@ _KITS = {
 
 __all__ = [
     "AttentionConformance",
+    "Conformance",
     "GrammarConformance",
+    "Measured",
     "ModelConformance",
     "ProposerConformance",
     "QuantizationConformance",

@@ -12,10 +12,10 @@ from vllm_core.testing.attention_cases import FEATURES, AttentionCase, asks, gri
 from vllm_core.testing.attention_offers import AttentionOffers
 from vllm_core.testing.attention_pages import AttentionPages
 from vllm_core.testing.attention_results import AttentionResults
-from vllm_core.testing.plugin_module import CannotReport
+from vllm_core.testing.kit import Conformance
 
 
-class AttentionConformance(AttentionResults, AttentionPages, AttentionOffers):
+class AttentionConformance(AttentionResults, AttentionPages, AttentionOffers, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     backend         the name of its offer, as in --attention-backend
@@ -26,11 +26,14 @@ class AttentionConformance(AttentionResults, AttentionPages, AttentionOffers):
                     It must refuse these and nothing else, and its reasons are printed after every run
     """
 
+    kind = "attention"
+    hook = "attention_backend"
+    subject = "backend"
+
     backend: ClassVar[str]
     device: ClassVar[str] = "auto"
     tolerance: ClassVar[Mapping[str, float]] = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
     plugin_settings: ClassVar[Mapping[str, Any]] = {}
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def refused(cls, settings: Mapping[str, object]) -> bool:
@@ -70,4 +73,4 @@ class AttentionConformance(AttentionResults, AttentionPages, AttentionOffers):
             metafunc.parametrize("feature", [name for name in FEATURES if name not in self.cannot])
         if "lacking" in metafunc.fixturenames:
             metafunc.parametrize("lacking", list(self.cannot))
-        CannotReport.note(metafunc.config, type(self).__name__, self.cannot)
+        super().pytest_generate_tests(metafunc)

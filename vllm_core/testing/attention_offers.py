@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Mapping
 from typing import ClassVar
 
-import pytest
-
 from vllm_core.interfaces.queries import AttentionQuery
 from vllm_core.testing.attention_asked import AskedBackend
 from vllm_core.testing.attention_cases import FEATURES, make_query
@@ -50,12 +48,6 @@ class AttentionOffers:
 
     def test_the_plugin_module_imports_without_torch(self, asked: AskedBackend) -> None:
         assert_imports_light(asked.plugin.module)
-
-    def test_what_it_cannot_do_is_printed(self, request: pytest.FixtureRequest) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
 
     def _query(self, asked: AskedBackend, features: str) -> AttentionQuery:
         """A layer with these features (``a+b``) beside plain ones; later sizes go over earlier ones."""

@@ -1,4 +1,4 @@
-"""The kit for grammar backends. docs/conformance.md says how to use it."""
+"""The kit for grammar backends. docs/conformance.md says how to use it. Longer than others: one class, many tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from vllm_core.testing.grammar_keywords import KEYWORDS
 from vllm_core.testing.grammar_states import Backends, GrammarStates
 from vllm_core.testing.grammar_vocabularies import segmentations, vocabularies
 from vllm_core.testing.grammar_walk import allowed, feed, fill, walk
-from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
+from vllm_core.testing.kit import Conformance
+from vllm_core.testing.plugin_module import assert_imports_light
 
 __all__ = ["GrammarConformance"]
 
@@ -29,7 +30,7 @@ WALKS = 12  # of each case and vocabulary
 COMPILE_SECONDS, STEP_SECONDS = 1.0, 0.25  # of this machine's processor
 
 
-class GrammarConformance(GrammarStates):
+class GrammarConformance(GrammarStates, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     backend   as users write it in structured_outputs_config
@@ -40,19 +41,25 @@ class GrammarConformance(GrammarStates):
               after every run. A case that is named must be refused with a ``ValueError``.
     """
 
+    kind = "grammar"
+    hook = "grammar_backend"
+    subject = "backend"
+
     backend: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]] = ("json_schema", "json_object", "regex", "choice", "ebnf", "structural_tag")
     cases: ClassVar[Mapping[str, GrammarCase]] = {}
     narrower: ClassVar[Mapping[str, str]] = {}
-    cannot: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def limits(cls) -> Mapping[str, str]:
+        return {**cls.cannot, **cls.narrower}
 
     # ---- the plugin
 
     @pytest.fixture(scope="class")
     @classmethod
-    def decision(cls, request: pytest.FixtureRequest) -> Decision:
+    def decision(cls) -> Decision:
         """The backend as an engine finds it, by name."""
-        CannotReport.note(request.config, cls.__name__, {**cls.cannot, **cls.narrower})
         return cls.ask(cls.kinds[0])
 
     @classmethod

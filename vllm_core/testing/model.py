@@ -11,8 +11,9 @@ import pytest
 from vllm_core.testing.case import Case
 from vllm_core.testing.fields import Fields
 from vllm_core.testing.generating import Generating
+from vllm_core.testing.kit import Conformance
 from vllm_core.testing.modes import Modes
-from vllm_core.testing.plugin_module import CannotReport, PluginModule
+from vllm_core.testing.plugin_module import PluginModule
 from vllm_core.testing.rank_modes import RankModes
 from vllm_core.testing.served import computes
 from vllm_core.testing.tensors import Tensors
@@ -39,7 +40,7 @@ class Cases(Mapping[str, Case]):
         return len(self.kit.case_names())
 
 
-class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModule):
+class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModule, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     architecture   as in config.json "architectures"; the reference is transformers' class of that name
@@ -52,8 +53,12 @@ class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModu
     block_size     tokens a cache page; None: small where the backend takes any
     changes, unchanged, other_defaults, unread   of config fields: see `Fields`
     inert          tensors that cannot matter: see `Tensors`
-    cannot         what the model does not do: see `PluginModule`
+    cannot         what one may expect of the model and it does not do -> why; printed after every run
     """
+
+    kind = "model"
+    hook = "models"
+    subject = "architecture"
 
     architecture: ClassVar[str]
     config: ClassVar[Mapping[str, Any]]
@@ -131,4 +136,4 @@ class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModu
             metafunc.parametrize("split", self.splits([*self.variants], BASE), ids=", ".join)
         if "change" in metafunc.fixturenames:
             metafunc.parametrize("change", self.all_changes(), ids=lambda change: change.names)
-        CannotReport.note(metafunc.config, type(self).__name__, self.cannot)
+        super().pytest_generate_tests(metafunc)

@@ -12,7 +12,8 @@ import pytest
 from vllm_core.interfaces.queries import ParserQuery
 from vllm_core.plugins import Decision, Selector, load_catalog, read_policy
 from vllm_core.testing.cuts import Pieces, TinyTokenizer, by_tokens, tiny_tokenizers, work
-from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
+from vllm_core.testing.kit import Conformance
+from vllm_core.testing.plugin_module import assert_imports_light
 
 __all__ = ["ParserConformance", "words"]
 
@@ -26,16 +27,16 @@ def words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(_ESCAPE.sub(" ", text)))
 
 
-class ParserConformance:
+class ParserConformance(Conformance):
     """What both kinds have; see the subclasses."""
 
-    hook: ClassVar[str]
+    subject = "parser"
+
     parser: ClassVar[str]
     markers: ClassVar[Sequence[str]]
     templates: ClassVar[Sequence[str]] = ()
     other_templates: ClassVar[Sequence[str]] = ()
     architectures: ClassVar[Sequence[str]] = ()
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     # ---- what subclasses say
 
@@ -47,9 +48,8 @@ class ParserConformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def decision(cls, request: pytest.FixtureRequest) -> Decision:
+    def decision(cls) -> Decision:
         """The parser as an engine finds it, by name."""
-        CannotReport.note(request.config, cls.__name__, cls.cannot)
         return cls.ask(cls.parser)
 
     @classmethod
@@ -79,12 +79,6 @@ class ParserConformance:
     def test_the_plugin_module_imports_without_torch(self, decision: Decision) -> None:
         catalog = load_catalog(read_policy({}))
         assert_imports_light(next(p.module for p in catalog.plugins if p.name == decision.provided.plugin))
-
-    def test_what_it_cannot_do_is_printed(self) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
 
     # ---- tools of the tests
 

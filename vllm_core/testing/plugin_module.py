@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from vllm_core.testing.cannot import CannotReport
 from vllm_core.testing.case import Case
+
+__all__ = ["CannotReport", "PluginModule", "assert_imports_light"]
 
 _IMPORT = """
 import importlib, json, sys
@@ -32,12 +33,7 @@ def assert_imports_light(module: str) -> None:
 
 
 class PluginModule:
-    """Tests of the base variant.
-
-    cannot   what one may expect of the model and it does not do -> why; printed at the end of every test run
-    """
-
-    cannot: ClassVar[Mapping[str, str]] = {}
+    """Tests of the base variant."""
 
     def test_the_plugin_module_imports_without_torch(self, base: Case) -> None:
         selector = base.served.resolved.selector
@@ -61,35 +57,3 @@ class PluginModule:
                 torch.cuda.set_sync_debug_mode("default")
             served.advance([(row, tokens)])
         served.release(row)
-
-    def test_what_it_cannot_do_is_printed(self, request: pytest.FixtureRequest) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
-
-
-class CannotReport:
-    """A pytest plugin: tells at the end of a run what tested plugins cannot do.
-
-    With pytest-xdist tests are collected in workers, which print nothing; there ``-rs`` shows it.
-    """
-
-    name = "vllm-core-cannot"
-
-    def __init__(self) -> None:
-        self.lines: dict[str, None] = {}
-
-    @classmethod
-    def note(cls, config: pytest.Config, kit: str, cannot: Mapping[str, str]) -> None:
-        plugin = config.pluginmanager.get_plugin(cls.name)
-        if plugin is None:
-            plugin = cls()
-            config.pluginmanager.register(plugin, cls.name)
-        plugin.lines.update({f"{kit} cannot: {what} ({why})": None for what, why in cannot.items()})
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.lines:
-            terminalreporter.section("what tested plugins cannot do")
-            for line in self.lines:
-                terminalreporter.write_line(line)

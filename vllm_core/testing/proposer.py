@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from vllm_core.testing.distribution import Distribution
+from vllm_core.testing.kit import Conformance
 from vllm_core.testing.lossless import Lossless, asked
-from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
+from vllm_core.testing.plugin_module import assert_imports_light
 from vllm_core.testing.reference import Reference
 from vllm_core.testing.speculating import Speculating, run
 
@@ -19,7 +20,7 @@ TINY_VOCABULARY = 11  # tokens
 UNHEARD_OF = "unheard_of_by_anybody"  # a key of speculative_config
 
 
-class ProposerConformance(Lossless, Distribution):
+class ProposerConformance(Lossless, Distribution, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     method           as users write it in speculative_config
@@ -33,13 +34,16 @@ class ProposerConformance(Lossless, Distribution):
     cannot           what one may expect of the proposer and it does not do -> why; printed after every run
     """
 
+    kind = "proposer"
+    hook = "draft_proposer"
+    subject = "method"
+
     method: ClassVar[str]
     architecture: ClassVar[str]
     config: ClassVar[Mapping[str, Any]]
     gains: ClassVar[Mapping[str, float]] = {}
     drafts: ClassVar[tuple[int, ...]] = (1, 4)
     device: ClassVar[str] = "auto"
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def keys(cls, folder: Path, vocab_size: int) -> Mapping[str, Any]:
@@ -105,16 +109,10 @@ class ProposerConformance(Lossless, Distribution):
             engine.core.executor.launch = watched  # type: ignore[method-assign]
             run(engine, asks)
 
-    def test_what_it_cannot_do_is_printed(self) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
-
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "drafts" in metafunc.fixturenames:
             metafunc.parametrize("drafts", self.drafts)
-        CannotReport.note(metafunc.config, type(self).__name__, self.cannot)
+        super().pytest_generate_tests(metafunc)
 
 
 def _resolved(speculating: Speculating, **more: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.layers.linear import Linear
-from vllm_core.testing.plugin_module import CannotReport
+from vllm_core.testing.kit import Conformance
 from vllm_core.testing.quantization_case import (
     AskedMethod,
     Bound,
@@ -24,7 +24,7 @@ from vllm_core.testing.quantization_products import QuantizedProducts
 from vllm_core.testing.quantization_ranks import QuantizedRanks
 
 
-class QuantizationConformance(QuantizedProducts, QuantizedRanks):
+class QuantizationConformance(QuantizedProducts, QuantizedRanks, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     method      the name of its offer, as in --quantization and "quant_method"
@@ -43,6 +43,10 @@ class QuantizationConformance(QuantizedProducts, QuantizedRanks):
     code that is tested. ``inputs_of`` and ``ignoring`` have answers for methods that need none.
     """
 
+    kind = "quantization"
+    hook = "quantization_method"
+    subject = "method"
+
     method: ClassVar[str]
     schemes: ClassVar[Mapping[str, QuantizationScheme]]
     sizes: ClassVar[Sequence[tuple[int, int]]] = ((64, 48), (50, 34))
@@ -51,7 +55,6 @@ class QuantizationConformance(QuantizedProducts, QuantizedRanks):
     refused: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     device: ClassVar[str] = "auto"
     plugin_settings: ClassVar[Mapping[str, Any]] = {}
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     def pack(self, scheme: str, weight: Tensor) -> Mapping[str, Tensor]:
         """What a checkpoint stores for ``weight`` (float32 [out, in]): parameter -> tensor.
@@ -103,12 +106,7 @@ class QuantizationConformance(QuantizedProducts, QuantizedRanks):
                 metafunc.parametrize(name, list(values))
         if "size" in metafunc.fixturenames:
             metafunc.parametrize("size", self.sizes, ids=lambda size: f"{size[0]}x{size[1]}")
-        CannotReport.note(metafunc.config, type(self).__name__, self.cannot)
-
-    def needs(self, capability: str) -> None:
-        """Skip the test, with its reason, if ``cannot`` lists this."""
-        if capability in self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: {capability} ({self.cannot[capability]})")
+        super().pytest_generate_tests(metafunc)
 
     @classmethod
     def largest(cls) -> tuple[int, int]:

@@ -166,12 +166,6 @@ class QuantizedRanks:
     def test_the_plugin_module_imports_without_torch(self, asked: AskedMethod) -> None:
         assert_imports_light(asked.module)
 
-    def test_what_it_cannot_do_is_printed(self) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
-
 
 def _gathered(products: list[Tensor], sizes: list[int], last_two_are_copies: bool) -> Tensor:
     """The ranks' outputs [T, of all slots] in the order of one rank's."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +63,6 @@ class RankModes:
     A variant whose sizes do not allow so many ranks is compared over two stages, and skipped with the reason.
     """
 
-    cannot: ClassVar[Mapping[str, str]]
-
     @classmethod
     def splits(cls, variants: Sequence[str], base: str) -> list[tuple[str, str]]:
         """(variant, split)"""
@@ -73,8 +71,7 @@ class RankModes:
     def test_split_over_ranks_it_computes_the_same(self, cases: Any, split: tuple[str, str]) -> None:
         """Chunks of a prompt, others' prompts beside it, a prefix in another's pages, single tokens."""
         name, how = split
-        if "ranks" in self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot be split over ranks: {self.cannot['ranks']}")
+        self.needs("ranks")  # type: ignore[attr-defined]
         case: Case = cases[name]
         try:
             _compare(case, how)

@@ -41,6 +41,7 @@ class ReasoningParserConformance(ParserConformance):
     cannot      what one may expect and it does not do -> why; printed after every run
     """
 
+    kind = "reasoning-parser"
     hook = "reasoning_parser"
     examples: ClassVar[Mapping[str, ReasoningExample]]
 

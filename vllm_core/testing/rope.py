@@ -16,7 +16,8 @@ from vllm_core.interfaces.rope import RotaryTable
 from vllm_core.layers import rope_parameters
 from vllm_core.ops import rotary
 from vllm_core.plugins import Decision, NoOffer, Selector, load_catalog, read_policy
-from vllm_core.testing.plugin_module import CannotReport, assert_imports_light
+from vllm_core.testing.kit import Conformance
+from vllm_core.testing.plugin_module import assert_imports_light
 from vllm_core.testing.rope_reference import ReadFields, turned, wanted
 
 BASE = "base"
@@ -38,7 +39,7 @@ class Changed:
         return "+".join(name if self.variant == BASE else f"{self.variant}.{name}" for name in self.fields)
 
 
-class RopeConformance:
+class RopeConformance(Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     rope_type   as in config.json; ``aliases`` are other names of the same
@@ -54,6 +55,10 @@ class RopeConformance:
     cannot      what one may expect of the type and it does not do -> why; printed after every run
     """
 
+    kind = "rope"
+    hook = "rope_variant"
+    subject = "rope_type"
+
     rope_type: ClassVar[str]
     aliases: ClassVar[Sequence[str]] = ()
     params: ClassVar[Fields]
@@ -64,7 +69,6 @@ class RopeConformance:
     changes: ClassVar[Mapping[str | tuple[str, ...], Any]]
     unchanged: ClassVar[Mapping[str, str]] = {}
     refuses: ClassVar[Sequence[tuple[Fields, str]]] = ()
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def reference(cls, params: Fields, head_dim: int, longest: int) -> tuple[Tensor, float]:
@@ -153,12 +157,6 @@ class RopeConformance:
         modules = [p.module for p in selector().catalog.plugins if p.name == owner]
         assert_imports_light(modules[0] if modules else "vllm_core.builtin")
 
-    def test_what_it_cannot_do_is_printed(self) -> None:
-        empty = [name for name, reason in self.cannot.items() if not reason.strip()]
-        assert not empty, f"`cannot` gives no reason for {', '.join(empty)}"
-        if self.cannot:
-            pytest.skip(f"{type(self).__name__} cannot: " + "; ".join(f"{k} ({v})" for k, v in self.cannot.items()))
-
     @classmethod
     def written(cls, variant: str) -> dict[str, Any]:
         """All fields of a variant, None for those that it leaves out."""
@@ -198,7 +196,7 @@ class RopeConformance:
             metafunc.parametrize("longest", self.lengths)
         if "change" in metafunc.fixturenames:
             metafunc.parametrize("change", self.all_changes(), ids=lambda change: change.names)
-        CannotReport.note(metafunc.config, type(self).__name__, self.cannot)
+        super().pytest_generate_tests(metafunc)
 
 
 @cache

@@ -31,6 +31,7 @@ class ToolParserConformance(ParserConformance):
                 "text after calls", "streamed arguments"
     """
 
+    kind = "tool-parser"
     hook = "tool_parser"
     examples: ClassVar[Mapping[str, ToolExample]] = {}
     markup: ClassVar[str] = ""
@@ -143,8 +144,7 @@ class ToolParserConformance(ParserConformance):
                 self.assert_streams_alike(make, text, pieces)
 
     def test_arguments_are_given_before_they_are_whole(self, make: Any) -> None:
-        if "streamed arguments" in self.cannot:
-            pytest.skip(self.cannot["streamed arguments"])
+        self.needs("streamed arguments")
         text = self.write([("write", json.dumps({"text": "word " * 100}))])
         parser = make()
         given = sum(len(call.arguments) for c in text[: len(text) // 2] for call in parser.feed(c, []).calls)
