@@ -53,7 +53,7 @@ def test_the_list_shows_state_reason_remedy_and_offers(run, three, home):
 def test_on_a_terminal_no_line_is_wider_than_it(run, install, monkeypatch, width):
     reason = "libsomething.so.13: cannot open shared object file: No such file or directory\\nand " + "more " * 30
     install("raises", f"raise ImportError('{reason}')")
-    monkeypatch.setattr("vllm_core.cli.plugins.columns", lambda: width)
+    monkeypatch.setattr("vllm_core.cli.plugins.listing.columns", lambda: width)
     _, out, _ = run("plugins", "list")
     assert max(map(len, out.splitlines())) <= width
     assert "raises" in out
@@ -90,7 +90,20 @@ def test_reprobe_imports_again_what_had_failed(run, install, tmp_path):
     assert "not yet" in run("plugins", "list")[1]
     assert "not yet" not in run("plugins", "list", "--reprobe")[1]
     assert "not yet" not in run("plugins", "list")[1]
-    assert "--reprobe" in run("plugins", "--help")[1]
+    assert "--reprobe" in run("plugins", "list", "--help")[1]
+    assert "[NAME]" not in run("plugins", "list", "--help")[1].splitlines()[0]
+
+
+def test_plugins_alone_lists_and_its_help_shows_all_commands(run, install):
+    install("works", BACKEND, conf=CONF)
+    code, out, _ = run("plugins", "--json")
+    assert (code, out) == run("plugins", "list", "--json")[:2]
+    assert rows(out)["works"]["state"] == "active"
+    code, out, _ = run("plugins", "--help")
+    assert code == 0
+    assert out.startswith("usage: vllm-core plugins [COMMAND] ...\n")
+    assert {line.split()[0] for line in out.splitlines() if line.startswith("  ")} >= {"list", "show", "new"}
+    assert "\nWithout a command: list.\n" in out
 
 
 def test_a_flag_disables_a_plugin_and_the_list_says_so(run, three):

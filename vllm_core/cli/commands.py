@@ -26,7 +26,7 @@ CORE = {
         Command("chat", "vllm_core.cli.chat:Chat", "answer a message, or talk"),
         Command("explain", "vllm_core.cli.explain:Explain", "show who would serve a model, and why"),
         Command("doctor", "vllm_core.cli.doctor:Doctor", "check this machine, and whether a model would start"),
-        Command("plugins", "vllm_core.cli.plugins:Plugins", "list plugins, show one"),
+        Command("plugins", "vllm_core.cli.plugins:Plugins", "list plugins, show one, begin a new one"),
         Command("bench", "vllm_core.cli.bench:Bench", "measure speed: throughput, latency, start-up"),
     )
 }
@@ -81,16 +81,22 @@ def _run(name: str, command: Command, words: Sequence[str]) -> int:
     line = load_target(command.target)()
     about = getattr(line, "about", "") or f"{command.summary[:1].upper()}{command.summary[1:]}."
     if inner := getattr(line, "commands", ()):
-        return _run_inner(name, about, {one.name: one for one in inner}, words)
+        return _run_inner(name, about, {one.name: one for one in inner}, words, getattr(line, "default", ""))
     prog = f"vllm-core {name}"
     parser = Parser(prog=prog, description=about.replace("%", "%%"), examples=getattr(line, "examples", ()))
     line.add_arguments(parser)
     return line.run(parser.parse(words))
 
 
-def _run_inner(group: str, about: str, inner: Mapping[str, Command], words: Sequence[str]) -> int:
-    """A command that is a group of others, ``vllm-core bench latency``, and of those that plugins add to it."""
+def _run_inner(group: str, about: str, inner: Mapping[str, Command], words: Sequence[str], default: str = "") -> int:
+    """A command that is a group of others, ``vllm-core bench latency``, and of those that plugins add to it.
+
+    ``default`` is the one that runs where none is named.
+    """
     prog = f"vllm-core {group}"
+    asks_help = bool(words) and words[0] in ("-h", "--help")
+    if default and not asks_help and (not words or words[0].startswith("-")):
+        words = [default, *words]
     if not words or words[0] in ("-h", "--help", "help"):
         rows, note = dict(inner), ""
         try:
@@ -98,7 +104,9 @@ def _run_inner(group: str, about: str, inner: Mapping[str, Command], words: Sequ
                 rows.setdefault(joined, command)
         except Exception as error:  # as in overview
             note = f"\nPlugins' commands are missing here: {error}\n"
-        print(f"usage: {prog} COMMAND ...\n\n{about}\n\ncommands:\n{_rows(rows)}\n{note}")
+        usage = f"{prog} [COMMAND] ..." if default else f"{prog} COMMAND ..."
+        note = f"\nWithout a command: {default}.\n{note}" if default else note
+        print(f"usage: {usage}\n\n{about}\n\ncommands:\n{_rows(rows)}\n{note}")
         print(f"{prog} COMMAND --help shows a command's arguments.")
         return 0
     name = f"{group} {words[0]}"

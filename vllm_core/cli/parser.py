@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         # Without a list of all flags, which stand below.
-        places = [_place(action) for action in self._get_positional_actions()]
+        shown = (action for action in self._get_positional_actions() if action.help != argparse.SUPPRESS)
+        places = [_place(action) for action in shown]
         self.usage = " ".join([self.prog, "[flags]", *places])
         rest, plugin_flags = split_plugin_flags(list(words))
         if self._subparsers is None:  # else a flag may be a sub-command's

@@ -9,9 +9,10 @@ from typing import Protocol
 class CommandLine(Protocol):
     """Made without arguments, for one run of its command.
 
-    Three attributes may be there besides: ``about``, the text at the top of ``--help`` (else the command's summary);
+    Four attributes may be there besides: ``about``, the text at the top of ``--help`` (else the command's summary);
     ``examples``, pairs of the words after "vllm-core" and what they do, for its end; ``commands``, records of
-    ``plugin.Command`` that the command is a group of, in place of both methods.
+    ``plugin.Command`` that the command is a group of, in place of both methods; with it ``default``, the name of
+    the one that runs where none is named.
     """
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

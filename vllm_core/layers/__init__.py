@@ -9,7 +9,7 @@ from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
 from vllm_core.layers.gated_mlp import GatedMLP
 from vllm_core.layers.linear import ColumnLinear, MergedLinear, RowLinear
 from vllm_core.layers.mlp import MLP
-from vllm_core.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
+from vllm_core.layers.norm import AddOnly, LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
 from vllm_core.layers.parallel_layer import ParallelDecoderLayer
 from vllm_core.layers.positions import PositionEmbedding
 from vllm_core.layers.qkv import QKVLinear
@@ -19,6 +19,7 @@ from vllm_core.layers.stack import LayerStack
 
 __all__ = [
     "MLP",
+    "AddOnly",
     "Attention",
     "CausalLM",
     "ColumnLinear",

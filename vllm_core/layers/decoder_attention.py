@@ -13,7 +13,7 @@ from vllm_core.layers.attention import Attention
 from vllm_core.layers.base import Layer
 from vllm_core.layers.fused import fused_over_ranks
 from vllm_core.layers.linear import RowLinear
-from vllm_core.layers.norm import LayerNorm, NoNorm, RMSNorm
+from vllm_core.layers.norm import AddOnly, LayerNorm, NoNorm, RMSNorm
 from vllm_core.layers.params import methods_of
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rotary import Rotary
@@ -40,10 +40,10 @@ class DecoderAttention(Layer):
         heads: int,
         kv_heads: int,
         head_dim: int,
-        norm: RMSNorm | LayerNorm | NoNorm,
+        norm: RMSNorm | LayerNorm | NoNorm | AddOnly,
         rotary: Rotary | None = None,
         qk_norm: RMSNorm | LayerNorm | None = None,
-        post_norm: RMSNorm | LayerNorm | None = None,
+        post_norm: Layer | None = None,
         bias: bool = False,
         out_bias: bool = False,
         scale: float | None = None,

@@ -9,7 +9,7 @@ from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.fused import fused_over_ranks
 from vllm_core.layers.linear import MergedLinear, RowLinear
-from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.norm import AddOnly, LayerNorm, NoNorm, RMSNorm
 from vllm_core.layers.params import methods_of
 
 ACTIVATIONS = {"silu": "silu_and_mul", "gelu": "gelu_and_mul", "gelu_pytorch_tanh": "gelu_tanh_and_mul"}
@@ -27,10 +27,10 @@ class GatedMLP(Layer):
         hidden: int,
         intermediate: int,
         *,
-        norm: RMSNorm | LayerNorm,
+        norm: RMSNorm | LayerNorm | NoNorm | AddOnly,
         act: str = "silu",
         bias: bool = False,
-        post_norm: RMSNorm | LayerNorm | None = None,
+        post_norm: Layer | None = None,
     ) -> None:
         super().__init__()
         if act not in ACTIVATIONS:

@@ -8,7 +8,7 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.linear import ColumnLinear, RowLinear
-from vllm_core.layers.norm import LayerNorm, NoNorm, RMSNorm
+from vllm_core.layers.norm import AddOnly, LayerNorm, NoNorm, RMSNorm
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -31,7 +31,7 @@ class MLP(Layer):
         hidden: int,
         intermediate: int,
         *,
-        norm: RMSNorm | LayerNorm | NoNorm,
+        norm: RMSNorm | LayerNorm | NoNorm | AddOnly,
         act: str = "gelu",
         bias: bool = True,
     ) -> None:

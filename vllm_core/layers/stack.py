@@ -113,7 +113,8 @@ def _elements(layer: Any) -> int:
 
 def _equal_shapes(layers: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The fused shapes of (attention, mlp), one entry, if all layers are `DecoderLayer`s of the same two; else none."""
-    if not layers or not all(isinstance(layer, DecoderLayer) for layer in layers):
+    # A subclass may do something else.
+    if not layers or not all(type(layer) is DecoderLayer for layer in layers):
         return []
     halves = [(layer.attention, layer.mlp) for layer in layers]
     if not all(hasattr(half, "fused_shape") for pair in halves for half in pair):

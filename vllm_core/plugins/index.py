@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["absent", "advice", "lookup", "scan"]
+__all__ = ["absent", "advice", "known_distributions", "lookup", "scan"]
 
 _FILE = Path(__file__).with_name("index.json")
 
@@ -23,6 +23,11 @@ def lookup(kind: str, name: str) -> list[str]:
 def advice(kind: str, name: str, installed: Collection[str] = ()) -> str:
     """``"pip install x"`` for each distribution that offers it and is not installed, or ""."""
     return ", or ".join(f"pip install {found}" for found in lookup(kind, name) if found not in installed)
+
+
+def known_distributions() -> set[str]:
+    """All that the index names, installed or not."""
+    return {owner for owners in json.loads(_FILE.read_text()).values() for owner in owners}
 
 
 def absent(kind: str) -> list[str]:

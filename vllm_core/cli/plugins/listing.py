@@ -16,27 +16,13 @@ if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
     from vllm_core.plugins.records import PluginStatus
 
-__all__ = ["Plugins"]
+__all__ = ["List", "Show"]
 
 
-class Plugins:
-    """Installed plugins: which are used, which are not and why, and what each offers."""
-
-    about = (
-        "Lists the installed plugins: which are used, which are not and why, and what each offers. show tells "
-        "all about one, its settings too. Nothing is imported but plugins that are new here, once, in a "
-        "process of their own."
-    )
-    examples = (
-        ("plugins", "the list"),
-        ("plugins show cpu-attention", "one, with its settings"),
-        ("plugins list --plugins-block cpu-attention", "what a flag of another command would do"),
-        ("plugins list --json", "for programs"),
-    )
+class _Listing:
+    """What both commands share: their flags, and how a table, a page or JSON is printed."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
-        parser.add_argument("name", nargs="?", metavar="NAME", help="with show: a plugin or a distribution")
         parser.add_argument("--json", action="store_true", help="as JSON")
         parser.add_argument(
             "--reprobe",
@@ -57,19 +43,61 @@ class Plugins:
         catalog = load_catalog(read_policy(policy), reprobe=args.reprobe, import_modules=False)
         for warning in catalog.warnings:
             print(warning, file=sys.stderr)
-        if args.action == "show":
-            plugins = _named(catalog, args.name)
-        elif args.name is not None:
-            raise UsageError(f"plugins list takes no name; vllm-core plugins show {args.name} does")
-        else:
-            plugins = list(catalog.plugins)
+        plugins = self.chosen(catalog, args.name)
         if args.json:
             print(json.dumps([_record(catalog, plugin) for plugin in plugins], indent=2))
-        elif args.action == "show":
-            print("\n\n".join(page(plugin, _settings(catalog, plugin)) for plugin in plugins))
         else:
-            print(table(plugins, columns()))
+            self.tell(catalog, plugins)
         return 0
+
+    def chosen(self, catalog: Catalog, name: str | None) -> list[PluginStatus]:
+        raise NotImplementedError
+
+    def tell(self, catalog: Catalog, plugins: list[PluginStatus]) -> None:
+        raise NotImplementedError
+
+
+class List(_Listing):
+    """Installed plugins: which are used, which are not and why, and what each offers."""
+
+    about = (
+        "Lists the installed plugins: which are used, which are not and why, and what each offers. Nothing is "
+        "imported but plugins that are new here, once, in a process of their own."
+    )
+    examples = (
+        ("plugins", "the list"),
+        ("plugins list --plugins-block cpu-attention", "what a flag of another command would do"),
+        ("plugins list --json", "for programs"),
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)  # refused below, with what takes one
+        super().add_arguments(parser)
+
+    def chosen(self, catalog: Catalog, name: str | None) -> list[PluginStatus]:
+        if name is not None:
+            raise UsageError(f"plugins list takes no name; vllm-core plugins show {name} does")
+        return list(catalog.plugins)
+
+    def tell(self, catalog: Catalog, plugins: list[PluginStatus]) -> None:
+        print(table(plugins, columns()))
+
+
+class Show(_Listing):
+    """All about one plugin: what it offers, its state and the reason, its settings."""
+
+    about = "Tells all about one plugin: what it offers, whether it is used and why not, and its settings."
+    examples = (("plugins show cpu-attention", "one, with its settings"),)
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", nargs="?", metavar="NAME", help="a plugin or a distribution")
+        super().add_arguments(parser)
+
+    def chosen(self, catalog: Catalog, name: str | None) -> list[PluginStatus]:
+        return _named(catalog, name)
+
+    def tell(self, catalog: Catalog, plugins: list[PluginStatus]) -> None:
+        print("\n\n".join(page(plugin, _settings(catalog, plugin)) for plugin in plugins))
 
 
 def _named(catalog: Catalog, name: str | None) -> list[PluginStatus]:

@@ -1,0 +1,84 @@
+"""What a new model's conformance test is told: a tiny configuration, variants, and a change for each field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm_core.cli.template.reference import Reference
+
+__all__ = ["test_data"]
+
+TINY: dict[str, Any] = {
+    "vocab_size": 103, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 256, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu",
+    "rms_norm_eps": 1e-3, "tie_word_embeddings": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+}  # fmt: skip
+OTHER_ACT = {"gelu_pytorch_tanh": "silu"}
+
+
+def test_data(
+    fields: Sequence[Any],
+    flags: Mapping[str, Collection[str]],
+    full: Mapping[str, Any],
+    reference: Reference | None,
+    matter: Collection[str],
+    per_head_norm: bool,
+    python: Callable[[Any], str],
+) -> dict[str, Any]:
+    """Lines of the dictionaries in the test file."""
+    names = [field.name for field in fields]
+    known = {*names, "max_position_embeddings", *matter}
+    base: Mapping[str, Any] = reference.tiny if reference else TINY
+    config = {name: value for name, value in base.items() if name in known or name == "pad_token_id"}
+    config |= {name: full[name] for name in matter if name not in config and full.get(name) is not None}
+    variants: dict[str, dict[str, Any]] = {}
+    for flag in flags:
+        variants[flag.replace("_", " ")] = {flag: not config.get(flag, False)}
+    if config.get("num_key_value_heads", 1) > 1:
+        variants["one kv head"] = {"num_key_value_heads": 1}
+    if "tie_word_embeddings" in names:
+        variants["other head"] = {"tie_word_embeddings": not config.get("tie_word_embeddings", False)}
+    changes = {name: _other(name, config.get(name), config) for name in names}
+    lines = [f"{python(name)}: {python(value)}," for name, value in changes.items()]
+    if "head_dim" in names and "num_key_value_heads" in names and config["num_key_value_heads"] % 2 == 0:
+        heads, kv_heads = config["num_attention_heads"] // 2, config["num_key_value_heads"] // 2
+        cut = (heads, kv_heads, 2 * config["head_dim"])
+        lines += [
+            "# The same shapes, cut into other heads.",
+            f"{python(('num_attention_heads', 'num_key_value_heads', 'head_dim'))}: {python(cut)},",
+        ]
+    return {
+        "test_config": [f"{python(name)}: {python(value)}," for name, value in config.items()],
+        "test_variants": [f"{python(name)}: {python(value)}," for name, value in variants.items()],
+        "test_changes": lines,
+        "test_gains": per_head_norm,
+    }
+
+
+def _other(name: str, value: Any, config: Mapping[str, Any]) -> Any:
+    """Another value for a field; a list holds several."""
+    sizes: dict[str, Any] = {"vocab_size": 104, "hidden_size": 96, "intermediate_size": 96, "num_hidden_layers": [2, 4]}
+    if name in sizes:
+        return sizes[name]
+    if isinstance(value, bool):
+        return not value
+    match name:
+        case "num_attention_heads":
+            return 8
+        case "num_key_value_heads":
+            return 1 if value != 1 else 2
+        case "head_dim":
+            return 8
+        case "sliding_window":
+            return [value - 1, value + 1] if value else 10
+        case "layer_types":
+            kinds = list(dict.fromkeys(["full_attention", "sliding_attention", *value]))
+            return [[kinds[1 - kinds.index(value[0])], *value[1:]]]
+        case "rope_parameters":
+            return {**value, "rope_theta": 510.0}
+    if name.endswith(("_eps", "_epsilon")):
+        return 1e-2
+    return OTHER_ACT.get(value, "gelu_pytorch_tanh")
