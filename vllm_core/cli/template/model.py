@@ -27,13 +27,18 @@ PLAIN_CONFIG: dict[str, Any] = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
+PLAIN_FLAGS = {
+    "attention_bias": frozenset({"attention.qkv", "attention.out"}),
+    "mlp_bias": frozenset({"mlp"}),
+}
 
 
 def model_data(class_name: str, source: Source | None, reference: Reference | None) -> dict[str, Any]:
     """Variables of plugin_template/model, beside those that all kinds have."""
     config = source.config if source else PLAIN_CONFIG
     full = {**(reference.full if reference else {}), **config}
-    made = Fields(full, reference)
+    flags = reference.biases if reference else {} if source else PLAIN_FLAGS
+    made = Fields(full, reference.defaults if reference else {}, flags)
     if source and source.tensors:
         structure, where = read_structure(source.tensors), str(source.path.parent)
     elif reference:

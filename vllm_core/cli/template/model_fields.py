@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import attrs
-
-if TYPE_CHECKING:
-    from vllm_core.cli.template.reference import Reference
 
 __all__ = ["ROPE", "Field", "Fields", "python"]
 
@@ -37,10 +34,11 @@ class Field:
 class Fields:
     """The fields of the model's Config, and what is asked of them."""
 
-    def __init__(self, full: dict[str, Any], reference: Reference | None) -> None:
-        self.full, self.defaults = full, reference.defaults if reference else {}
+    def __init__(
+        self, full: Mapping[str, Any], defaults: Mapping[str, Any], flags: Mapping[str, Collection[str]]
+    ) -> None:
+        self.full, self.defaults, self.flags = full, defaults, flags
         self.notes: list[str] = []
-        self.flags = reference.biases if reference else {}
         self.fields = list(self._all())
 
     def _all(self) -> Iterator[Field]:

@@ -34,9 +34,10 @@ def test_data(
     base: Mapping[str, Any] = reference.tiny if reference else TINY
     config = {name: value for name, value in base.items() if name in known or name == "pad_token_id"}
     config |= {name: full[name] for name in matter if name not in config and full.get(name) is not None}
+    config |= {flag: False for flag in flags if flag not in config}
     variants: dict[str, dict[str, Any]] = {}
     for flag in flags:
-        variants[flag.replace("_", " ")] = {flag: not config.get(flag, False)}
+        variants[flag.replace("_", " ")] = {flag: not config[flag]}
     if config.get("num_key_value_heads", 1) > 1:
         variants["one kv head"] = {"num_key_value_heads": 1}
     if "tie_word_embeddings" in names:
