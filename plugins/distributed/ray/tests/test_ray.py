@@ -210,6 +210,12 @@ def test_two_ranks_on_ray_give_what_one_gives_and_leave_nothing(folder, alone, c
     assert ray.available_resources()["CPU"] == 2
 
 
+def test_two_stages_on_ray_give_what_one_rank_gives(folder, alone, cluster):
+    with LLM(folder, pipeline_parallel_size=2, distributed_executor_backend="ray", **SETTINGS) as llm:
+        assert answers(llm) == alone
+    assert comes_true(lambda: not ranks_below(), 15)
+
+
 def test_one_rank_on_ray_goes_ahead_as_it_does_here(folder, alone, cluster):
     with on_ray(folder, ranks=1, async_scheduling=True) as llm:
         assert answers(llm) == alone
