@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from vllm_plugin_server.admission import Admission
 from vllm_plugin_server.app import Served, assemble
+from vllm_plugin_server.body import room_of
 from vllm_plugin_server.describe import describe
 from vllm_plugin_server.limits import LIMITS
 from vllm_plugin_server.protocol import LimitedProtocol
@@ -219,6 +220,35 @@ def test_a_body_too_large_is_a_413_that_the_client_can_read(bare, monkeypatch):
     assert httpx.post(f"{bare.url}/answer", content=body[:-1]).json()["bytes"] == len(body) - 1
 
 
+def test_bodies_that_are_too_many_together_are_sent_away_until_there_is_room(bare, monkeypatch):
+    monkeypatch.setitem(LIMITS, "all_bodies_bytes", attrs.evolve(LIMITS["all_bodies_bytes"], most=3000))
+    body = b"x" * 2000
+    begun = f"POST /answer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", bare.port)) as slow:
+        slow.sendall(begun + body[:-1])
+        room = room_of(bare.context)
+        until(lambda: room.held == len(body) - 1)
+        answer = httpx.post(f"{bare.url}/answer", content=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
+        assert answer.headers["retry-after"] == "1"
+        assert httpx.post(f"{bare.url}/answer", content=body[:500]).status_code == 200
+        assert room.held == len(body) - 1
+        slow.sendall(body[-1:])
+        assert b"200 OK" in slow.recv(4096)
+    assert httpx.post(f"{bare.url}/answer", content=body).status_code == 200
+    with socket.create_connection(("127.0.0.1", bare.port)) as gone:
+        gone.sendall(begun + body[:-1])
+        until(lambda: room.held == len(body) - 1)
+    until(lambda: room.held == 0)
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_compressed_body_is_refused_before_anybody_unpacks_it(bare):
     answer = httpx.post(f"{bare.url}/answer", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
 
@@ -330,6 +360,7 @@ def test_a_refused_body_is_not_kept_as_garbage(bare):
     gc.collect()
     gc.disable()
     try:
-        assert asyncio.run(held())() is None
+        kept = asyncio.run(held())
+        until(lambda: kept() is None)  # the thread lets go of its work just after it has said so
     finally:
         gc.enable()

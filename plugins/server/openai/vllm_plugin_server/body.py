@@ -19,11 +19,11 @@ from vllm_plugin_server.reader import LARGE, Reader
 from vllm_plugin_server.strict_json import count_values, parse_object
 from vllm_plugin_server.unknown import known_names, unknown_names
 
-__all__ = ["read_body", "read_bytes", "read_tree", "reader_of", "to_record"]
+__all__ = ["Room", "read_body", "read_bytes", "read_tree", "reader_of", "room_of", "to_record"]
 
 T = TypeVar("T")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
-READER = "reader"  # in ``ServerContext.state``
+READER, ROOM = "reader", "room"  # in ``ServerContext.state``
 _TYPES = {
     "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
     "object": "an object", "null": "null",
@@ -37,8 +37,29 @@ _INSTEAD = {
 }
 
 
-async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable[Any]]) -> bytes:
-    """The body, within its limits of size and time. ``ApiError`` 413, 408, or a client that has gone."""
+class Room:
+    """Bytes of bodies that are held at this moment, by all requests of the process."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        if self.held + size > most("all_bodies_bytes"):
+            raise ApiError(
+                503, "the server holds too many large requests; try again in 1 s", code="busy",
+                headers={"retry-after": "1"},
+            )  # fmt: skip
+        self.held += size
+
+    def give(self, size: int) -> None:
+        self.held -= size
+
+
+async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable[Any]], room: Room) -> bytes:
+    """The body, within its limits of size and time. ``ApiError`` 413, 408, 503, or a client that has gone.
+
+    ``room`` holds its length afterwards: whoever drops the body gives that back.
+    """
     largest = most("body_bytes")
     if headers.get("content-encoding", "identity") not in ("identity", ""):
         raise ApiError(415, "a body must not be compressed (Content-Encoding)", code="unsupported_encoding")
@@ -53,13 +74,18 @@ async def read_bytes(headers: Mapping[str, str], receive: Callable[[], Awaitable
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ConnectionResetError
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > largest:
+                piece = message.get("body", b"")
+                if size + len(piece) > largest:
                     raise _too_large(largest)
+                room.take(len(piece))
+                size += len(piece)
+                pieces.append(piece)
                 if not message.get("more_body", False):
-                    return b"".join(pieces) if len(pieces) > 1 else pieces[0]
-    except TimeoutError:
+                    return b"".join(pieces) if len(pieces) > 1 else piece
+    except BaseException as error:
+        room.give(size)
+        if not isinstance(error, TimeoutError):
+            raise
         raise ApiError(
             408,
             f"the body did not come within {LIMITS['body_seconds'].most:g} seconds",
@@ -97,6 +123,11 @@ def reader_of(context: ServerContext) -> Reader:
         reader = context.state[READER] = Reader()
         context.on_shutdown.append(reader.close)
     return context.state[READER]
+
+
+def room_of(context: ServerContext) -> Room:
+    """One a server."""
+    return context.state.setdefault(ROOM, Room())
 
 
 def read_tree(raw: bytes, kind: type[T], lenient: bool) -> tuple[dict[str, Any], T, list[str]]:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllm_core.interfaces.endpoint import ServerContext
-from vllm_plugin_server.body import read_bytes
+from vllm_plugin_server.body import read_bytes, room_of
 from vllm_plugin_server.door import Door
 from vllm_plugin_server.errors import ApiError, error_body, error_of
 from vllm_plugin_server.lag import Lag
@@ -150,6 +150,7 @@ class served:
         self._handler, self._route, self._context = handler, route, context
         self._queued = getattr(handler, "queued", False)
         self._render = getattr(handler, "error_body", error_body)
+        self._room = room_of(context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["state"]["exchange"]
@@ -158,11 +159,15 @@ class served:
             self._context.admission.check()
         request = Request(scope, receive)
         request.state.route = self._route
-        request.state.body = await read_bytes(Headers(scope=scope), receive)
-        watcher = asyncio.ensure_future(_watch(receive, exchange))
+        raw = request.state.body = await read_bytes(Headers(scope=scope), receive, self._room)
+        size, watcher = len(raw), asyncio.ensure_future(_watch(receive, exchange))
+        del raw
         try:
-            response = await self._handler(request)
-            del request.state.body
+            try:
+                response = await self._handler(request)
+            finally:
+                del request.state.body
+                self._room.give(size)
             await response(scope, receive, send)
         finally:
             watcher.cancel()

@@ -34,6 +34,9 @@ _ROWS = (
     Limit("write_seconds", "connection", 30, "seconds", "that a client may leave what it was sent unread"),
     Limit("body_seconds", "body", 60, "seconds", "from the end of the headers to the end of the body"),
     Limit("body_bytes", "body", 32 * 1024 * 1024, "bytes", "of a request's body"),
+    Limit(
+        "all_bodies_bytes", "body", 512 * 1024 * 1024, "bytes", "of all bodies that a process holds at the same time"
+    ),
     Limit("commas", "body", 1_500_000, "commas", "in a body: about its values, of which each takes its time"),
     Limit("values", "body", 100_000, "values", "in a body: texts, names, lists and objects, not numbers"),
     Limit("digits", "body", 400, "characters", "of a number"),
