@@ -147,7 +147,7 @@ def scheduler_policy(query: SchedulerQuery) -> Offer | Refusal | None:
 
 @hookimpl
 def sampler(query: SamplerQuery) -> Offer | Refusal | None:
-    return Offer(name="reference", target="vllm_core.runner.sampler:ReferenceSampler", rank=Rank.REFERENCE)
+    return Offer(name="reference", target="vllm_core.ops.sampler:ReferenceSampler", rank=Rank.REFERENCE)
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from kernels.tests.fibers_kernel import FibersKernel
 from vllm_core import ops
 from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.ops.noise import uniform
-from vllm_core.runner.sampler import ReferenceSampler
+from vllm_core.ops.sampler import ReferenceSampler
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 LINES = 14

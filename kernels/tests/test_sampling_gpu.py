@@ -8,7 +8,7 @@ import torch
 
 from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.ops.noise import uniform
-from vllm_core.runner.sampler import ReferenceSampler
+from vllm_core.ops.sampler import ReferenceSampler
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,7 +13,7 @@ import torch
 from kernels.tests.edits_case import case
 from vllm_core import ops
 from vllm_core.interfaces.sampler import SamplingTensors
-from vllm_core.runner.sampler import ReferenceSampler
+from vllm_core.ops.sampler import ReferenceSampler
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,10 +7,10 @@ import torch
 
 from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.interfaces.steps import RowSampling
-from vllm_core.runner import truncation
+from vllm_core.ops import truncation
+from vllm_core.ops.sampler import ReferenceSampler
 from vllm_core.runner.inprocess import InProcessExecutor, StepError
 from vllm_core.runner.noise import uniform
-from vllm_core.runner.sampler import ReferenceSampler
 
 from .proposers import HiddenHead, PromptLookup
 from .test_changes import ASKED, Ban

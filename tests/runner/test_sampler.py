@@ -6,8 +6,8 @@ import torch
 from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from vllm_core.interfaces.sampler import SamplingTensors
+from vllm_core.ops.sampler import BLOCK, ReferenceSampler, draw, weights
 from vllm_core.runner.noise import uniform
-from vllm_core.runner.sampler import BLOCK, ReferenceSampler, draw, weights
 
 from .statistics import agrees
 

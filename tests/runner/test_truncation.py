@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vllm_core.runner import truncation
-from vllm_core.runner.truncation import top_k_threshold, top_p_threshold
+from vllm_core.ops import truncation
+from vllm_core.ops.truncation import top_k_threshold, top_p_threshold
 
 
 def nucleus_by_sorting(weights, top_p):

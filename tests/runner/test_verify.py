@@ -5,9 +5,9 @@ import torch
 
 from vllm_core.interfaces.proposer import Drafts
 from vllm_core.interfaces.steps import RowInit, RowSampling, StepPlan
+from vllm_core.ops.sampler import ReferenceSampler
 from vllm_core.runner.inputs import prepare
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.sampler import ReferenceSampler
 from vllm_core.runner.verify import advance, verify, write_drafts
 
 from .statistics import agrees

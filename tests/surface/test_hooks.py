@@ -137,7 +137,7 @@ def test_the_contract_of_a_hook_exists_and_is_described(name):
 
 def test_no_contract_file_is_left_without_a_hook():
     """Each file of interfaces/ is the contract of a hook, or a part that such contracts are made of."""
-    parts = {"batch", "cache", "device", "group", "parameter", "plan", "queries", "steps"}
+    parts = {"batch", "cache", "device", "group", "parameter", "plan", "queries", "state", "steps"}
     named = {d.split(".")[1] for n in POINTS for d in read_hook(n).contracts if d.startswith("interfaces.")}
     files = {p.stem for p in (CORE / "interfaces").glob("*.py")} - {"__init__"}
     assert files - parts == named

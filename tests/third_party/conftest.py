@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 PACKAGES = Path(__file__).with_name("packages")
+ROOT = Path(__file__).parents[2]  # of the checkout that is tested, wherever another one is installed
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,8 @@ class Shell:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_CORE_", "PYTHON"))}
         homes = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CONFIG", "DATA")}
         offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self.environ = {**inherited, **homes, **offline, "PYTHONPATH": str(site), "XDG_CACHE_HOME": str(cache)}
+        path = f"{site}{os.pathsep}{ROOT}"
+        self.environ = {**inherited, **homes, **offline, "PYTHONPATH": path, "XDG_CACHE_HOME": str(cache)}
 
     def __call__(self, *words, **environ):
         """``vllm-core WORDS`` as a person runs it -> code, out, err."""

@@ -135,6 +135,7 @@ class AsyncLLM:
             eos_token_ids=self.text.eos_token_ids,
             tokenizer=self.text.tokenizer,
             processors=facts.processors,
+            policy=facts.policy,
             grammars=facts.grammars,
         )
         processor = OutputProcessor(self.text.tokenizer)

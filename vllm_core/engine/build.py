@@ -34,7 +34,7 @@ class BuiltEngine:
     renderer: Any  # interfaces.tokenizer.ChatRenderer, None without a tokenizer
     parsers: Parsers | None  # of tool calls and reasoning, None without a tokenizer
     eos_token_ids: tuple[int, ...]
-    policy: Any  # interfaces.scheduling.SchedulerPolicy
+    policy: Chosen  # of the order of requests
     processors: Sequence[Chosen]  # logits processors
     grammars: Grammars | None  # None: no request can have one
     sinks: Sinks  # of the engine's figures
@@ -90,7 +90,7 @@ def build_resolved(resolved: Resolved) -> BuiltEngine:
         renderer=text.renderer,
         parsers=text.parsers,
         eos_token_ids=text.eos_token_ids,
-        policy=resolved.policy_target(),
+        policy=resolved.policy,
         processors=resolved.build.processors,
         grammars=resolved.build.grammars,
         sinks=sinks,

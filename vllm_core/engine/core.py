@@ -185,6 +185,7 @@ class EngineCore:
             own_stop_ids=frozenset(new.own_stop_ids),
             max_total=new.max_total,
             priority=new.priority,
+            order_args=new.order_args,
             reads_prefix=new.reads_prefix,
             each_token=new.each_token,
             sibling_of=new.sibling_of,

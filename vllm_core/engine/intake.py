@@ -27,6 +27,7 @@ class Intake:
     """longest     tokens of a request, prompt and output together
     seed        decides, with the order of requests, the noise of those that bring no seed of their own
     processors  logits processors, ``runner.build.Chosen`` each
+    policy      of the scheduler, likewise; None: one that looks at no parameters
     grammars    who compiles what outputs conform to; None: nobody
     """
 
@@ -40,6 +41,7 @@ class Intake:
         eos_token_ids: Sequence[int] = (),
         tokenizer: Tokenizer | None = None,
         processors: Sequence[Any] = (),
+        policy: Any = None,
         grammars: GrammarChoices | None = None,
     ) -> None:
         self.vocab_size, self.longest = vocab_size, longest
@@ -50,6 +52,7 @@ class Intake:
             eos_token_ids=self.eos_token_ids,
             tokenizer=tokenizer,
             processors=processors,
+            policy=policy,
             grammars=grammars,
         )
         self._seed, self._count = seed, 0
@@ -78,7 +81,7 @@ class Intake:
             raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", request_id)
         self._check_order(request_id, priority, cache_salt)
         try:
-            sampling = self._samplings.of(params, 0)
+            sampling, order_args = self._samplings.of(params, 0), self._samplings.order_args(params)
         except ValueError as error:
             raise RequestError(str(error), request_id) from error
         ids = self._truncated(ids, params)
@@ -102,6 +105,7 @@ class Intake:
             reads_prefix=params.reads_prefix_cache,
             each_token=stream or bool(params.stop),
             salt=cache_salt.encode(),
+            order_args=order_args,
         )
         return [first, *(self._sibling(request_id, first, params, i) for i in range(1, params.n))]
 

@@ -30,7 +30,7 @@ class LocalEngine:
             built.executor,
             max_model_len=built.max_model_len,
             max_step_tokens=built.max_step_tokens,
-            policy=built.policy,
+            policy=built.policy.make(),
             grammars=built.grammars,
         )
         if built.sinks:
@@ -43,6 +43,7 @@ class LocalEngine:
             eos_token_ids=built.eos_token_ids,
             tokenizer=built.tokenizer,
             processors=built.processors,
+            policy=built.policy,
             grammars=None if built.grammars is None else built.grammars.choices,
         )
         return cls(intake, core, OutputProcessor(built.tokenizer))

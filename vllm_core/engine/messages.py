@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,7 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
     sibling_of: str = ""  # id of the first sample of the same prompt (n > 1), in the others
     salt: bytes = b""  # cached prefixes are shared among equal ones only
     extra_keys: list[ExtraKey] = []  # adapters and media that the cache depends on
+    order_args: dict[str, Any] = {}  # parameters that the scheduler's policy looks at
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):

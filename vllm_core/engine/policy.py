@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vllm_core.interfaces.queries import SchedulerQuery
 from vllm_core.interfaces.scheduling import Candidate
 
 __all__ = ["FirstComeFirstServed", "MostUrgentFirst"]
@@ -9,6 +10,8 @@ __all__ = ["FirstComeFirstServed", "MostUrgentFirst"]
 
 class FirstComeFirstServed:
     """A preempted request keeps its place: before all that arrived later."""
+
+    def __init__(self, query: SchedulerQuery | None = None) -> None: ...
 
     def key(self, request: Candidate) -> tuple[float, ...]:
         return ()
@@ -22,6 +25,8 @@ class MostUrgentFirst:
     """
 
     preempts = True
+
+    def __init__(self, query: SchedulerQuery | None = None) -> None: ...
 
     def key(self, request: Candidate) -> tuple[float, ...]:
         return (request.priority,)

@@ -109,7 +109,7 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
         steps,
         max_model_len=resolved.build.model.max_model_len,
         max_step_tokens=resolved.max_step_tokens,
-        policy=resolved.policy_target(),
+        policy=resolved.policy.make(),
         grammars=resolved.build.grammars,
     )
     if sinks:

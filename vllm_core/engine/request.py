@@ -59,6 +59,7 @@ class Request:
     each_token: bool = False  # its caller wants to know of each; else at the end
     order: int = 0  # counts arrivals
     priority: int = 0  # smaller is more urgent, to policies that look at it
+    order_args: dict[str, Any] = attrs.field(factory=dict)  # its parameters, for those that look at them
     key: tuple[float, ...] = ()  # the policy's: requests with smaller ones run first
     arrival: float = attrs.field(factory=time.monotonic)  # seconds
 

@@ -30,6 +30,7 @@ from vllm_core.interfaces.queries import ExecutorQuery, MetricsQuery, SchedulerQ
 from vllm_core.interfaces.weights import Checkpoint
 from vllm_core.plugins import Decision, Lock, LockedChooser, Selector
 from vllm_core.runner.build import Build
+from vllm_core.runner.chosen import Chosen
 
 __all__ = ["Part", "Resolved", "resolve"]
 
@@ -46,7 +47,7 @@ class Resolved:
     executor_target: Any
     memory: MemoryPlan
     max_step_tokens: int
-    policy_target: Any
+    policy: Chosen  # of the order of requests
     sinks: Sequence[Decision]  # of the engine's figures
     eos_token_ids: tuple[int, ...]
     generation_config: Mapping[str, Any]
@@ -88,6 +89,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
             None if settings.scheduling_policy == EngineSettings().scheduling_policy else settings.scheduling_policy,
             asked_by="--scheduling-policy",
         )
+        policy.load()  # what cannot be imported is known before a weight is read
         sinks = selector.choose_all("metrics_sink", _metrics_query(settings, fitted))
         lock = Lock.from_decisions(selector.decisions, attrs.asdict(alone(settings)))
     build = Build(
@@ -124,7 +126,7 @@ def resolve(settings: EngineSettings, part: Part | None = None) -> Resolved:
         executor_target=partial(executor.load(), **executor.offer.options),
         memory=fitted.memory,
         max_step_tokens=fitted.max_step_tokens,
-        policy_target=policy.load(),
+        policy=Chosen(policy.offer.name, policy.offer.target, attrs.evolve(policy.query, options=policy.offer.options)),
         sinks=sinks,
         timings=timings,
     )

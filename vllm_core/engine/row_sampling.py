@@ -40,6 +40,7 @@ class RowSamplings:
     eos_token_ids: frozenset[int]
     tokenizer: Tokenizer | None
     processors: Sequence[Processor] = ()
+    policy: Any = None  # as a processor, of the order of requests; None: it looks at no parameters
     grammars: GrammarChoices | None = None
 
     def of(self, params: SamplingParams, fallback_seed: int) -> RowSampling:
@@ -93,7 +94,7 @@ class RowSamplings:
     def _affecting(self, params: SamplingParams) -> list[str]:
         """The logits processors that change this request's logits."""
         extra = params.extra_args or {}
-        if extra and not self.processors:
+        if extra and not self.processors and self._ordering() is None:
             raise ValueError(
                 f"extra_args={extra!r:.80} are parameters of logits processors, and this engine has none"
                 " (--logits-processors names some)"
@@ -107,3 +108,16 @@ class RowSamplings:
                 what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 raise ValueError(f'extra_args: logits processor "{processor.name}": {what}') from error
         return affecting
+
+    def order_args(self, params: SamplingParams) -> dict[str, Any]:
+        """Those of the request's parameters that decide when it runs."""
+        check, extra = self._ordering(), params.extra_args or {}
+        try:
+            return dict(extra) if check is not None and check(extra, self.policy.query) else {}
+        except Exception as error:
+            what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f'extra_args: scheduler policy "{self.policy.name}": {what}') from error
+
+    def _ordering(self) -> Any:
+        """What tells whether a request's parameters matter to the policy; None: they do not."""
+        return None if self.policy is None else getattr(self.policy.load(), "check", None)

@@ -97,7 +97,9 @@ class SamplingParams:
     truncate_prompt_tokens: int | None = _field(None, check.truncation)  # the last so many; -1: what fits
     skip_reading_prefix_cache: bool | None = _field(None, check.optional_boolean)  # None: with prompt_logprobs
     structured_outputs: StructuredOutputsParams | None = attrs.field(default=None, converter=read_structured_outputs)
-    extra_args: dict[str, Any] | None = _field(None, check.plain_data)  # for logits processors
+    extra_args: dict[str, Any] | None = _field(
+        None, check.plain_data
+    )  # for logits processors and the order of requests
 
     def __init__(self, **fields: Any) -> None:
         known = [a.name for a in attrs.fields(type(self))]

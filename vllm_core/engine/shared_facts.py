@@ -18,7 +18,7 @@ from vllm_core.engine.choose_grammars import GrammarChoices
 from vllm_core.engine.fleet.plan import alone
 from vllm_core.engine.text import Text, read_text
 from vllm_core.interfaces.device import Device
-from vllm_core.interfaces.queries import LogitsProcessorQuery
+from vllm_core.interfaces.queries import LogitsProcessorQuery, SchedulerQuery
 from vllm_core.interfaces.weights import TokenizerFiles
 from vllm_core.plugin import load_target
 from vllm_core.plugins import Lock, Selector, load_catalog, read_policy
@@ -26,7 +26,7 @@ from vllm_core.plugins.digest import canonical
 from vllm_core.plugins.explain import explain
 from vllm_core.plugins.needs import INVARIANT
 
-__all__ = ["SharedFacts", "ToldProcessor"]
+__all__ = ["SharedFacts", "ToldPolicy", "ToldProcessor"]
 
 
 class ToldProcessor(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,17 @@ class ToldProcessor(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     target: str
     query: LogitsProcessorQuery
+
+    def load(self) -> Any:
+        return load_target(self.target)
+
+
+class ToldPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduler's policy, which may look at requests' parameters."""
+
+    name: str
+    target: str
+    query: SchedulerQuery
 
     def load(self) -> Any:
         return load_target(self.target)
@@ -55,6 +66,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: TokenizerFiles | None  # of the checkpoint
     grammars: GrammarChoices
     processors: list[ToldProcessor]
+    policy: ToldPolicy
 
     @classmethod
     def of(cls, resolved: Any) -> SharedFacts:
@@ -69,6 +81,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
             tokenizer=None if resolved.settings.skip_tokenizer_init else resolved.checkpoint.tokenizer,
             grammars=resolved.build.grammars.choices,
             processors=[ToldProcessor(name=p.name, target=p.target, query=p.query) for p in resolved.build.processors],
+            policy=ToldPolicy(name=resolved.policy.name, target=resolved.policy.target, query=resolved.policy.query),
         )
 
     def to_bytes(self) -> bytes:

@@ -57,4 +57,5 @@ def _candidate(request: Request) -> Candidate:
         prompt_tokens=request.num_prompt,
         output_tokens=request.num_output,
         cached_tokens=max(request.num_cached, 0),
+        extra_args=request.order_args,
     )

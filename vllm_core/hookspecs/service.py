@@ -15,7 +15,8 @@ def scheduler_policy(query: SchedulerQuery, settings: Any) -> Offer | Refusal | 
 
     When     Once per engine, in the process of the scheduler.
     query    ``policy`` as the user named it. ``"fcfs"``, first come first served, and
-             ``"priority"``, smaller numbers first, are the core's.
+             ``"priority"``, smaller numbers first, are the core's. What the target is made from has
+             the offer's ``options`` as well.
     Returns  ``Offer`` whose target has the contract ``interfaces.scheduling.SchedulerPolicy``: a
              key for each request, the smallest runs first. ``None`` for other names.
     Choice   The policy is always named, so somebody must offer it; two with the same name:
@@ -36,7 +37,8 @@ def http_endpoints() -> list[Endpoint]:  # type: ignore[empty-body]
              ``interfaces.endpoint.EndpointFactory``, called once with the server's context
              (``interfaces.endpoint.ServerContext``), which returns the asynchronous handler.
              ``path`` may hold parameters, ``/v1/things/{thing}``; limits, keys, errors and
-             request ids are the server's for every route.
+             request ids are the server's for every route. The plugin's own settings are in the
+             context, ``context.plugins[NAME]``.
     Choice   None: all routes are served that ``block = ["endpoint:/path"]`` does not take away.
              The same path and method from two plugins ends the start, naming both;
              ``prefer.http_endpoints`` decides.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import attrs
@@ -14,6 +14,7 @@ class ServerContext:
 
     models       served name: what it is ("base"); the first one names the model in answers
     settings     the server's settings
+    plugins      settings of plugins that have some, by the plugin's name
     report       what ``explain --json`` prints
     work         ``await work(function, *arguments, size=characters)``: CPU work that does not block the event loop
     observers    told of what happens; a factory may add one (``Observer``)
@@ -30,6 +31,7 @@ class ServerContext:
     admission: Any  # how many requests are held, of how many
     started: float  # seconds since the epoch
     observers: list[Any] = attrs.field(factory=list)
+    plugins: Mapping[str, Any] = attrs.field(factory=dict)
     on_startup: list[Callable[[], Awaitable[None]]] = attrs.field(factory=list)
     on_shutdown: list[Callable[[], Awaitable[None]]] = attrs.field(factory=list)
     state: dict[str, Any] = attrs.field(factory=dict)

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     import torch
 
     from vllm_core.interfaces.attention import BoundAttention
-    from vllm_core.interfaces.cache import CacheSpec
+    from vllm_core.interfaces.cache import CacheSpec, RecurrentCache
     from vllm_core.interfaces.device import Device
     from vllm_core.interfaces.group import ProcessGroup
     from vllm_core.interfaces.quantization import EmbeddingMethod, LinearMethod, LinearShape
     from vllm_core.interfaces.rope import RotaryTable
+    from vllm_core.interfaces.state import BoundState
 
 
 class Plan(Protocol):
@@ -50,3 +51,6 @@ class Plan(Protocol):
 
     def attention(self, path: str, **settings: Any) -> BoundAttention:
         """Declare the attention of a layer (fields of AttentionConfig less what the plan knows)."""
+
+    def state(self, path: str, spec: RecurrentCache) -> BoundState:
+        """Declare a recurrent state, its cache included. ``ValueError`` if its tensors cannot lie in a page."""

@@ -225,6 +225,7 @@ class ChatQuery:
 @attrs.frozen(kw_only=True)
 class SchedulerQuery:
     policy: str
+    options: Mapping[str, Any] = attrs.field(factory=dict)  # of the offer that was chosen; empty while it is asked for
 
 
 @attrs.frozen(kw_only=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import attrs
+
+from vllm_core.interfaces.queries import SchedulerQuery
 
 
 @attrs.frozen(kw_only=True)
@@ -18,6 +21,7 @@ class Candidate:
     prompt_tokens: int
     output_tokens: int  # so far; more than 0 after a preemption
     cached_tokens: int  # found in the prefix cache when it was queued
+    extra_args: Mapping[str, Any] = attrs.field(factory=dict)  # the request's, if ``SchedulerPolicy.check`` wants them
 
 
 class SchedulerPolicy(Protocol):
@@ -27,7 +31,14 @@ class SchedulerPolicy(Protocol):
     waiting request with a smaller key that lacks a row or pages, if the policy has an attribute
     ``preempts = True``. Then a request keeps the key of its arrival: two could otherwise preempt
     each other for ever.
+
+    A policy may also have ``check(params, query)``, a class method that is asked of every request in the process
+    that prepares it: True if ``params``, the request's ``extra_args``, say something about its order. Then they
+    come with its `Candidate`. ``ValueError``: they are wrong, and the request is refused with its text. Those of
+    logits processors are among them.
     """
+
+    def __init__(self, query: SchedulerQuery) -> None: ...
 
     def key(self, request: Candidate) -> tuple[float, ...]:
         """Compared with other requests' keys; ``order`` is appended to make all different.

@@ -83,6 +83,7 @@ class ModelBuild:
             second=second,
             batch_invariant=self.batch_invariant,
             stage_layers=self.stage_layers,
+            num_drafts=self.num_drafts,
         )
         plan.ahead = ahead or plan.ahead
         model.bind(plan)

@@ -13,10 +13,10 @@ from vllm_core.interfaces.batch import Batch
 from vllm_core.interfaces.proposer import Pass, RowView
 from vllm_core.interfaces.sampler import Sampler, SamplingTensors
 from vllm_core.interfaces.steps import StepPlan
+from vllm_core.ops.sampler import draw
 from vllm_core.runner.inputs import Inputs
 from vllm_core.runner.noise import GUESS, SAMPLE
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.sampler import draw
 from vllm_core.runner.staging import upload
 from vllm_core.runner.tokens import attention_steps, token_arrays
 from vllm_core.runner.verify import sampling_tensors

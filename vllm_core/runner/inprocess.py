@@ -1,4 +1,4 @@
-"""Steps in this process: a worker thread on the CPU, the device's own queue elsewhere."""
+"""Steps in this process: in a worker thread, or in the device's own queue if it runs beside the host."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vllm_core.interfaces.executor import Capacity, StepError, StepOutOfMemory
 from vllm_core.interfaces.steps import Pending, StepPlan, StepResult
+from vllm_core.runner.device_events import new_event, runs_beside
 from vllm_core.runner.output import StepOutput
 from vllm_core.runner.runner import Runner
 
@@ -53,7 +54,7 @@ class InProcessExecutor:
         if self._runner is not None:
             raise RuntimeError("this executor was started before; make a new one")
         self._runner, capacity = self._build.make_runner()
-        if self._runner.device.type == "cpu":
+        if not runs_beside(self._runner.device):
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-core-step")
         return capacity
 
@@ -64,10 +65,10 @@ class InProcessExecutor:
         if self._thread is not None:
             if self._told:
                 self._lost, self._told = None, False
-            work = self._thread.submit(self._run, plan, lambda: runner.execute(plan).result(plan.step))
+            work = self._thread.submit(self._run, plan, lambda: runner.execute(plan).map(Tensor.cpu).result(plan.step))
             return _OnThread(work, plan, self._tell)
         try:
-            return self._run(plan, lambda: _OnDevice(plan, runner.execute(plan)))
+            return self._run(plan, lambda: _OnDevice(plan, runner.execute(plan), runner.device))
         except StepError as error:
             failed: Future[StepResult] = Future()
             failed.set_exception(error)
@@ -102,7 +103,7 @@ class InProcessExecutor:
         if thread is not None:
             thread.shutdown(wait=True, cancel_futures=True)
         elif runner is not None:
-            torch.cuda.synchronize(runner.device)
+            torch.get_device_module(runner.device).synchronize(runner.device)
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
@@ -139,10 +140,10 @@ class _OnThread:
 class _OnDevice:
     """A step in an accelerator's queue; what it found is copied to pinned memory behind it."""
 
-    def __init__(self, plan: StepPlan, output: StepOutput) -> None:
+    def __init__(self, plan: StepPlan, output: StepOutput, device: torch.device) -> None:
         self._plan = plan
         self._host = output.map(_to_pinned)
-        self._event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
+        self._event = new_event(device)
         self._event.record()
 
     def done(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vllm_core.distributed.single import SingleGroup
 from vllm_core.interfaces.attention import AttentionBackend
-from vllm_core.interfaces.cache import CachePlan, CacheSpec, DeclaredCache
+from vllm_core.interfaces.cache import CachePlan, CacheSpec, DeclaredCache, RecurrentCache
 from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.group import ProcessGroup
 from vllm_core.interfaces.quantization import EmbeddingMethod, LinearMethod, LinearShape, Quantization
@@ -23,6 +23,7 @@ from vllm_core.ops.table import LAYER_OPS, OPS
 from vllm_core.plugins.errors import NoOffer, did_you_mean
 from vllm_core.runner import invariance
 from vllm_core.runner.ahead import Ahead, op_key
+from vllm_core.runner.bound_state import PagedState, States
 from vllm_core.runner.paged import AttentionGroups, PagedAttention, PlanCaches
 from vllm_core.runner.step_ops import StepOps
 from vllm_core.weights.rules import Table
@@ -40,6 +41,7 @@ class EnginePlan:
     max_model_len  tokens of the longest sequence; positions up to max_position have room for drafts
     batch_invariant  whether a row's result may not depend on the rows beside it; then `check_invariance` follows
     stage_layers   of each pipeline stage, if the user said so
+    num_drafts     guesses a row and step
     second         ``second.SecondModels``, which makes models beside the one that is served; None: there are none
     On the meta device choices are made and recorded and nothing is compiled or allocated.
     """
@@ -60,9 +62,9 @@ class EnginePlan:
         second: Any = None,
         batch_invariant: bool = False,
         stage_layers: Sequence[int] = (),
+        num_drafts: int = 0,
     ) -> None:
-        self.choose = choose
-        self.stage_layers = stage_layers
+        self.choose, self.stage_layers = choose, stage_layers
         self.second = second
         self.dtype, self.kv_dtype = dtype, kv_dtype or dtype
         self.torch_device, self.device = torch.device(torch_device), device
@@ -74,6 +76,7 @@ class EnginePlan:
         self.declared: list[DeclaredCache] = []
         self.batch_invariant = batch_invariant
         self._attention = AttentionGroups(choose, device, self.torch_device, dtype, self.kv_dtype, batch_invariant)
+        self._states = States(1 + num_drafts)
         self._covered: list[Any] = []  # layers that a fused kernel computes
         self._no_graph: set[str] = set()
         self.step_ops = StepOps()
@@ -206,6 +209,11 @@ class EnginePlan:
     def attention(self, path: str, **settings: Any) -> PagedAttention:
         return self._attention.declare(path, settings)
 
+    def state(self, path: str, spec: RecurrentCache) -> PagedState:
+        self._no_graph.add("layers with recurrent states")  # nothing has shown yet that they can
+        self.cache(path, spec)
+        return self._states.declare(path, spec)
+
     def second_model(self, name: str, model: str, *, revision: str | None = None, quantization: str = "") -> Any:
         """`interfaces.proposer.ProposerPlan`: another model, bound, whose caches lie under ``name.``."""
         if self.second is None:
@@ -228,8 +236,7 @@ class EnginePlan:
     def finish(self, plan_caches: PlanCaches, block_size: int | None) -> CachePlan:
         """All layers are bound: choose attention backends, page layouts and one block size, and make the backends.
 
-        ``plan_caches`` is ``vllm_core.engine.cache.grouping.plan_caches``; ``block_size`` the
-        user's, or None.
+        ``plan_caches`` is ``vllm_core.engine.cache.grouping.plan_caches``; ``block_size`` the user's, or None.
         """
         self.caches = self._attention.finish(self.declared, plan_caches, block_size)
         return self.caches
@@ -237,7 +244,7 @@ class EnginePlan:
     def bind_caches(self, caches: CachePlan, tensors: Sequence[Tensor]) -> list[AttentionBackend | None]:
         """Give every layer views on its pages in ``tensors``, uint8 [num_pages, page_bytes] each.
 
-        Returns what begins the step of each cache group; None where no attention reads it. May be
-        called again with other tensors, e.g. after memory was given back while idle.
+        Returns what begins the step of each cache group; None where no attention reads it. May be called again.
         """
+        self._states.attach(tensors, caches)
         return self._attention.attach(tensors, caches, self.declared)

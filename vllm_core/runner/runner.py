@@ -18,6 +18,7 @@ from vllm_core.interfaces.model import Model
 from vllm_core.interfaces.proposer import Proposer
 from vllm_core.interfaces.sampler import Sampler
 from vllm_core.interfaces.steps import StepPlan
+from vllm_core.ops.sampler import ReferenceSampler
 from vllm_core.runner.changes import Changes
 from vllm_core.runner.follow import RunStep, stack_of
 from vllm_core.runner.grammars import GrammarSource
@@ -27,7 +28,6 @@ from vllm_core.runner.output import StepOutput
 from vllm_core.runner.pages import copy_pages, make_pages
 from vllm_core.runner.reports import Reports
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.sampler import ReferenceSampler
 from vllm_core.runner.stage import Stage
 from vllm_core.runner.static_step import FORWARD, Machinery, StaticStep
 from vllm_core.runner.step_ops import StepOps

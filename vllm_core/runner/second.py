@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
-from vllm_core.interfaces.cache import CacheSpec
+from vllm_core.interfaces.cache import CacheSpec, RecurrentCache
 from vllm_core.interfaces.weights import Checkpoint, Progress
 from vllm_core.plugin import load_target
+from vllm_core.runner.bound_state import PagedState
 from vllm_core.runner.paged import PagedAttention
 from vllm_core.runner.plan import EnginePlan
 from vllm_core.weights import Table, fill_dummy, load_weights
@@ -93,6 +94,12 @@ class SecondPlan(EnginePlan):
 
     def attention(self, path: str, **settings: Any) -> PagedAttention:
         return self._first.attention(self._under(path), **settings)
+
+    def state(self, path: str, spec: RecurrentCache) -> PagedState:
+        """A draft runs ahead of what is known, and only attention forgets what it wrote there."""
+        raise ValueError(
+            f"the second model {self._name!r} has a recurrent state ({path}), and such models cannot draft yet"
+        )
 
     def _under(self, path: str) -> str:
         return f"{self._name}.{path}"

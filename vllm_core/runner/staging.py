@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vllm_core.runner.device_events import new_event, runs_beside
+
 
 def upload(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
     """Each array (1-D, int64 or float64) as a device tensor of the same dtype and length.
 
-    On the CPU the tensors share the arrays' memory, so the arrays must not be reused. On an
-    accelerator they are views of one buffer, copied from pinned memory without waiting: torch's
-    host allocator hands a pinned block out again only after the copy that reads it has run.
+    On the CPU the tensors share the arrays' memory, so the arrays must not be reused. Elsewhere
+    they are views of one buffer, copied without waiting from pinned memory if the device runs beside the
+    host: torch's host allocator hands a pinned block out again only after the copy that reads it has run.
     """
     for name, array in arrays.items():
         if array.dtype.itemsize != 8 or array.ndim != 1:
@@ -23,7 +26,8 @@ def upload(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, 
     if device.type == "cpu":
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
     packed = np.concatenate([array.view(np.int64) for array in arrays.values()])
-    buffer = torch.from_numpy(packed).pin_memory().to(device, non_blocking=True)
+    whole = torch.from_numpy(packed)
+    buffer = whole.pin_memory().to(device, non_blocking=True) if runs_beside(device) else whole.to(device)
     parts = buffer.split([len(array) for array in arrays.values()])
     return {
         name: part.view(torch.float64) if array.dtype == np.float64 else part
@@ -31,13 +35,13 @@ def upload(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, 
     }
 
 
-def to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+def to_host(tensor: Tensor) -> tuple[Tensor, Any | None]:
     """The tensor in the host's memory, once the event has come; without one it is there already."""
-    if tensor.device.type == "cpu":
-        return tensor, None
+    if not runs_beside(tensor.device):
+        return tensor.cpu(), None
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     host.copy_(tensor, non_blocking=True)
-    event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
+    event = new_event(tensor.device)
     event.record()
     return host, event
 

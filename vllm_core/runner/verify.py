@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vllm_core.interfaces.proposer import Drafts
 from vllm_core.interfaces.sampler import Sampler, SamplingTensors
+from vllm_core.ops.sampler import draw
 from vllm_core.runner.inputs import Inputs
 from vllm_core.runner.noise import ACCEPT, SAMPLE, uniform
 from vllm_core.runner.rows import Rows
-from vllm_core.runner.sampler import draw
 from vllm_core.runner.step_ops import StepOps
 
 

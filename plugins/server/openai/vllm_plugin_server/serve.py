@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import uvicorn
 
-from vllm_core.commands import EngineSettings, UsageError
+from vllm_core.commands import EngineSettings, UsageError, plugin_settings
 from vllm_core.interfaces.endpoint import ServerContext
 from vllm_core.serving import AsyncLLM, run_node
 from vllm_plugin_server import tracing
@@ -136,6 +136,7 @@ def make_context(engine: Any, settings: ServerSettings, catalog: Any) -> ServerC
         work=Work(threads, most("template_seconds")),
         admission=Admission(max(1, settings.max_concurrent_requests // settings.api_server_count)),
         started=time.time(),
+        plugins={**plugin_settings(catalog, engine.settings.plugin), "server": settings},
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vllm_core.interfaces.queries import SamplerQuery
 from vllm_core.interfaces.sampler import SamplingTensors
-from vllm_core.runner.truncation import top_k_threshold, top_p_threshold
+from vllm_core.ops.truncation import top_k_threshold, top_p_threshold
 
 BLOCK = 128
 """Tokens a block of the two-level search for the drawn token."""
