@@ -19,6 +19,7 @@ import pluggy
 
 __all__ = [
     "HOOK_API",
+    "OLDEST_HOOK_API",
     "BundledModel",
     "Command",
     "Endpoint",
@@ -32,7 +33,10 @@ __all__ = [
 ]
 
 HOOK_API: Final = 1
-"""The newest hook API that this core speaks."""
+"""The newest hook API that this core speaks. It rises with a change that breaks plugins (docs/compatibility.md)."""
+
+OLDEST_HOOK_API: Final = 1
+"""The oldest that it speaks: a plugin written for an older one is quarantined."""
 
 
 class _Marker:
@@ -61,7 +65,7 @@ def _is_target(instance: Any, attribute: attrs.Attribute, value: str) -> None:
 
 
 def _is_name(instance: Any, attribute: attrs.Attribute, value: str) -> None:
-    if not isinstance(value, str) or not value or any(c.isspace() or c in ":," for c in value):
+    if not isinstance(value, str) or not value or any(c.isspace() or not c.isprintable() or c in ":," for c in value):
         raise ValueError(
             f"{type(instance).__name__}.{attribute.name} must be a name without spaces, ':' or ',', not {value!r}"
         )
@@ -72,6 +76,11 @@ def _is_command(instance: Any, attribute: attrs.Attribute, value: str) -> None:
         raise ValueError(
             f"{type(instance).__name__}.{attribute.name} must be a name, or a group's and a name, not {value!r}"
         )
+
+
+def _line(value: str) -> str:
+    """For lists in a terminal: one line, no control characters."""
+    return "".join(c if c.isprintable() else " " for c in value)
 
 
 def _frozen_mapping(value: Mapping) -> Mapping:
@@ -138,7 +147,7 @@ class Provides:
 
     kind: str = attrs.field(validator=_is_name)
     name: str = attrs.field(validator=_is_name)
-    summary: str = ""
+    summary: str = attrs.field(default="", converter=_line)
 
 
 @attrs.frozen
@@ -164,7 +173,7 @@ class BundledModel:
     name: str = attrs.field(validator=_is_name)
     target: str = attrs.field(validator=_is_target)
     hub_id: str = ""
-    summary: str = ""
+    summary: str = attrs.field(default="", converter=_line)
 
 
 @attrs.frozen
@@ -176,7 +185,7 @@ class Command:
 
     name: str = attrs.field(validator=_is_command)
     target: str = attrs.field(validator=_is_target)
-    summary: str = ""
+    summary: str = attrs.field(default="", converter=_line)
 
 
 @attrs.frozen
@@ -186,4 +195,4 @@ class Endpoint:
     path: str
     target: str = attrs.field(validator=_is_target)
     methods: tuple[str, ...] = attrs.field(default=("GET",), converter=tuple)
-    summary: str = ""
+    summary: str = attrs.field(default="", converter=_line)

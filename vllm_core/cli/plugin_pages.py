@@ -34,6 +34,8 @@ def table(plugins: Sequence[PluginStatus], width: int | None) -> str:
             lines += [f"{line}  {plugin.state}", *labelled("why", plugin.reason, width, indent=4)]
         if plugin.remedy and plugin.state == "quarantined":
             lines += labelled("remedy", plugin.remedy, width, indent=4)
+        for said in plugin.deprecated:
+            lines += labelled("goes", said, width, indent=4)
         if plugin.provides:
             lines += labelled("offers", ", ".join(map(_offer, plugin.provides)), width, indent=4)
     return "\n".join(lines)
@@ -54,6 +56,8 @@ def page(plugin: PluginStatus, settings: Sequence[Any]) -> str:
         lines.append("  offers  " + "  ".join(filter(None, (str(offering), offering.summary, off, unused))))
     if plugin.hooks:
         lines += labelled("hooks", ", ".join(h if h in ASKED else f"{h} ({_UNUSED})" for h in plugin.hooks), width)
+    for said in plugin.deprecated:
+        lines += labelled("goes", said, width)
     for setting in settings:
         lines.append(f"  setting --plugin.{plugin.name}.{setting.flag[2:]}  {flag_help(setting)}")
     return "\n".join(lines)

@@ -80,6 +80,7 @@ def _hook(hook: Specification) -> str:
     asked = f"`interfaces.queries.{hook.query}`. {hook.sections['query']}" if hook.query else "none"
     contracts = ", ".join(f"`{name}`" for name in hook.contracts)
     lines = [f"### {hook.info.name}{mark}", "", hook.summary + unused, "", f"- **Contract** {contracts}"]
+    lines += [f"- **Deprecated** {said}." for said in hook.deprecated]
     for heading, text in hook.sections.items():
         text = asked if heading == "query" else text
         lines.append(f"- **{heading[0].upper()}{heading[1:]}** {text.replace('``', '`')}")

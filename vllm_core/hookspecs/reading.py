@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from vllm_core.hookspecs import HOOKS, HookInfo
+from vllm_core.hookspecs.marker import HookDeprecation
 
 __all__ = ["HEADINGS", "Specification", "read_hook"]
 
@@ -27,6 +28,7 @@ class Specification:
     sections: dict[str, str]  # by heading, in order
     query: str  # name of the query's class in interfaces.queries, "" for listings
     contracts: tuple[str, ...]  # dotted names below vllm_core
+    deprecated: tuple[HookDeprecation, ...] = ()  # of the hook, or of its arguments
 
 
 def read_hook(name: str) -> Specification:
@@ -52,8 +54,14 @@ def read_hook(name: str) -> Specification:
         sections=texts,
         query=_query(function),
         contracts=tuple(dict.fromkeys(_CONTRACT.findall(texts["Returns"]))),
+        deprecated=_deprecated(function),
     )
 
 
 def _query(function: Any) -> str:
     return str(inspect.get_annotations(function).get("query", ""))
+
+
+def _deprecated(function: Any) -> tuple[HookDeprecation, ...]:
+    said = function.vllm_core_spec
+    return tuple(w for w in (said["warn_on_impl"], *(said["warn_on_impl_args"] or {}).values()) if w is not None)

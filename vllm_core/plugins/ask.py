@@ -9,6 +9,7 @@ from vllm_core.plugin import Offer, Refusal
 from vllm_core.plugins.catalog import Catalog
 from vllm_core.plugins.decision import Answer, Question
 from vllm_core.plugins.errors import PluginError
+from vllm_core.plugins.lines import printable
 from vllm_core.plugins.patience import Overdue, Patience
 from vllm_core.plugins.records import CORE, Offering, PluginStatus, kind_of
 
@@ -39,7 +40,7 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
             except Overdue:
                 raise _overdue(plugin, question.hook, seconds) from None
             except (Exception, SystemExit) as error:
-                why = f"raised {type(error).__name__}: {error}"
+                why = printable(f"raised {type(error).__name__}: {error}")
                 answers.append(_answer(plugin, name=name, refusal=why, error=error))
                 continue
             answer = _read(plugin, offered, said)
@@ -68,7 +69,13 @@ def _read(plugin: PluginStatus, offered: dict[str, Offering], said: Any) -> Answ
         return _answer(plugin)
     if isinstance(said, Refusal):
         only = next(iter(offered)) if len(offered) == 1 else ""
-        return _answer(plugin, name=said.name or only, refusal=said.reason, remedy=said.remedy, lacks=said.lacks)
+        return _answer(
+            plugin,
+            name=said.name or only,
+            refusal=printable(said.reason),
+            remedy=printable(said.remedy),
+            lacks=said.lacks,
+        )
     if not isinstance(said, Offer):
         return f"returned {said!r:.80}, not Offer, Refusal or None: a bug of the plugin"
     if said.name not in offered:

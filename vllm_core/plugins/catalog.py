@@ -35,9 +35,11 @@ class Catalog:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a start says on one line each: plugins that are quarantined, then warnings."""
+        """What a start says on one line each: plugins that are quarantined or implement what goes, then warnings."""
         quarantined = (p for p in self.plugins if p.state == "quarantined")
-        return (*(f"plugin {p.label} is quarantined: {one_line(p.reason)}" for p in quarantined), *self.warnings)
+        deprecated = (f"plugin {p.label}: {said}" for p in self.active for said in p.deprecated)
+        said = (f"plugin {p.label} is quarantined: {one_line(p.reason)}" for p in quarantined)
+        return (*said, *deprecated, *self.warnings)
 
     @property
     def active(self) -> tuple[PluginStatus, ...]:
@@ -146,7 +148,7 @@ def load_catalog(policy: Policy | None = None, *, reprobe: bool = False, import_
         if item:
             statuses[plugin] = _status(plugin, "disabled", item.disables, item.remedy(plugin.name))
     left = [plugin for plugin in found if plugin not in statuses]
-    problems = collisions(left)
+    problems = collisions(p for p in left if p.name != CORE)  # who takes the core's names fails the checks
     for plugin in left:
         problem = check(plugin) or problems.get(plugin)
         if problem:
@@ -160,7 +162,7 @@ def load_catalog(policy: Policy | None = None, *, reprobe: bool = False, import_
         state = "quarantined" if result.reason else "active"
         status = statuses.get(plugin) or _status(plugin, state, result.reason, result.remedy)
         provides = _offerings(result, policy)
-        statuses[plugin] = attrs.evolve(status, provides=provides, hooks=result.hooks)
+        statuses[plugin] = attrs.evolve(status, provides=provides, hooks=result.hooks, deprecated=result.deprecated)
 
     listings = {p.name: probed[p].listings for p in found if statuses[p].state == "active"}
     catalog = Catalog((statuses[plugin] for plugin in found), listings, policy)

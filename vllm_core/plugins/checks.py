@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vllm_core import __version__
-from vllm_core.plugin import HOOK_API
+from vllm_core.plugin import HOOK_API, OLDEST_HOOK_API
 from vllm_core.plugins.discovery import canonical
 from vllm_core.plugins.records import CORE, Found
 from vllm_core.plugins.source import read_hook_api
 
-__all__ = ["Problem", "check", "collisions", "known_bad"]
+__all__ = ["Problem", "absent", "check", "collisions", "known_bad"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -39,6 +39,8 @@ def check(
         return Problem(f'its name "{plugin.name}" has other characters than a-z, 0-9 and -', f"report it to {whose}")
     if plugin.name == CORE and plugin.distribution != "vllm-core":
         return Problem('the name "core" is reserved for vllm-core itself', f"report it to {whose}")
+    if plugin.name != CORE and plugin.module.partition(".")[0] == "vllm_core":
+        return Problem(f'its module "{plugin.module}" is one of vllm-core itself', f"report it to {whose}")
     if not plugin.file:
         return Problem(f'its module "{plugin.module}" is not there', f"pip install --force-reinstall {whose}")
     return (
@@ -59,6 +61,11 @@ def _hook_api(plugin: Found) -> Problem | None:
         return Problem(
             f"it is written for hook API {api}, this core speaks {HOOK_API}",
             "upgrade vllm-core: pip install -U vllm-core",
+        )
+    if api < OLDEST_HOOK_API:
+        return Problem(
+            f"it is written for hook API {api}, the oldest that this core speaks is {OLDEST_HOOK_API}",
+            f"upgrade it: pip install -U {plugin.distribution}",
         )
     return None
 
@@ -82,6 +89,24 @@ def _requirement(plugin: Found, core_version: str) -> Problem | None:
                 f'pip install "vllm-core{wanted.specifier}", or another release of {plugin.distribution}',
             )
     return None
+
+
+def absent(plugin: Found) -> list[str]:
+    """What the plugin declares that it needs, always, and that is not installed here."""
+    import importlib_metadata
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    found = []
+    for line in plugin.requires:
+        try:
+            wanted = Requirement(line)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                importlib_metadata.version(wanted.name)
+        except InvalidRequirement:
+            continue
+        except importlib_metadata.PackageNotFoundError:
+            found.append(f"{wanted.name}{wanted.specifier}")
+    return found
 
 
 def _listed_as_bad(plugin: Found, bad: Sequence[Mapping[str, str]]) -> Problem | None:

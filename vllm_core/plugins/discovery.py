@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import importlib_metadata
 
 from vllm_core import __version__
+from vllm_core.plugins.lines import printable
 from vllm_core.plugins.records import CORE, Found
 from vllm_core.plugins.source import locate
 
@@ -39,10 +40,10 @@ def _found(point: importlib_metadata.EntryPoint) -> Found:
     # Headers are read by hand: the email parser costs about 1 ms a distribution.
     fields = dict(_headers(metadata, ("name", "version")))
     return Found(
-        name=point.name,
+        name=printable(point.name),
         module=point.value.split(":")[0].strip(),
-        distribution=canonical(fields.get("name", "unknown")),
-        version=fields.get("version", "unknown"),
+        distribution=printable(canonical(fields.get("name", "unknown"))),
+        version=printable(fields.get("version", "unknown")),
         requires=tuple(value for _, value in _headers(metadata, ("requires-dist",))),
         stamp=_stamp(dist),
         file=locate(point.value.split(":")[0].strip()),

@@ -10,7 +10,9 @@ from typing import Any
 import pluggy
 
 from vllm_core.plugin import hookimpl
+from vllm_core.plugins.deprecated import gathered, warn
 from vllm_core.plugins.errors import PluginError, did_you_mean
+from vllm_core.plugins.lines import printable
 from vllm_core.plugins.records import PluginStatus
 
 __all__ = ["Hooks", "make_manager"]
@@ -37,12 +39,14 @@ class Hooks:
         """Import a plugin here, in this process. Returns why it failed, or ""."""
         try:
             plugin = import_module(status.module)
-            self._manager.register(_uncovered(plugin), name=status.name)
+            with gathered() as deprecated:
+                self._manager.register(_uncovered(plugin), name=status.name)
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:
-            return f"importing it raised {type(error).__name__}: {error}"
+            return printable(f"importing it raised {type(error).__name__}: {error}")
         self._status[status.name] = status
+        warn(status.label, deprecated)
         return ""
 
     def implementations(self, hook: str) -> list[tuple[PluginStatus, Callable[..., Any]]]:

@@ -6,12 +6,21 @@ import shutil
 import sys
 import textwrap
 
-__all__ = ["columns", "labelled", "one_line"]
+__all__ = ["columns", "labelled", "one_line", "printable"]
+
+_MOST = 2000  # characters of a text that a plugin brings
 
 
 def columns() -> int | None:
     """Width of the terminal in characters; None if standard output is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def printable(text: object) -> str:
+    """What a plugin says, so that a terminal can show it: no control characters but line breaks, and not endless."""
+    text = str(text)
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text[:_MOST])
+    return shown + "..." * (len(text) > _MOST)
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,7 @@
 """The probed child: ``python -m vllm_core.plugins.probe`` imports plugins so that the parent need not risk it.
 
 Standard input: JSON ``{"modules": [...]}``. Standard output: one JSON line ``{}`` when
-ready, then one for each plugin, in order: ``{"hooks", "listings", "reason", "remedy"}``. A plugin that
+ready, then one for each plugin, in order: ``{"hooks", "listings", "deprecated", "reason", "remedy"}``. A plugin that
 hangs or dies ends this process; the parent knows whose turn it was.
 """
 
@@ -18,6 +18,7 @@ import attrs
 import pluggy
 
 from vllm_core.plugin import load_target
+from vllm_core.plugins.deprecated import gathered
 from vllm_core.plugins.errors import did_you_mean
 from vllm_core.plugins.hooks import make_manager
 from vllm_core.plugins.records import LISTINGS, lines_of, plain_value
@@ -62,7 +63,10 @@ def probe(module: str, manager: pluggy.PluginManager, torch: ForbidTorch) -> dic
     try:
         try:
             plugin = import_module(module)
-            return {"hooks": check_hooks(plugin, manager), "listings": take_listings(plugin, manager)}
+            with gathered() as deprecated:
+                hooks = check_hooks(plugin, manager)
+            said = list(dict.fromkeys(str(one.message) for one in deprecated))
+            return {"hooks": hooks, "listings": take_listings(plugin, manager), "deprecated": said}
         finally:
             if torch.culprit:
                 raise Unfit(

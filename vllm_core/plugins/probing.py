@@ -10,7 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+import attrs
+
 from vllm_core.plugins import cache
+from vllm_core.plugins.checks import absent
 from vllm_core.plugins.errors import PluginError
 from vllm_core.plugins.records import Found, Probed
 
@@ -38,7 +41,7 @@ def _run(plugins: list[Found], timeout: float) -> dict[Found, Probed]:
         try:
             child.line(_START_SECONDS)
             for plugin in rest:
-                results[plugin] = Probed.from_plain(json.loads(child.line(timeout)))
+                results[plugin] = _with_remedy(plugin, Probed.from_plain(json.loads(child.line(timeout))))
         except TimeoutError:
             if child.lines_read == 0:
                 raise PluginError(f"the child that imports plugins did not start in {_START_SECONDS:g} s.") from None
@@ -57,6 +60,14 @@ def _run(plugins: list[Found], timeout: float) -> dict[Found, Probed]:
         finally:
             child.kill()
     return results
+
+
+def _with_remedy(plugin: Found, probed: Probed) -> Probed:
+    """If a module is not there, perhaps it is of a package that the plugin declares."""
+    if "ModuleNotFoundError" not in probed.reason or not (missing := absent(plugin)):
+        return probed
+    install = " ".join(f'"{requirement}"' for requirement in missing)
+    return attrs.evolve(probed, remedy=f"it declares what is not installed: pip install {install}")
 
 
 class _Child:

@@ -8,6 +8,7 @@ import attrs
 
 from vllm_core.hookspecs import ASKED
 from vllm_core.plugin import BundledModel, Command, Endpoint, ModelEntry, Provides
+from vllm_core.plugins.lines import printable
 
 __all__ = ["CORE", "LISTINGS", "Found", "Offering", "PluginStatus", "Probed", "Provided", "key_of", "kind_of"]
 
@@ -73,7 +74,8 @@ class Probed:
 
     hooks: tuple[str, ...] = ()  # implemented
     listings: dict[str, list[Any]] = attrs.field(factory=dict)  # hook -> records of LISTINGS
-    reason: str = ""  # why it is quarantined; "" if it is fine
+    deprecated: tuple[str, ...] = ()  # what it implements that goes, and what to do instead
+    reason: str = attrs.field(default="", converter=printable)  # why it is quarantined; "" if it is fine
     remedy: str = ""
 
     def plain(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class Probed:
                 hook: [LISTINGS[hook](**entry) for entry in entries] if hook in LISTINGS else entries
                 for hook, entries in data.get("listings", {}).items()
             },
+            deprecated=tuple(data.get("deprecated", ())),
             reason=data.get("reason", ""),
             remedy=data.get("remedy", ""),
         )
@@ -126,6 +129,7 @@ class PluginStatus:
     remedy: str = ""
     provides: tuple[Offering, ...] = ()
     hooks: tuple[str, ...] = ()
+    deprecated: tuple[str, ...] = ()  # of them or their arguments: which go when, and what to do instead
     file: str = ""
 
     @property

@@ -14,7 +14,7 @@ from vllm_core.interfaces.tool_parser import ToolCall, ToolDelta, ToolParse
 from vllm_core.text.json_value import JsonValue
 from vllm_core.text.pieces import Pieces, Reading, hides
 
-__all__ = ["StreamedToolParser"]
+__all__ = ["LONGEST_NAME", "StreamedToolParser"]
 
 # A name or key that runs on is none: the quotation mark is missing, and what follows must not be swallowed.
 _NAME = re.compile(r'[^"\\<\x00-\x1f]*')

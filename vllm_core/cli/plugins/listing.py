@@ -134,6 +134,7 @@ def _record(catalog: Catalog, plugin: PluginStatus) -> dict[str, Any]:
             for o in plugin.provides
         ],
         "hooks": list(plugin.hooks),
+        "deprecated": list(plugin.deprecated),
         "settings": [
             {"name": s.name, "type": s.shown_type, "default": s.default, "unit": s.unit, "help": s.help}
             for s in _settings(catalog, plugin)
