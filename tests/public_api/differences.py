@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import attrs
 
-from tests.public_api.parameters import compare, wider
+from tests.public_api.parameters import Ancestors, compare, wider
 
 _LINE = re.compile(
     r"(?P<role>\w+) (?P<what>(?:(?:classmethod|staticmethod|async) )*\w+)(?P<bases>\[.*?\](?= ))? ?(?P<rest>.*)"
@@ -31,8 +31,9 @@ class Change:
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
     """Those that break plugins first, then by name. What lies in a class that is gone or new is not told apart."""
     found: list[Change] = []
+    ancestors = _ancestors(after)
     for name in before.keys() - after.keys():
-        if _owner(name) not in before.keys() - after.keys():
+        if _owner(name) not in before.keys() - after.keys() and not _inherited(name, before[name], after, ancestors):
             found.append(_gone(name, before, after))
     for name in after.keys() - before.keys():
         if _owner(name) not in after.keys() - before.keys():
@@ -41,9 +42,29 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Cha
         if before[name] != after[name]:
             found += [
                 Change(name, breaks, says, before[name], after[name])
-                for breaks, says in _changed(name, before[name], after[name])
+                for breaks, says in _changed(before[name], after[name], ancestors)
             ]
     return sorted(found, key=lambda change: (not change.breaks, change.name))
+
+
+def _ancestors(lines: Mapping[str, str]) -> dict[str, set[str]]:
+    """Class -> all that it extends, by names without modules."""
+    bases = {name.rpartition(".")[2]: _bases(_read(line)) for name, line in lines.items() if " class[" in line}
+
+    def of(name: str) -> set[str]:
+        return {found for base in bases.get(name, ()) for found in (base, *of(base))}
+
+    return {name: of(name) for name in bases}
+
+
+def _inherited(name: str, line: str, after: Mapping[str, str], ancestors: Ancestors) -> bool:
+    """Whether a member is the same as before, in a class that its own extends."""
+    owner, _, member = name.rpartition(".")
+    return any(
+        after[other] == line and other.rpartition(".")[2] == member
+        for other in after
+        if _owner(other).rpartition(".")[2] in ancestors.get(owner.rpartition(".")[2], ())
+    )
 
 
 def _owner(name: str) -> str:
@@ -67,7 +88,7 @@ def _new(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> Chan
     return Change(name, False, "is new", "", line)
 
 
-def _changed(name: str, before: str, after: str) -> Iterator[tuple[bool, str]]:
+def _changed(before: str, after: str, ancestors: Ancestors) -> Iterator[tuple[bool, str]]:
     was, now = _read(before), _read(after)
     if was["what"] != now["what"]:
         yield True, f"was {_article(was['what'])}, is {_article(now['what'])}"
@@ -81,10 +102,12 @@ def _changed(name: str, before: str, after: str) -> Iterator[tuple[bool, str]]:
     what, role = now["what"].split()[-1], now["role"]
     if what in ("class", "def"):
         # A contract's constructor is what the core calls, as its methods are.
-        yield from compare(was["rest"], now["rest"], role)
+        yield from compare(was["rest"], now["rest"], role, ancestors)
     elif was["rest"] != now["rest"]:
         harmless = what == "attribute" and (
-            wider(was["rest"], now["rest"]) if role == "implemented" else wider(now["rest"], was["rest"])
+            wider(was["rest"], now["rest"], ancestors)
+            if role == "implemented"
+            else wider(now["rest"], was["rest"], ancestors)
         )
         yield not harmless, f"was {was['rest'] or 'without a type'}, is {now['rest'] or 'without one'}"
 

@@ -24,6 +24,9 @@ BREAKS = [
 ADDS = [
     ("plugin.py", 'class Provides:', 'class Provides:\n    extra: int = attrs.field(default=0, kw_only=True)',
      'vllm_core.plugin.Provides: parameter "extra" is new'),
+    ("layers/decoder_layer.py", "attention: Layer, mlp: Layer", "attention: Layer | None, mlp: Layer", 'parameter "attention" was Layer, is Layer | None'),
+    ("layers/gated_mlp.py", "class GatedMLP(Layer):", "class GatedBase(Layer):\n    def forward(self, x: Tensor, residual: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]: ...\n\n\nclass GatedMLP(GatedBase):",
+     "vllm_core.layers.gated_mlp.GatedBase: is new"),
     ("interfaces/plan.py", "    def fused(", "    def other(self) -> int: ...\n\n    def fused(", "vllm_core.interfaces.plan.Plan.other: is new"),
     ("interfaces/queries.py", "    chat_template: str\n", "    chat_template: str\n    files: int = 0\n", 'parameter "files" is new'),
     ("hookspecs/parsers.py", "def tool_parser(query: ParserQuery,", "def tool_parser(query: ParserQuery, speed: int,",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import zip_longest
 
 import attrs
 
-__all__ = ["compare", "wider"]
+__all__ = ["Ancestors", "compare", "wider"]
 
 Found = Iterator[tuple[bool, str]]  # (whether it breaks plugins, what changed)
+Ancestors = Mapping[str, Collection[str]]  # of classes, by their names without modules
 
 
 @attrs.frozen
@@ -43,20 +44,20 @@ class Signature:
         return cls({one.name: one for one in found}, _text(node.returns), deprecated)
 
 
-def compare(before: str, after: str, role: str) -> Found:
+def compare(before: str, after: str, role: str, ancestors: Ancestors) -> Found:
     """``role``: whose side the function is on, see `reading`."""
     was, now = Signature.read(before), Signature.read(after)
     if role == "implemented":
-        yield from _implemented(was, now)
+        yield from _implemented(was, now, ancestors)
     elif role == "hook":
-        yield from _hook(was, now)
+        yield from _hook(was, now, ancestors)
     else:
-        yield from _given(was, now)
+        yield from _given(was, now, ancestors)
     if now.deprecated != was.deprecated:
         yield False, f"deprecated: {now.deprecated or 'no more'}"
 
 
-def _given(was: Signature, now: Signature) -> Found:
+def _given(was: Signature, now: Signature, ancestors: Ancestors) -> Found:
     """Plugins call it."""
     order = [[p.name for p in s.parameters.values() if p.kind in ("positional", "by position")] for s in (was, now)]
     for name, old in was.parameters.items():
@@ -79,7 +80,7 @@ def _given(was: Signature, now: Signature) -> Found:
             )
         if old.annotation != new.annotation:
             yield (
-                not wider(old.annotation, new.annotation),
+                not wider(old.annotation, new.annotation, ancestors),
                 _type(f'parameter "{name}"', old.annotation, new.annotation),
             )
     for name, new in now.parameters.items():
@@ -90,10 +91,10 @@ def _given(was: Signature, now: Signature) -> Found:
     if order[1][: len(kept)] != kept or kept != [name for name in order[0] if name in kept]:
         yield True, f"takes {', '.join(order[1])} by position, and took {', '.join(order[0])}"
     if was.returns != now.returns:
-        yield not wider(now.returns, was.returns), _type("the result", was.returns, now.returns)
+        yield not wider(now.returns, was.returns, ancestors), _type("the result", was.returns, now.returns)
 
 
-def _implemented(was: Signature, now: Signature) -> Found:
+def _implemented(was: Signature, now: Signature, ancestors: Ancestors) -> Found:
     """The core calls what plugins have."""
     for old, new in zip_longest(was.parameters.values(), now.parameters.values()):
         if old is None:
@@ -104,14 +105,16 @@ def _implemented(was: Signature, now: Signature) -> Found:
             yield True, f'parameter "{new.name}", {_kind(new)}, stands where "{old.name}", {_kind(old)}, was'
             return
         elif (old.annotation, old.default) != (new.annotation, new.default):
-            harmless = wider(new.annotation, old.annotation) and (old.default == new.default or not new.default)
+            harmless = wider(new.annotation, old.annotation, ancestors) and (
+                old.default == new.default or not new.default
+            )
             was_, now_ = (f"{p.annotation}{f' = {p.default}' if p.default else ''}" for p in (old, new))
             yield not harmless, _type(f'parameter "{old.name}"', was_, now_)
     if was.returns != now.returns:
-        yield not wider(was.returns, now.returns), _type("the result", was.returns, now.returns)
+        yield not wider(was.returns, now.returns, ancestors), _type("the result", was.returns, now.returns)
 
 
-def _hook(was: Signature, now: Signature) -> Found:
+def _hook(was: Signature, now: Signature, ancestors: Ancestors) -> Found:
     """Plugins answer it, and are given those arguments that they declare."""
     for name, old in was.parameters.items():
         new = now.parameters.get(name)
@@ -122,12 +125,15 @@ def _hook(was: Signature, now: Signature) -> Found:
     for name in now.parameters.keys() - was.parameters.keys():
         yield False, f'argument "{name}" is new: plugins that do not declare it are asked without it'
     if was.returns != now.returns:
-        yield not wider(was.returns, now.returns), _type("the answer", was.returns, now.returns)
+        yield not wider(was.returns, now.returns, ancestors), _type("the answer", was.returns, now.returns)
 
 
-def wider(before: str, after: str) -> bool:
-    """Whether everything of the one type is of the other: more members of a union."""
-    return before == after or after in ("Any", "") or _union(before) <= _union(after)
+def wider(before: str, after: str, ancestors: Ancestors) -> bool:
+    """Whether everything of the one type is of the other: more members of a union, or classes that they extend."""
+    if before == after or after in ("Any", ""):
+        return True
+    allowed = _union(after)
+    return all(one in allowed or allowed.intersection(ancestors.get(one, ())) for one in _union(before))
 
 
 def _union(text: str) -> set[str]:

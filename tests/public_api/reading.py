@@ -126,7 +126,7 @@ def _class(
         made = signature(inits[0], method=True)
     else:
         made = constructor_of_record(family) if any(is_record(one) for one in family) else "()"
-    shown = [base for base in bases if not base.startswith("_")]
+    shown = list(dict.fromkeys(_public_bases(tree, home, node, public)))
     of = f"[{', '.join(shown)}]" if shown else ""
     yield path, f"{role} class{of} {made}"
     seen: set[str] = set()
@@ -144,6 +144,17 @@ def _family(tree: Tree, home: Module, node: ast.ClassDef) -> Iterator[ast.ClassD
         found = tree.find(home.name, ast.unparse(base).partition("[")[0])
         if found is not None and isinstance(found[1], ast.ClassDef):
             yield from _family(tree, found[0], found[1])
+
+
+def _public_bases(tree: Tree, home: Module, node: ast.ClassDef, public: Collection[int]) -> Iterator[str]:
+    """As they are written; of a base that is not public its own."""
+    for base in node.bases:
+        name = ast.unparse(base)
+        found = tree.find(home.name, name.partition("[")[0])
+        if found is None or id(found[1]) in public or not isinstance(found[1], ast.ClassDef):
+            yield name
+        else:
+            yield from _public_bases(tree, *found, public)
 
 
 def _members(node: ast.ClassDef, *, is_enum: bool, record: bool) -> Iterator[tuple[str, str]]:
