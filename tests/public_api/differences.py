@@ -42,7 +42,7 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Cha
         if before[name] != after[name]:
             found += [
                 Change(name, breaks, says, before[name], after[name])
-                for breaks, says in _changed(before[name], after[name], ancestors)
+                for breaks, says in _changed(name, before[name], after[name], ancestors)
             ]
     return sorted(found, key=lambda change: (not change.breaks, change.name))
 
@@ -88,14 +88,15 @@ def _new(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> Chan
     return Change(name, False, "is new", "", line)
 
 
-def _changed(before: str, after: str, ancestors: Ancestors) -> Iterator[tuple[bool, str]]:
+def _changed(name: str, before: str, after: str, ancestors: Ancestors) -> Iterator[tuple[bool, str]]:
     was, now = _read(before), _read(after)
     if was["what"] != now["what"]:
         yield True, f"was {_article(was['what'])}, is {_article(now['what'])}"
         return
     if was["role"] != now["role"]:
         yield True, f"was {was['role']}, is {now['role']}"
-    if lost := [base for base in _bases(was) if base not in _bases(now)]:
+    all_bases = {*_bases(now), *ancestors.get(name.rpartition(".")[2], ())}
+    if lost := [base for base in _bases(was) if base not in all_bases]:
         yield True, f"is no {' and no '.join(lost)} any more"
     elif was["bases"] != now["bases"]:
         yield False, "has other bases"
