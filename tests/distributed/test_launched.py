@@ -33,6 +33,8 @@ with LLM(folder, distributed_executor_backend="external_launcher", **settings) a
         llm.generate([prompts[0]], SamplingParams(structured_outputs={"regex": "a"}), use_tqdm=False)
     except ValueError as error:
         say(str(error))
+with LLM(folder, distributed_executor_backend="external_launcher", **settings) as llm:  # another one
+    say([output.outputs[0].token_ids for output in llm.generate(prompts, params, use_tqdm=False)])
 """
 
 
@@ -61,7 +63,7 @@ def test_two_ranks_that_torchrun_starts_give_what_one_gives(folder, tmp_path):
     with LLM(folder, **SETTINGS) as llm:
         want = [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params, use_tqdm=False)]
     said = [json.loads(line) for line in lines]
-    assert [line for line in said if isinstance(line, list)] == [want, want]
+    assert [line for line in said if isinstance(line, list)] == [want] * 4
     refused = [line for line in said if isinstance(line, str)]
     assert len(refused) == 2
     assert "external_launcher has no structured outputs" in refused[0]

@@ -7,6 +7,7 @@ never because it happens to be done, and no output is held to a grammar, which a
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -24,6 +25,7 @@ from vllm_core.runner.runner import Runner
 
 __all__ = ["LaunchedExecutor"]
 
+_met = itertools.count()  # engines of this process so far: ranks make theirs in the same order
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -65,6 +67,7 @@ class _Launched:
         build = self._build
         rank = int(os.environ["RANK"])
         store, _, _ = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"engine {next(_met)}", store)  # an earlier engine's keys are still there
         timeout = build.recipe.settings["collective_timeout"]
         world, kind = build.model.layout.world, build.torch_device.type
         meet(store, "begun", rank, world)
