@@ -98,6 +98,15 @@ def test_a_draft_model_with_caches_of_its_own_guesses_on_the_last_stage(folder, 
     assert accepted[0] >= 0.9 * accepted[1] > 50
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_draft_model_is_shared_among_tensor_ranks_as_the_served_model_is(folder, alone, stages):
+    itself = {"method": "draft_model", "model": str(folder), "num_speculative_tokens": 3}
+    with engine_on(folder, stages, tensor=2, speculative_config=itself) as engine:
+        outputs = run(engine, MIXED)
+    assert tokens(outputs) == alone["llama"]
+    assert sum(output.metrics.num_accepted_drafts for output in outputs) > 50
+
+
 @pytest.mark.parametrize("drafts", [{}, {"speculative_config": NGRAM}], ids=["plain", "guesses"])
 @pytest.mark.parametrize("stages", [2, 3])
 def test_preempted_requests_get_the_same_tokens(folder, stages, drafts):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -70,6 +71,12 @@ def test_two_tensor_ranks_give_what_one_gives(folder, alone, more):
     assert all(ended(pid, 10) for pid in pids)
     with LLM(folder, **SETTINGS) as llm:
         assert share < 0.75 * llm.built.capacity.memory["weights"]
+
+
+def test_callers_in_several_threads_get_their_own_answers(folder, alone):
+    with LLM(folder, tensor_parallel_size=2, **SETTINGS) as llm, ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: answers(llm), range(3)))
+    assert [(one[0], one[3]) for one in found] == [(alone[0], alone[3])] * 3
 
 
 def test_four_ranks_share_two_key_value_heads(folder, alone):
