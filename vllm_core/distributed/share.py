@@ -53,6 +53,7 @@ def build_share(start: Start, store: dist.Store | None = None) -> Share:
             "a rank's process made other choices than the engine.",
             why=f"lock {resolved.lock.digest[:12]} here, {start.digest[:12]} there: a package, a plugin or a "
             "configuration file was changed meanwhile",
+            known=f"here they are of {resolved.lock.owners}",
             instead="start again",
         )
     return Share(resolved, start, store)

@@ -96,6 +96,7 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
             "the engine process made other choices than its caller.",
             why=f"lock {resolved.lock.digest[:12]} here, {start.digest[:12]} there: a package, a plugin or a "
             "configuration file was changed meanwhile",
+            known=f"here they are of {resolved.lock.owners}",
             instead="start again",
         )
     executor, capacity = start_executor(resolved)

@@ -83,6 +83,11 @@ class Lock:
         """sha256 in hex; equal for equal locks, whatever process made them."""
         return digest(self)
 
+    @property
+    def owners(self) -> str:
+        """``vllm-core 0.1.0, vllm-plugin-x 0.2.0``: whose the choices are."""
+        return ", ".join(f"{name} {version}" for name, version in sorted(self.distributions.items()))
+
     def to_bytes(self) -> bytes:
         return msgspec.msgpack.encode({"digest": self.digest, "lock": canonical(self)}, order="deterministic")
 
