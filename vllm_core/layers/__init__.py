@@ -15,6 +15,7 @@ from vllm_core.layers.positions import PositionEmbedding
 from vllm_core.layers.qkv import QKVLinear
 from vllm_core.layers.rope_default import inverse_frequencies, rope_parameters, table
 from vllm_core.layers.rotary import Rotary
+from vllm_core.layers.scale import Scale
 from vllm_core.layers.stack import LayerStack
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "RMSNorm",
     "Rotary",
     "RowLinear",
+    "Scale",
     "TiedHead",
     "TokenEmbedding",
     "inverse_frequencies",

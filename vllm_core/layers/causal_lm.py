@@ -13,6 +13,7 @@ from vllm_core.interfaces.plan import Plan
 from vllm_core.layers.base import Layer
 from vllm_core.layers.embedding import LMHead, TiedHead, TokenEmbedding
 from vllm_core.layers.norm import LayerNorm, RMSNorm
+from vllm_core.layers.rope_default import rope_parameters
 from vllm_core.layers.stack import LayerStack
 from vllm_core.weights.rules import Rule
 
@@ -20,7 +21,8 @@ from vllm_core.weights.rules import Rule
 class CausalLM(Layer):
     """The surface of `interfaces.model.Model` for models of this shape; subclasses give parts and weight rules.
 
-    logit_cap   logits become logit_cap * tanh(logits / logit_cap); None: as they are
+    logit_cap     logits become logit_cap * tanh(logits / logit_cap); None: as they are
+    embed_factor, logit_factor   embeddings and logits (before the cap) are multiplied with them
 
     Parameters lie under ``embedding``, ``layers.{i}``, ``norm`` and ``head``.
     """
@@ -35,9 +37,12 @@ class CausalLM(Layer):
         norm: RMSNorm | LayerNorm,
         head: LMHead | TiedHead,
         logit_cap: float | None = None,
+        *,
+        embed_factor: float = 1.0,
+        logit_factor: float = 1.0,
     ) -> None:
         super().__init__()
-        self.logit_cap = logit_cap
+        self.logit_cap, self.embed_factor, self.logit_factor = logit_cap, embed_factor, logit_factor
         self.embedding, self.layers, self.norm, self.head = embed, layers, norm, head
         self.vocab_size = embed.vocab_size
         if isinstance(head, TiedHead):
@@ -56,13 +61,19 @@ class CausalLM(Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CausalLM:
-        """From the content of config.json; ``ValueError`` names a field that is missing or wrong."""
+        """From the content of config.json; ``ValueError`` names a field that is missing or wrong.
+
+        A field ``rope_parameters`` is filled from whichever fields the config has (`layers.rope_parameters`).
+        """
         make: Any = cls  # a subclass's constructor takes its Config
+        if any(a.name == "rope_parameters" for a in attrs.fields(cls.Config)):
+            config = {**config, "rope_parameters": rope_parameters(config)}
         return make(read_config(cls.Config, config, cls.__name__))
 
     def embed(self, ids: Tensor, batch: Batch) -> Tensor:
         """ids int64 [T] -> [T, hidden]."""
-        return self.embedding(ids)
+        x = self.embedding(ids)
+        return x if self.embed_factor == 1.0 else x * self.embed_factor
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """[T, hidden] -> [T, hidden], final norm included; before the last pipeline stage, what the next one takes."""
@@ -74,6 +85,7 @@ class CausalLM(Layer):
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, vocab_size]."""
         logits = self.head(hidden)
+        logits = logits if self.logit_factor == 1.0 else logits * self.logit_factor
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
 

@@ -24,7 +24,8 @@ class DecoderAttention(Layer):
 
     norm       before QKV
     post_norm  of the output, before it is added
-    qk_norm    of each query and key head, before rotary (copied: q and k have weights of their own)
+    qk_norm    of each query and key head, before rotary (copied: q and k have weights of their own); or two
+               layers, of q and of k, that take and give [T, heads, head_dim]
     rotary     None: no positions (NoPE)
     bias       of QKV; out_bias of the output projection
     window, soft_cap, sinks, scale, causal   as in `Attention`
@@ -42,7 +43,7 @@ class DecoderAttention(Layer):
         head_dim: int,
         norm: RMSNorm | LayerNorm | NoNorm | AddOnly,
         rotary: Rotary | None = None,
-        qk_norm: RMSNorm | LayerNorm | None = None,
+        qk_norm: RMSNorm | LayerNorm | tuple[Layer, Layer] | None = None,
         post_norm: Layer | None = None,
         bias: bool = False,
         out_bias: bool = False,
@@ -56,8 +57,8 @@ class DecoderAttention(Layer):
         self.hidden, self.head_dim = hidden, head_dim
         self.norm = norm
         self.qkv = QKVLinear(hidden, heads, kv_heads, head_dim, bias)
-        self.q_norm = copy.deepcopy(qk_norm)
-        self.k_norm = copy.deepcopy(qk_norm)
+        pair = qk_norm if isinstance(qk_norm, tuple) else (qk_norm, qk_norm)
+        self.q_norm, self.k_norm = (copy.deepcopy(norm) for norm in pair)
         self.rotary = rotary
         self.attend = Attention(
             heads, kv_heads, head_dim, scale=scale, causal=causal, window=window, soft_cap=soft_cap, sinks=sinks
@@ -90,7 +91,8 @@ class DecoderAttention(Layer):
             "kv_heads": self.qkv.kv_heads,
             "head_dim": self.head_dim,
             "norm": type(self.norm).__name__,
-            "qk_norm": type(self.q_norm).__name__ if self.q_norm is not None else None,
+            "qk_norm": "+".join(sorted({type(n).__name__ for n in (self.q_norm, self.k_norm) if n is not None}))
+            or None,
             "post_norm": type(self.post_norm).__name__ if self.post_norm is not None else None,
             "rotary_dim": self.rotary.table.rotary_dim if self.rotary is not None else None,
             "interleaved": self.rotary is not None and self.rotary.table.interleaved,

@@ -164,11 +164,11 @@ def _left_open(data: dict[str, Any]) -> list[str]:
         found.append(f"transformers has no {data['architecture']} for this configuration: nothing was compared")
     found += data["notes"]
     if data["uncovered"]:
-        found.append(f"no rule for {len(data['uncovered'])} tensors: {_some(data['uncovered'])}")
+        found.append(f"tensors without a rule: {_some(data['uncovered'])}")
     if data["matter"]:
-        found.append(f"fields that matter and are not read: {_some([name for name, _ in data['matter']])}")
+        found.append(f"fields that matter and are not read: {_some([name for name, *_ in data['matter']])}")
     if not data["measured"]:
-        found.append(f"{len(data['others'])} fields of the configuration whose effect is not known")
+        found.append(f"fields whose effect is not known: {_some([name for name, *_ in data['others']])}")
     if not found:
         return ["", "everything in the configuration has a place; see NOTES.md"]
     return ["", "not told by the configuration (NOTES.md)", *(f"  {line}" for line in found)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm_core.cli.template.hints import hint
 from vllm_core.cli.template.model_fields import ROPE, Fields, python
 from vllm_core.cli.template.model_parts import Parts
-from vllm_core.cli.template.model_tests import test_data
-from vllm_core.cli.template.reference import GENERAL, Reference
+from vllm_core.cli.template.model_tests import TINY, test_data
+from vllm_core.cli.template.reference import GAINS, GENERAL, Reference
 from vllm_core.cli.template.source import Source
 from vllm_core.cli.template.tensors import read_structure
 
@@ -55,11 +56,12 @@ def model_data(class_name: str, source: Source | None, reference: Reference | No
     }
     known = {field.name for field in made.fields} | {*ROPE}
     others = {k: v for k, v in full.items() if k not in known and k not in GENERAL} if source else {}
-    matter = reference.mattering(known) if reference and others else None
-    answers["matter"] = [(name, python(full.get(name))) for name in matter or ()]
+    matter, tiny = reference.mattering(known) if reference else (None, TINY)
+    answers["matter"] = [(name, python(full.get(name)), hint(name)) for name in matter or ()]
     answers["measured"] = matter is not None
-    answers["others"] = [(name, python(value)) for name, value in others.items() if name not in (matter or ())]
+    answers["others"] = [(k, python(v), hint(k)) for k, v in others.items() if k not in (matter or ())]
     answers["uncovered"] = [*structure.uncovered, *parts.dropped]
     answers["notes"] = [*made.notes, *parts.notes]
-    answers.update(test_data(made.fields, made.flags, full, reference, matter or (), parts.per_head_norm, python))
+    answers.update(test_data([field.name for field in made.fields], made.flags, tiny, matter or ()))
+    answers["test_gains"] = python(GAINS) if structure.qk_norm is not None else ""
     return answers

@@ -23,12 +23,9 @@ class Field:
     name: str
     type: str
     default: str = ""
-    computed: bool = False  # from other fields, by a method
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.type}" + (
-            " = attrs.field()" if self.computed else self.default and f" = {self.default}"
-        )
+        return f"{self.name}: {self.type}" + (self.default and f" = {self.default}")
 
 
 class Fields:
@@ -47,9 +44,9 @@ class Fields:
             if name not in self.full:
                 self.notes.append(f"the configuration has no {name}, which `Config` asks for: find out its name here")
         if "num_key_value_heads" in self.full:
-            yield self._number("num_key_value_heads", computed=True)
+            yield self._number("num_key_value_heads", "c.num_attention_heads")
         if "head_dim" in self.full:
-            yield self._number("head_dim", computed=True)
+            yield self._number("head_dim", "c.hidden_size // c.num_attention_heads")
         self.act = next((name for name in ACT if name in self.full), "")
         if self.act:
             yield Field(self.act, "str", self._default(self.act, "silu"))
@@ -71,9 +68,10 @@ class Fields:
     def _default(self, name: str, otherwise: Any) -> str:
         return python(self.defaults.get(name, otherwise))
 
-    def _number(self, name: str, computed: bool) -> Field:
+    def _number(self, name: str, otherwise: str) -> Field:
         default = self.defaults.get(name)
-        return Field(name, "int", python(default)) if default is not None else Field(name, "int", computed=computed)
+        computed = f"attrs.Factory(lambda c: {otherwise}, takes_self=True)"
+        return Field(name, "int", computed if default is None else python(default))
 
     def has(self, name: str) -> bool:
         return any(field.name == name for field in self.fields)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Parts"]
 
+LINE = 120  # characters
+
 
 class Parts:
     """The layers, as Python's text."""
@@ -19,6 +21,7 @@ class Parts:
         self.made, self.structure, self.reference = made, structure, reference
         self.notes: list[str] = []
         self.dropped: list[str] = []
+        self.head_dim = "c.head_dim" if made.has("head_dim") else "head_dim"
         rms = "RMS" in reference.norm if reference and reference.norm else "norms" not in structure.biases
         self.norm = "RMSNorm" if rms and not made.eps.startswith("layer_norm") else "LayerNorm"
         usual = ("RMSNorm", "LayerNorm")
@@ -29,11 +32,11 @@ class Parts:
         self.per_head_norm = shape is not None and len(shape) == 1 and shape[0] in (head_dim, self._share(reference))
         self.rules = structure.rules
         if shape is not None and not self.per_head_norm:
-            self.dropped = [line for line in structure.rules if "attention.{x}_norm" in line]
-            self.rules = [line for line in structure.rules if line not in self.dropped]
+            self.rules = [line for line in structure.rules if "attention.{x}_norm" not in line]
+            self.dropped = [line.split('"')[1] for line in structure.rules if line not in self.rules]
             self.notes.append(
-                "queries and keys are normed over all heads at once, and `DecoderAttention` norms each head: write"
-                " the attention of this model from QKVLinear, Attention and RowLinear (docs/new-plugin.md shows one)"
+                "queries and keys are normed over all heads at once: `qk_norm=` of `DecoderAttention` takes two layers,"
+                " of q and of k, that do it (docs/new-plugin.md of vllm-core shows one)"
             )
 
     def _share(self, reference: Reference | None) -> int:
@@ -44,8 +47,8 @@ class Parts:
         made, norms = self.made, self.structure.norms
         whole = self._norm("c.hidden_size")
         shared = self.structure.parallel
-        attention = self._lines("attention", whole, shared) + self._attention_extras()
-        mlp = self._lines("mlp", whole, shared)
+        attention = self._attention_extras() + self._lines("attention", shared)
+        mlp = self._lines("mlp", shared)
         gated = self.structure.gated
         act = f"act=c.{made.act}" if made.act else 'act="silu"' if gated else 'act="gelu"'
         bias = self._bias("mlp", "bias", "" if gated else "bias=False")
@@ -58,27 +61,25 @@ class Parts:
         texts = [*attention, *mlp, whole, head]
         layer = "ParallelDecoderLayer" if shared else "DecoderLayer"
         block = "GatedMLP" if gated else "MLP"
-        names = {"CausalLM", "DecoderAttention", layer, block, "LayerStack", "TokenEmbedding"} | {"read_config"}
+        names = {"CausalLM", "DecoderAttention", layer, block, "LayerStack", "TokenEmbedding"}
         words = ("RMSNorm", "LayerNorm", "NoNorm", "AddOnly", "TiedHead", "LMHead", "Rotary")
         names |= {word for word in words if any(f"{word}(" in text for text in texts)}
-        if made.rope:
-            names.add("rope_parameters")
         if not norms:
             self.notes.append(
                 "no name of a tensor says where the norms of a layer are; `Config` and layers are a guess"
             )
         return {
             "config_fields": [str(field) for field in made.fields],
-            "computed": [field.name for field in made.fields if field.computed],
             "has_head_dim": made.has("head_dim"),
             "layer": layer,
-            "layer_norm": whole if shared else "",
-            "mlp_class": block,
-            "attention_lines": attention,
-            "mlp_lines": ["c.hidden_size", "c.intermediate_size", act, *([bias] if bias else []), *mlp],
+            "layer_norm": shared,
+            "norm_partial": whole.replace("(", ", ").join(("partial(", "")),
+            "attention": _call("DecoderAttention", attention, room=101),
+            "mlp": _call(
+                block, ["c.hidden_size", "c.intermediate_size", act, *([bias] if bias else []), *mlp], room=107
+            ),
             "final_norm": whole,
             "head": head,
-            "rope": made.rope,
             "rope_defaults": made.rope_defaults,
             "layers_import": sorted(names, key=_isort),
             "rules": self.rules,
@@ -90,24 +91,24 @@ class Parts:
         bias = "" if self.norm == "RMSNorm" or "norms" in self.structure.biases else ", bias=False"
         return f"{self.norm}({size}, {eps}{bias})"
 
-    def _lines(self, half: str, whole: str, shared: bool) -> list[str]:
+    def _lines(self, half: str, shared: bool) -> list[str]:
         norms = self.structure.norms
-        before = "NoNorm()" if shared else whole
+        before = "NoNorm()" if shared else "norm()"
         if f"{half}.norm" not in norms and f"{half}.post_norm" in norms:
             before = "AddOnly()"
-        return [f"norm={before}", *([f"post_norm={whole}"] if f"{half}.post_norm" in norms else [])]
+        return [f"norm={before}", *(["post_norm=norm()"] if f"{half}.post_norm" in norms else [])]
 
     def _attention_extras(self) -> list[str]:
         made = self.made
         kv = "c.num_key_value_heads" if made.has("num_key_value_heads") else "c.num_attention_heads"
-        lines = ["hidden=c.hidden_size", "heads=c.num_attention_heads", f"kv_heads={kv}", "head_dim=c.head_dim"]
+        lines = ["hidden=c.hidden_size", "heads=c.num_attention_heads", f"kv_heads={kv}", f"head_dim={self.head_dim}"]
         lines += [
             line for line in (self._bias("attention.qkv", "bias"), self._bias("attention.out", "out_bias")) if line
         ]
         if made.rope:
-            lines.append("rotary=Rotary(c.head_dim, c.rope_parameters)")
+            lines.append(f"rotary=Rotary({self.head_dim}, c.rope_parameters)")
         if self.per_head_norm:
-            lines.append(f"qk_norm={self._norm('c.head_dim')}")
+            lines.append(f"qk_norm={self._norm(self.head_dim)}")
         if made.has("sliding_window"):
             among = made.has("layer_types")
             lines.append(
@@ -124,6 +125,16 @@ class Parts:
         if part in self.structure.biases:
             return f"{argument}=True"
         return otherwise
+
+
+def _call(name: str, arguments: list[str], room: int) -> str:
+    """As the formatter has it. ``room``: characters of the whole call on one line."""
+    inside = ", ".join(arguments)
+    if len(name) + 2 + len(inside) <= room:
+        return f"{name}({inside})"
+    if len(inside) <= LINE - 12:
+        return f"{name}(\n            {inside}\n        )"
+    return f"{name}(\n" + "".join(f"            {one},\n" for one in arguments) + "        )"
 
 
 def _isort(name: str) -> tuple[int, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from vllm_core.cli.template.reference import Reference
+from vllm_core.cli.template.model_fields import python
 
-__all__ = ["test_data"]
+__all__ = ["TINY", "test_data"]
 
 TINY: dict[str, Any] = {
     "vocab_size": 103, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -20,46 +19,33 @@ OTHER_ACT = {"gelu_pytorch_tanh": "silu"}
 
 
 def test_data(
-    fields: Sequence[Any],
-    flags: Mapping[str, Collection[str]],
-    full: Mapping[str, Any],
-    reference: Reference | None,
-    matter: Collection[str],
-    per_head_norm: bool,
-    python: Callable[[Any], str],
+    fields: Sequence[str], flags: Collection[str], tiny: Mapping[str, Any], matter: Collection[str]
 ) -> dict[str, Any]:
-    """Lines of the dictionaries in the test file."""
-    names = [field.name for field in fields]
-    known = {*names, "max_position_embeddings", *matter}
-    base: Mapping[str, Any] = reference.tiny if reference else TINY
-    config = {name: value for name, value in base.items() if name in known or name == "pad_token_id"}
-    config |= {name: full[name] for name in matter if name not in config and full.get(name) is not None}
+    """Lines of the dictionaries in the test file. ``fields`` are those of the model's Config."""
+    told = {*fields, "max_position_embeddings", "pad_token_id", *matter}
+    config = {name: value for name, value in tiny.items() if name in told}
     config |= {flag: False for flag in flags if flag not in config}
-    variants: dict[str, dict[str, Any]] = {}
-    for flag in flags:
-        variants[flag.replace("_", " ")] = {flag: not config[flag]}
+    variants: dict[str, dict[str, Any]] = {flag.replace("_", " "): {flag: not config[flag]} for flag in flags}
     if config.get("num_key_value_heads", 1) > 1:
         variants["one kv head"] = {"num_key_value_heads": 1}
-    if "tie_word_embeddings" in names:
+    if "tie_word_embeddings" in fields:
         variants["other head"] = {"tie_word_embeddings": not config.get("tie_word_embeddings", False)}
-    changes = {name: _other(name, config.get(name), config) for name in names}
-    lines = [f"{python(name)}: {python(value)}," for name, value in changes.items()]
-    if "head_dim" in names and "num_key_value_heads" in names and config["num_key_value_heads"] % 2 == 0:
+    changes = [f"{python(name)}: {python(_other(name, config.get(name)))}," for name in fields]
+    if "head_dim" in fields and config.get("num_key_value_heads", 1) % 2 == 0:
         heads, kv_heads = config["num_attention_heads"] // 2, config["num_key_value_heads"] // 2
         cut = (heads, kv_heads, 2 * config["head_dim"])
-        lines += [
+        changes += [
             "# The same shapes, cut into other heads.",
             f"{python(('num_attention_heads', 'num_key_value_heads', 'head_dim'))}: {python(cut)},",
         ]
     return {
         "test_config": [f"{python(name)}: {python(value)}," for name, value in config.items()],
         "test_variants": [f"{python(name)}: {python(value)}," for name, value in variants.items()],
-        "test_changes": lines,
-        "test_gains": per_head_norm,
+        "test_changes": changes,
     }
 
 
-def _other(name: str, value: Any, config: Mapping[str, Any]) -> Any:
+def _other(name: str, value: Any) -> Any:
     """Another value for a field; a list holds several."""
     sizes: dict[str, Any] = {"vocab_size": 104, "hidden_size": 96, "intermediate_size": 96, "num_hidden_layers": [2, 4]}
     if name in sizes:

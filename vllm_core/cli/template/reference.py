@@ -15,7 +15,7 @@ import attrs
 
 from vllm_core.cli.template.tensors import Structure, read_structure
 
-__all__ = ["GENERAL", "Reference", "consult"]
+__all__ = ["GAINS", "GENERAL", "Reference", "consult"]
 
 SIZES = {
     "vocab_size": 103,
@@ -26,10 +26,13 @@ SIZES = {
     "max_position_embeddings": 256,
 }
 WINDOW = 10  # tokens
+GAINS = {"*.q_*norm.weight": 2.0}
+"""A norm takes the scale out of q and k, so that larger matrices alone would not make attention pick."""
 GENERAL = frozenset({"architectures", "model_type", "initializer_range", "use_cache", "max_position_embeddings",
                      "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype", "transformers_version",
                      "auto_map", "_name_or_path", "quantization_config", "rope_theta", "rope_scaling",
-                     "tokenizer_class", "pretraining_tp"})  # fmt: skip
+                     "tokenizer_class", "pretraining_tp", "attention_dropout", "hidden_dropout", "resid_pdrop",
+                     "attn_pdrop", "embd_pdrop", "residual_dropout", "embedding_dropout"})  # fmt: skip
 """Fields of config.json that say nothing about the arithmetic, or that are read with others."""
 
 
@@ -45,18 +48,33 @@ class Reference:
     norm: str  # its class of the layers' norms; "" if there is none
     version: str
 
-    def mattering(self, known: Collection[str]) -> list[str] | None:
-        """Other fields than ``known`` that change what a tiny model computes; None: it could not be measured."""
+    def mattering(self, known: Collection[str]) -> tuple[list[str] | None, dict[str, Any]]:
+        """Other fields than ``known`` that change what a tiny model computes, and the fields of that model.
+
+        Published factors may make random weights hide everything; then the factors are the class's own.
+        None: it could not be measured.
+        """
+        factors = {k: self.defaults[k] for k, v in self.tiny.items() if isinstance(v, float) and k not in known}
+        for tiny in (self.tiny, {**self.tiny, **factors}):
+            with contextlib.suppress(Exception):
+                return self._read_by_reference(tiny, {*known, *GENERAL, *SIZES}), tiny
+        return None, self.tiny
+
+    def _read_by_reference(self, tiny: Mapping[str, Any], skip: Collection[str]) -> list[str]:
         from vllm_core.testing.case import Case
         from vllm_core.testing.reference_fields import read_by_reference
 
         model_class = _class_of(self.full["architectures"][0])
-        with tempfile.TemporaryDirectory() as folder:
-            case = Case(name="tiny", model_class=model_class, config=self.tiny, folder=Path(folder), tolerance=1e-4)
-            try:
-                return read_by_reference(case, skip={*known, *GENERAL, *SIZES})
-            except Exception:
-                return None
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            case = Case(
+                name="tiny",
+                model_class=model_class,
+                config=tiny,
+                folder=Path(folder),
+                tolerance=1e-4,
+                gains=GAINS if self.structure.qk_norm is not None else {},
+            )
+            return read_by_reference(case, skip=skip)
 
 
 def consult(config: Mapping[str, Any]) -> Reference | None:
@@ -70,10 +88,13 @@ def consult(config: Mapping[str, Any]) -> Reference | None:
         try:
             kind = model_class.config_class
             full = kind(**{k: v for k, v in config.items() if k not in ("quantization_config", "auto_map")}).to_dict()
-            declared = kind().to_dict()
-            full = {k: v for k, v in full.items() if k in declared or k in config} | {
-                "architectures": list(config["architectures"])
-            }
+            plain = kind().to_dict()
+            # As they are declared: what follows from other fields is None there.
+            declared = {name: getattr(kind, name, value) for name, value in plain.items()}
+            declared |= {name: plain[name] for name in plain.keys() & {"rope_parameters"}}
+            general = transformers.PretrainedConfig().to_dict().keys() - {"tie_word_embeddings"} - config.keys()
+            full = {k: v for k, v in full.items() if k not in general and (k in declared or k in config)}
+            full["architectures"] = list(config["architectures"])
             tiny = _tiny(full, declared)
             shapes, norm = _build(model_class, tiny)
         except Exception:

@@ -37,6 +37,8 @@ INSIDE = (
 )
 """Modules in a layer: what matches -> (checkpoint's name, our layer's, slot)."""
 
+ROOM = 105  # characters of a rule's arguments on one line, as the formatter has it
+
 FIRST = ("input_layernorm", "ln_1", "attention_norm", "norm1", "pre_attention_layernorm")
 SECOND = ("post_attention_layernorm", "ln_2", "ffn_norm", "norm2", "pre_mlp_layernorm", "mlp_norm")
 
@@ -128,7 +130,8 @@ class _Reading:
 
     def _line(self, source: str, target: str, slot: str) -> str:
         end = f', slot="{slot}"' if slot else ""
-        return f'rule("{self.prefix}.{{i}}.{source}.{{w}}", "layers.{{i}}.{target}.{{w}}"{end}),'
+        inside = f'"{self.prefix}.{{i}}.{source}.{{w}}", "layers.{{i}}.{target}.{{w}}"{end}'
+        return f"rule({inside})," if len(inside) <= ROOM else f"rule(\n            {inside}\n        ),"
 
 
 def _norms(inside: Iterable[str]) -> dict[str, str]:
