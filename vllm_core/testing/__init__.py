@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vllm_core.testing.attention import AttentionConformance
+    from vllm_core.testing.collective import CollectiveConformance
     from vllm_core.testing.grammar import GrammarConformance
+    from vllm_core.testing.kernel import KernelConformance
     from vllm_core.testing.kit import Conformance, Measured
     from vllm_core.testing.model import ModelConformance
     from vllm_core.testing.proposer import ProposerConformance
@@ -13,11 +15,14 @@ if TYPE_CHECKING:
     from vllm_core.testing.reasoning_parser import ReasoningParserConformance
     from vllm_core.testing.rope import RopeConformance
     from vllm_core.testing.tool_parser import ToolParserConformance
+    from vllm_core.testing.weight_format import WeightFormatConformance
 
 _KITS = {
     "AttentionConformance": "attention",
+    "CollectiveConformance": "collective",
     "Conformance": "kit",
     "GrammarConformance": "grammar",
+    "KernelConformance": "kernel",
     "Measured": "kit",
     "ModelConformance": "model",
     "ProposerConformance": "proposer",
@@ -26,12 +31,15 @@ _KITS = {
     "ReasoningParserConformance": "reasoning_parser",
     "RopeConformance": "rope",
     "ToolParserConformance": "tool_parser",
+    "WeightFormatConformance": "weight_format",
 }
 
 __all__ = [
     "AttentionConformance",
+    "CollectiveConformance",
     "Conformance",
     "GrammarConformance",
+    "KernelConformance",
     "Measured",
     "ModelConformance",
     "ProposerConformance",
@@ -40,6 +48,7 @@ __all__ = [
     "ReasoningParserConformance",
     "RopeConformance",
     "ToolParserConformance",
+    "WeightFormatConformance",
 ]
 
 
