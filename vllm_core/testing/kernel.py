@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -17,8 +17,9 @@ from vllm_core.testing.kernel_memory import KernelMemory
 from vllm_core.testing.kernel_offers import KernelOffers
 from vllm_core.testing.kernel_results import KernelResults
 from vllm_core.testing.kernel_run import Made, make_kernel
+from vllm_core.testing.kernel_speed import speed
 from vllm_core.testing.kernel_step_cases import step_cases
-from vllm_core.testing.kit import Conformance
+from vllm_core.testing.kit import Conformance, Measured
 
 
 class KernelConformance(KernelResults, KernelMemory, KernelDevice, KernelOffers, Conformance):
@@ -86,6 +87,15 @@ class KernelConformance(KernelResults, KernelMemory, KernelDevice, KernelOffers,
     def made(self, asked: Asked, case: OpCase, dtype: str) -> Made:
         """The kernel as a layer comes by it."""
         return make_kernel(asked, self.query(asked, case, dtype), case)
+
+    @classmethod
+    def measure(cls) -> Iterator[Measured]:
+        """Against the core's plain version, at the largest of the kit's sizes."""
+        asked, kit = cls.ask(), cls()
+        for op in cls.ops:
+            found = [(case, dtype) for case, dtype in cls.served(op) if case.name == "large"]
+            for case, dtype in found:
+                yield speed(kit.made(asked, case, dtype))
 
     @classmethod
     def ask(cls) -> Asked:
