@@ -34,6 +34,7 @@ shard-%: $(VENV)/.dev
 	@echo "== shard $*" && $(PYTEST) $(SHARD_$*)
 
 lint: $(VENV)/.dev
+	@$(VENV)/bin/python -m tests.footprint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy vllm_core

@@ -85,9 +85,23 @@ def test_the_core_imports_no_plugin():
     assert not {name_of(p) for p in CORE for m in imports(p) if m.startswith(("vllm_plugin", "vllm_kernels"))}
 
 
+def test_plugins_import_no_private_module_of_another_package():
+    wrong = {
+        name_of(p): m
+        for p in PLUGINS
+        for m in imports(p)
+        if m.startswith(("vllm_plugin", "vllm_kernels"))
+        and m.partition(".")[0] not in p.parts
+        and any(part.startswith("_") for part in m.split("."))
+    }
+    assert not wrong
+
+
 def test_the_engine_does_not_import_the_command_line():
+    """Nor what is made of it for plugins."""
+    above = ("vllm_core.cli", "vllm_core.commands", "vllm_core.simulation")
     for p in (ROOT / "vllm_core" / "engine").rglob("*.py"):
-        assert not [m for m in imports(p) if m.startswith("vllm_core.cli")], name_of(p)
+        assert not [m for m in imports(p) if m.startswith(above)], name_of(p)
 
 
 def test_the_core_names_no_feature():
