@@ -6,6 +6,7 @@ the same packages and files (``Lock.verify``) and the same settings, or the engi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: list[int]
     generation_config: dict[str, Any]
     tokenizer: TokenizerFiles | None  # of the checkpoint
+    tokenizer_settings: str  # its own, as JSON: "model_max_length" is often a number of 100 bits
     grammars: GrammarChoices
     processors: list[ToldProcessor]
     policy: ToldPolicy
@@ -71,6 +73,7 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, resolved: Any) -> SharedFacts:
         """``resolved``: ``engine.resolve.Resolved``, after its text was opened."""
+        tokenizer = None if resolved.settings.skip_tokenizer_init else resolved.checkpoint.tokenizer
         return cls(
             lock=resolved.lock.to_bytes(),
             choices=explain(resolved.selector.decisions)["choices"],
@@ -78,7 +81,8 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
             architectures=list(resolved.build.model.config.get("architectures") or ()),
             eos_token_ids=list(resolved.eos_token_ids),
             generation_config=dict(resolved.generation_config),
-            tokenizer=None if resolved.settings.skip_tokenizer_init else resolved.checkpoint.tokenizer,
+            tokenizer=None if tokenizer is None else attrs.evolve(tokenizer, settings={}),
+            tokenizer_settings=json.dumps({} if tokenizer is None else dict(tokenizer.settings)),
             grammars=resolved.build.grammars.choices,
             processors=[ToldProcessor(name=p.name, target=p.target, query=p.query) for p in resolved.build.processors],
             policy=ToldPolicy(name=resolved.policy.name, target=resolved.policy.target, query=resolved.policy.query),
@@ -108,7 +112,10 @@ class SharedFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     def read_text(self, selector: Selector, settings: EngineSettings) -> Text:
         config: Mapping[str, Sequence[str]] = {"architectures": self.architectures}
-        return read_text(selector, settings, _Checkpoint(self.tokenizer), config, self.eos_token_ids)
+        tokenizer = self.tokenizer
+        if tokenizer is not None:
+            tokenizer = attrs.evolve(tokenizer, settings=json.loads(self.tokenizer_settings))
+        return read_text(selector, settings, _Checkpoint(tokenizer), config, self.eos_token_ids)
 
 
 def _plain(value: Any) -> Any:
