@@ -15,6 +15,9 @@ class Platform(Protocol):
 
     The first group may be called in the parent: it makes no device context. The second is for
     the process that owns the device.
+
+    The host waits for steps by ``Event`` of the device's module in torch (``torch.get_device_module``). A module
+    without one says that work is done when a call returns, as on a CPU.
     """
 
     name: str  # "cpu"
