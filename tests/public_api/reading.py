@@ -26,11 +26,11 @@ PACKAGES = ("interfaces", "layers", "text")
 """Public with all their modules."""
 MODULES = (
     "", "plugin", "commands", "executors", "serving", "simulation", "config.setting", "engine.async_llm", "testing",
-    "ops", "ops.noise", "weights", "weights.rules", "weights.patterns", "weights.transforms",
+    "ops", "ops.noise", "ops.sampler", "weights", "weights.rules", "weights.patterns", "weights.transforms",
     "weights.errors",
 )  # fmt: skip
 """Public themselves: what ``__all__`` names, or without it what is defined there."""
-GIVEN = {"Plan", "ProposerPlan", "Follower", "ProcessGroup", "BoundAttention", "Progress", "StepLoop"}
+GIVEN = {"Plan", "ProposerPlan", "Follower", "ProcessGroup", "BoundAttention", "BoundState", "Progress", "StepLoop"}
 """Protocols that the core implements for plugins; all others are what plugins implement."""
 
 

@@ -10,6 +10,8 @@ from vllm_core.interfaces.queries import SamplerQuery
 from vllm_core.interfaces.sampler import SamplingTensors
 from vllm_core.ops.truncation import top_k_threshold, top_p_threshold
 
+__all__ = ["ReferenceSampler"]
+
 BLOCK = 128
 """Tokens a block of the two-level search for the drawn token."""
 
