@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from vllm_plugin_server import others
+from vllm_plugin_server.drain import DrainingServer
 from vllm_plugin_server.stream import after
 from vllm_plugin_server.testing import endings as endings_module
 from vllm_plugin_server.testing.ending_kinds import Run
@@ -42,6 +45,20 @@ def test_a_stream_closed_before_its_first_piece_closes_the_rest_of_it():
             assert [piece async for piece in stream] == []
 
     asyncio.run(main())
+
+
+def test_a_signal_ends_the_taking_of_requests_before_anything_else_runs():
+    fronts, boundary = others.Others(0, None, None, None), SimpleNamespace(draining=False)
+    process = SimpleNamespace(poll=lambda: None, terminate=lambda: told.append(1))
+    told, fronts._processes = [], [process]
+    server = DrainingServer(uvicorn.Config(None), boundary, None, "", None, fronts)
+
+    server.handle_exit(signal.SIGTERM, None)
+    assert boundary.draining
+    assert (told, server.force_exit) == ([1], False)
+
+    server.handle_exit(signal.SIGTERM, None)  # not passed on: it would end their requests
+    assert (told, server.force_exit, server.exit_code) == ([1], True, 143)
 
 
 def test_a_front_that_cannot_be_started_takes_those_before_it_along(monkeypatch, tmp_path):

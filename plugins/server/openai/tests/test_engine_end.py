@@ -113,6 +113,28 @@ def test_one_of_them_that_ends_is_started_again(several):
     assert several.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status_code == 200
 
 
+def test_the_others_say_that_the_first_one_does_not_go_on(several):
+    """Connections go to either of them; those that come to the stopped one wait for it."""
+    words = []
+
+    def told():
+        try:
+            answer = httpx.get(f"{several.url}/health", timeout=1)
+        except httpx.TimeoutException:
+            return False
+        words.append(answer.text)
+        return answer.status_code == 503
+
+    several.process.send_signal(signal.SIGSTOP)
+    try:
+        until(told)
+    finally:
+        several.process.send_signal(signal.SIGCONT)
+    assert "a process of --api-server-count" in words[-1]
+    assert "was stopped by a signal" in words[-1]
+    until(lambda: health(several) == 200)
+
+
 def test_all_of_them_end_with_the_server(several):
     children = psutil.Process(several.process.pid).children(recursive=True)
     assert several.stop() == 0

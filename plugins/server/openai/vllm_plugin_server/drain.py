@@ -21,7 +21,7 @@ from vllm_plugin_server.beats import QUIET, pulse_of
 from vllm_plugin_server.boundary import Boundary
 from vllm_plugin_server.errors import ApiError
 from vllm_plugin_server.garbage import Collector
-from vllm_plugin_server.others import Others
+from vllm_plugin_server.others import First, Others
 from vllm_plugin_server.signals import FORCED, SIGNALS
 
 __all__ = ["DrainingServer"]
@@ -42,7 +42,7 @@ class DrainingServer(uvicorn.Server):
         context: ServerContext,
         address: str,
         begun: float | None,
-        others: Others | None = None,
+        others: Others | First | None = None,
     ) -> None:
         super().__init__(config)
         self._boundary, self._context, self._address, self._begun = boundary, context, address, begun
@@ -70,7 +70,9 @@ class DrainingServer(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
             self.exit_code = FORCED + sig
-        self.should_exit = True
+        self.should_exit = self._boundary.draining = True  # at once, and not with the next tick
+        if self._others is not None:
+            self._others.terminate()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,7 +100,7 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._boundary.draining = True
+        self._boundary.draining = True  # where no signal has ended it
         if self._others is not None:
             self._others.terminate()
         for server in self.servers:

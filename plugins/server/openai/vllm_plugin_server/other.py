@@ -24,6 +24,7 @@ def main() -> int:
     from vllm_plugin_server.app import make_app
     from vllm_plugin_server.logs import observers as logs
     from vllm_plugin_server.logs.setup import configure
+    from vllm_plugin_server.others import First
     from vllm_plugin_server.routes import choose
     from vllm_plugin_server.serve import make_context, open_socket, run
     from vllm_plugin_server.settings import ServerSettings
@@ -45,7 +46,7 @@ def main() -> int:
         tracing.attach(context)
         context.on_startup.append(_say_ready)
         endpoints = choose(catalog.entries("http_endpoints"), catalog.prefer("http_endpoints"))
-        return run(make_app(context, endpoints), context, listener, None)
+        return run(make_app(context, endpoints), context, listener, None, First(engine, os.getppid()))
     finally:
         engine.shutdown()
 

@@ -17,7 +17,7 @@ from vllm_plugin_server.beats import watchdog_of
 from vllm_plugin_server.metrics import shared
 from vllm_plugin_server.settings import ServerSettings
 
-__all__ = ["Others"]
+__all__ = ["First", "Others"]
 
 log = logging.getLogger(__name__)
 RESTARTS, WINDOW = 3, 600.0  # of these processes, and the seconds that they are counted in
@@ -119,6 +119,9 @@ class Others:
             process.kill()
 
     def terminate(self) -> None:
+        """Once: a second signal would end their requests."""
+        if self._ending:
+            return
         self._ending = True
         for process in self._processes:
             if process.poll() is None:
@@ -127,6 +130,28 @@ class Others:
     @property
     def alive(self) -> bool:
         return any(process.poll() is None for process in self._processes)
+
+
+class First:
+    """The process that has started this one, as this one has it in the place of `Others`."""
+
+    alive = False  # it ends this process, and waits for it
+
+    def __init__(self, engine: Any, pid: int) -> None:
+        self._engine, self._pid, self.wrong = engine, pid, ""
+        self._eye: Watchdog | None = None
+
+    async def ready(self) -> None:
+        """It waits for this process."""
+
+    def look(self) -> str:
+        """Never a reason to end: it, or its end, sees to that."""
+        self._eye = self._eye or watchdog_of(self._engine, self._pid)
+        self.wrong = "" if self._eye is None else self._eye.look(False)
+        return ""
+
+    def terminate(self) -> None:
+        """It ends by itself."""
 
 
 def _told(engine: Any, settings: ServerSettings, listener: Any) -> bytes:

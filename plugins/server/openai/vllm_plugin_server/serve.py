@@ -27,7 +27,7 @@ from vllm_plugin_server.limits import most
 from vllm_plugin_server.logs import observers as logs
 from vllm_plugin_server.logs.setup import configure, installed
 from vllm_plugin_server.metrics import shared
-from vllm_plugin_server.others import Others
+from vllm_plugin_server.others import First, Others
 from vllm_plugin_server.protocol import LimitedProtocol
 from vllm_plugin_server.routes import choose
 from vllm_plugin_server.settings import ServerSettings
@@ -190,7 +190,7 @@ def _remove_stale(path: str) -> None:
 
 
 def run(
-    app: App, context: ServerContext, listener: socket.socket, begun: float | None, others: Others | None = None
+    app: App, context: ServerContext, listener: socket.socket, begun: float | None, others: Others | First | None = None
 ) -> int:
     """Serve on a bound socket until a signal, or until the engine is gone for good.
 
