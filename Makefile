@@ -24,10 +24,10 @@ test: $(VENV)/.dev
 
 # Everything, in named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
 SHARDS ?= core models features isolation
-SHARD_core      := tests --ignore=tests/isolation/test_alone.py
+SHARD_core      := tests --ignore=tests/isolation/test_alone.py --ignore=tests/template/test_rendered.py
 SHARD_models    := $(wildcard plugins/models/*/tests)
 SHARD_features  := kernels/tests $(filter-out $(SHARD_models),$(wildcard plugins/*/*/tests))
-SHARD_isolation := tests/isolation/test_alone.py
+SHARD_isolation := tests/isolation/test_alone.py tests/template/test_rendered.py
 test-all: $(VENV)/.dev
 	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done
 shard-%: $(VENV)/.dev

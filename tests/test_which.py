@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.packages import ROOT, plugin_packages
-from tests.which import ALONE, changed_files, choose, commits, core_tests, quick_tests
+from tests.which import ALONE, RENDERED, changed_files, choose, commits, core_tests, quick_tests, some_kinds
 
 KINDS = {"models/owl": [], "models/rook": [], "rope/bent": ["vllm-plugin-owl"], "parsers/xml": []}
 
@@ -45,7 +45,7 @@ def test_a_change_touches_its_package_and_those_that_require_it(repository):
     assert labels(choice.touched) == ["models/owl", "rope/bent"]
     assert labels(choice.sample + choice.left_out) == ["models/rook", "parsers/xml"]
     folders = ["plugins/models/owl/tests", "plugins/rope/bent/tests"]
-    assert choice.arguments == [*core_tests(), *folders, *choice.alone]
+    assert choice.arguments == [*core_tests(), *folders, *choice.alone, *choice.rendered]
     isolated = {argument.partition("[")[2] for argument in choice.alone}
     assert isolated == {"models/owl]", "rope/bent]"}
 
@@ -119,10 +119,20 @@ def test_every_test_of_the_core_is_taken():
     missed = [
         file
         for file in ROOT.joinpath("tests").rglob("test_*.py")
-        if not any(file.is_relative_to(part) for part in taken) and file != ROOT / ALONE
+        if not any(file.is_relative_to(part) for part in taken)
+        and file not in (ROOT / ALONE, ROOT / RENDERED)
+        and not file.is_relative_to(ROOT / "tests" / "third_party" / "packages")  # strangers' own
     ]
     assert missed == []
     assert ROOT / "tests" not in taken
+
+
+def test_kinds_of_the_template_are_taken_when_touched_and_else_in_turn():
+    known = ["a", "b", "c"]
+    assert some_kinds({"plugin_template/b/kind.toml"}, 0, known) == ["b", "a"]
+    assert some_kinds({"plugin_template/b/kind.toml"}, 1, known) == ["b", "c"]
+    assert [some_kinds({"README.md"}, number, known) for number in (3, 4, 5)] == [["a"], ["b"], ["c"]]
+    assert some_kinds({f"plugin_template/{kind}/kind.toml" for kind in known}, 7, known) == known
 
 
 def test_tests_that_are_marked_are_not_quick():

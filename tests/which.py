@@ -1,7 +1,7 @@
 """Which tests `make test` runs, so that it stays short: ``python -m tests.which`` prints arguments of pytest.
 
 The core's; those of packages that the change touches, and of packages that require these; and of the others as many
-as fit, another part of them at every commit. What the change is: everything since main, on main since the last commit,
+as fit, another part of them at every commit; and of the template's kinds those touched and one other. What the change is: everything since main, on main since the last commit,
 and what is not committed. Where that cannot be told, the tests of all packages. What is left out is said on stderr.
 """
 
@@ -16,26 +16,29 @@ from pathlib import Path
 import attrs
 
 from tests.packages import ROOT, Package, needed, plugin_packages
+from tests.template.kinds import EXAMPLES, KINDS
 
 AT_ONCE = 24  # packages: about 15 s each, two at a time
 ALONE = "tests/isolation/test_alone.py"
+RENDERED = "tests/template/test_rendered.py"
 
 
 @attrs.frozen(kw_only=True)
 class Choice:
-    """``touched``: None if that cannot be told. ``part`` of ``parts``: the sample."""
+    """``touched``: None if that cannot be told. ``part`` of ``parts``: the sample. ``kinds`` of the template's."""
 
     touched: list[Package] | None
     sample: list[Package]
     left_out: list[Package]
     part: int
     parts: int
+    kinds: list[str]
 
     @property
     def arguments(self) -> list[str]:
         packages = [*(self.touched or ()), *self.sample]
         tests = [f"{package.place}/tests" for package in packages if package.folder.joinpath("tests").is_dir()]
-        return [*core_tests(), *tests, *self.alone]
+        return [*core_tests(), *tests, *self.alone, *self.rendered]
 
     @property
     def alone(self) -> list[str]:
@@ -44,12 +47,20 @@ class Choice:
         names = quick_tests(ROOT.joinpath(ALONE).read_text())
         return [f"{ALONE}::{name}[{package.label}]" for package in packages for name in names]
 
+    @property
+    def rendered(self) -> list[str]:
+        """Packages that the template makes, each with its own tests."""
+        names = quick_tests(ROOT.joinpath(RENDERED).read_text())
+        return [f"{RENDERED}::{name}[{kind}]" for kind in self.kinds for name in names]
+
     def __str__(self) -> str:
         if self.touched is None:
             return "what the change touches cannot be told: all packages"
+        template = ", ".join(self.kinds)
         parts = f", part {self.part + 1} of {self.parts}" if self.parts > 1 else ""
         return (
-            f"the core; touched: {_labels(self.touched)}; of the others{parts}: {_labels(self.sample)}"
+            f"the core; of the template: {template}; touched: {_labels(self.touched)}"
+            f"; of the others{parts}: {_labels(self.sample)}"
             f"\nleft out (make test-all has them): {_labels(self.left_out)}"
         )
 
@@ -59,12 +70,23 @@ def choose(packages: Sequence[Package], files: set[str] | None, commits: int, at
     parts = -(-len(packages) // at_once) or 1
     part = commits % parts
     if files is None:
-        return Choice(touched=None, sample=list(packages), left_out=[], part=0, parts=1)
+        return Choice(
+            touched=None, sample=list(packages), left_out=[], part=0, parts=1, kinds=some_kinds(set(), commits)
+        )
     changed = [p for p in packages if any(file.startswith(f"{p.place}/") for file in files)]
     touched = [p for p in packages if p in changed or _requires(p, changed)]
     sample = [p for i, p in enumerate(packages) if i % parts == part and p not in touched]
     left_out = [p for p in packages if p not in touched and p not in sample]
-    return Choice(touched=touched, sample=sample, left_out=left_out, part=part, parts=parts)
+    return Choice(
+        touched=touched, sample=sample, left_out=left_out, part=part, parts=parts, kinds=some_kinds(files, commits)
+    )
+
+
+def some_kinds(files: set[str], commits: int, known: Sequence[str] = (*KINDS, *EXAMPLES)) -> list[str]:
+    """Those whose folder is changed, and another one of the others at every commit."""
+    touched = [kind for kind in known if any(file.startswith(f"plugin_template/{kind}/") for file in files)]
+    others = [kind for kind in known if kind not in touched]
+    return [*touched, *others[commits % len(others) :][:1]] if others else touched
 
 
 def changed_files(root: Path = ROOT) -> set[str] | None:
@@ -85,10 +107,11 @@ def commits(root: Path = ROOT) -> int:
 
 
 def core_tests(root: Path = ROOT) -> list[str]:
-    """Everything in tests/ but `ALONE`, by its parts: of ``tests`` and a test in it pytest takes ``tests``."""
-    apart = root / ALONE
-    found = [path for path in root.joinpath("tests").iterdir() if path != apart.parent and _has_tests(path)]
-    found += [path for path in apart.parent.glob("test_*.py") if path != apart]
+    """All of tests/ but `ALONE` and `RENDERED`, by its parts: of ``tests`` and a test in it pytest takes ``tests``."""
+    apart = [root / ALONE, root / RENDERED]
+    folders = [path.parent for path in apart]
+    found = [path for path in root.joinpath("tests").iterdir() if path not in folders and _has_tests(path)]
+    found += [path for folder in folders for path in folder.glob("test_*.py") if path not in apart]
     return sorted(str(path.relative_to(root)) for path in found)
 
 

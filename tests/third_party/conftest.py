@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 PACKAGES = Path(__file__).with_name("packages")
+collect_ignore = ["packages"]  # their own tests run where they are installed: tests/template
 ROOT = Path(__file__).parents[2]  # of the checkout that is tested, wherever another one is installed
 
 
