@@ -1,8 +1,9 @@
 """Which tests `make test` runs, so that it stays short: ``python -m tests.which`` prints arguments of pytest.
 
 The core's; those of packages that the change touches, and of packages that require these; and of the others as many
-as fit, another part of them at every commit; and of the template's kinds those touched and one other. What the change is: everything since main, on main since the last commit,
-and what is not committed. Where that cannot be told, the tests of all packages. What is left out is said on stderr.
+as fit, another part of them at every commit; and of the template's kinds those touched and one other. What the change
+is: everything since main, on main since the last commit, and what is not committed. Where that cannot be told, the
+tests of all packages. What is left out is said on stderr.
 """
 
 from __future__ import annotations
