@@ -238,14 +238,27 @@ class Padded(HeadLayout):
         return super().page_bytes(spec, block_size) + 64
 
 
+class Swelling(Padded):
+    """A layout that breaks its promise."""
+
+    def page_bytes(self, spec, block_size):
+        return super().page_bytes(spec, block_size) + block_size**3
+
+
 def test_a_layout_of_a_plugin_is_taken_from_whoever_offers_it():
     def layouts(query):
         return Offer(name="odd", target=f"{HERE}:Padded", gives={"kv.page_layout": query.layout})
 
-    plan, caches = finish(lambda query: attention_offer("x", layouts=("odd", "NHD")), layouts)
-    too_small = [torch.zeros(4, caches.page_bytes, dtype=torch.uint8)] * caches.num_tensors
-    with pytest.raises(ValueError, match=r"a page of group 0 needs .* bytes in its layout"):
-        plan.bind_caches(caches, too_small)
+    _, usual = finish(lambda query: attention_offer("x", layouts=("NHD",)), block_size=8)
+    plan, caches = finish(lambda query: attention_offer("x", layouts=("odd", "NHD")), layouts, block_size=8)
+    assert caches.page_bytes == usual.page_bytes + 64  # pages are planned with what the layout adds
+    pages = [torch.zeros(4, caches.page_bytes, dtype=torch.uint8)] * caches.num_tensors
+    plan.bind_caches(caches, pages)
+    with pytest.raises(ValueError, match=r"Swelling: a page of 64 tokens .* asks more a token"):
+        finish(
+            lambda query: attention_offer("x", layouts=("odd",), block_sizes=(64, 8)),
+            lambda query: attrs.evolve(layouts(query), target=f"{HERE}:Swelling"),
+        )
     plan, _ = finish(lambda query: attention_offer("x", layouts=("odd", "HND")))
     assert isinstance(plan._attention._views[0], HeadLayout)
     assert plan._attention._views[0].layout == "HND"

@@ -1,4 +1,4 @@
-"""Eight packages of strangers, built and installed by pip into a folder of their own, and a tiny model for them."""
+"""Nine packages of strangers, built and installed by pip into a folder of their own, and a tiny model for them."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ from tests.no_need_to_patch.heron_oracle import save_heron
 from tests.third_party.conftest import Shell, pip_install, probed  # noqa: F401  fixtures
 
 PACKAGES = Path(__file__).with_name("packages")
-NAMES = ("heron", "stub", "deadline", "sigma", "halfnorm", "nextwords", "ledger", "nest")
+NAMES = ("heron", "stub", "deadline", "sigma", "halfnorm", "nextwords", "ledger", "nest", "tight")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,16 @@ from tests.no_need_to_patch.conftest import NAMES
 from tests.no_need_to_patch.test_no_patch import WHOSE
 
 FLAGS = (
-    *("--device", "stub", "--scheduling-policy", "deadline", "--logits-processors", "no-pairs"),
+    *(
+        "--device",
+        "stub",
+        "--attention-backend",
+        "tight",
+        "--scheduling-policy",
+        "deadline",
+        "--logits-processors",
+        "no-pairs",
+    ),
     *("--speculative-config", '{"method": "follow", "num_speculative_tokens": 2}'),
     *("--plugin.sigma.n", "1.5", "--plugin.ledger.file", "lines", "--plugin.deadline.default-ms", "250"),
 )
@@ -34,7 +43,9 @@ def test_in_float32_the_cores_norm_stays(shell, heron_folder):
     assert "vllm-plugin-halfnorm" not in {choice["chosen"]["distribution"] for choice in choices}
     # Not asked for, they change nothing by being installed.
     owners = {choice["hook"]: choice["chosen"]["distribution"] for choice in choices}
-    assert {owners[hook] for hook in ("sampler", "scheduler_policy", "weight_format")} == {"vllm-core"}
+    assert {owners[hook] for hook in ("sampler", "scheduler_policy", "weight_format", "attention_backend")} == {
+        "vllm-core"
+    }
     assert not {"metrics_sink", "logits_processor", "draft_proposer"} & set(owners)
 
 
@@ -58,6 +69,7 @@ for name, model, block, settings in (
     ("no-pairs", folder, "sigma", {"logits_processors": ["no-pairs"]}),
     ("follow", folder, "sigma", {"speculative_config": {"method": "follow", "num_speculative_tokens": 1}}),
     ("stub", folder, "stub", {"device": "stub"}),
+    ("tight", folder, "tight", {"attention_backend": "tight"}),
 ):
     try:
         LLM(model, plugins={"block": [block]}, **settings)
@@ -77,7 +89,7 @@ def missed(site, probed, heron_folder, heron_file, tmp_path_factory):
     return shell.report(MISSED, heron_folder, heron_file)
 
 
-@pytest.mark.parametrize("name", ["heron", "nest", "deadline", "no-pairs", "follow", "stub"])
+@pytest.mark.parametrize("name", ["heron", "nest", "deadline", "no-pairs", "follow", "stub", "tight"])
 def test_what_was_disabled_and_is_needed_is_missed_by_name(missed, name):
     plugin = {"no-pairs": "sigma", "follow": "sigma"}.get(name, name)
     assert f"vllm-plugin-{plugin}" in missed[name]

@@ -16,7 +16,10 @@ class CacheLayout(Protocol):
     def __init__(self, layout: str) -> None: ...
 
     def page_bytes(self, spec: CacheSpec, block_size: int) -> int:
-        """Bytes that a page of ``block_size`` tokens needs, scales included."""
+        """Bytes that a page of ``block_size`` tokens needs, scales included.
+
+        Pages are planned by the smallest size that they may have: more tokens never need more bytes each.
+        """
 
     def views(self, pages: Tensor, spec: CacheSpec, block_size: int) -> tuple[Tensor, ...]:
         """Views on raw pages uint8 [P, page_bytes], which may be larger than needed. No copies.

@@ -6,6 +6,7 @@ is done when the call returns. Everything else that torch knows, ``torch.cuda``,
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 __all__ = ["new_event", "runs_beside"]
 
 
+@cache
 def runs_beside(device: torch.device) -> bool:
     """Whether work on it goes on when a call has returned, and copies from pinned memory with it."""
     return device.type != "cpu" and hasattr(torch.get_device_module(device), "Event")

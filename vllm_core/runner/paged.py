@@ -16,6 +16,7 @@ from vllm_core.interfaces.queries import AttentionQuery, CacheLayoutQuery
 from vllm_core.layers.page_layouts import LAYOUTS, HeadLayout
 from vllm_core.plugins.errors import NoOffer, PluginError
 from vllm_core.runner.bound_attention import BackendSet, PagedAttention
+from vllm_core.runner.page_sizes import Layouts, accepted_sizes, stored_bytes
 
 PlanCaches = Callable[..., CachePlan]
 
@@ -74,8 +75,11 @@ class AttentionGroups:
             for winner in chosen.values()
             if not winner.capabilities >= IN_GRAPHS
         }
-        caches = plan_caches(declared, block_size, _block_sizes(chosen, known))
-        self.backends = [self._make(group, known, chosen) for group in caches.groups]
+        accepted = accepted_sizes(chosen, known)
+        layouts = self._layouts(known, chosen)
+        caches = plan_caches(declared, block_size, accepted, stored_bytes(layouts, block_size, accepted))
+        self.backends = [self._make(group, known, chosen, layouts) for group in caches.groups]
+        self._check_pages(caches)
         return caches
 
     def no_graph(self) -> set[str]:
@@ -105,12 +109,14 @@ class AttentionGroups:
             **asked,
         )
 
-    def _make(self, group: CacheGroup, known: dict[str, DeclaredCache], chosen: dict[str, _Chosen]) -> Any:
+    def _make(
+        self, group: CacheGroup, known: dict[str, DeclaredCache], chosen: dict[str, _Chosen], layouts: Layouts
+    ) -> Any:
         """The backend of one cache group; several if its layers' settings differ; None if no layer attends to it."""
         members = [path for path in self.layers if owner(path, known) in group.names]
         if not members:
             return None
-        layout, self._views[group.index] = self._layout(group, [chosen[path] for path in members])
+        layout, self._views[group.index] = layouts[group.spec]
         backends: dict[AttentionConfig, AttentionBackend] = {}
         parts = []
         for path in members:
@@ -138,27 +144,42 @@ class AttentionGroups:
             layer.part = part
         return BackendSet(list(backends.values()))
 
-    def _layout(self, group: CacheGroup, winners: list[_Chosen]) -> tuple[str, Any]:
-        """The first page layout that all backends of the group take and somebody knows."""
+    def _layouts(self, known: dict[str, DeclaredCache], chosen: dict[str, _Chosen]) -> Layouts:
+        """Of each spec that some layer attends to."""
+        readers: dict[CacheSpec, list[_Chosen]] = {}
+        for path in self.layers:
+            readers.setdefault(known[path].spec, []).append(chosen[path])
+        return {spec: self._layout(spec, winners) for spec, winners in readers.items()}
+
+    def _layout(self, spec: CacheSpec, winners: list[_Chosen]) -> tuple[str, Any]:
+        """The first page layout that all backends of such caches take and somebody knows."""
         shared = [name for name in winners[0].layouts if all(name in w.layouts for w in winners)]
         unknown = []
         for name in shared:
             if name in LAYOUTS:
                 return name, HeadLayout(name)
-            query = CacheLayoutQuery(
-                kind=group.spec.kind, layout=name, dtype=getattr(group.spec, "dtype", ""), device=self.device
-            )
+            query = CacheLayoutQuery(kind=spec.kind, layout=name, dtype=getattr(spec, "dtype", ""), device=self.device)
             try:
                 return name, self.choose.choose("kv_cache_layout", query).load()(name)
             except NoOffer:
                 unknown.append(name)
         takes = "; ".join(f'"{w.name}" takes {", ".join(w.layouts)}' for w in {w.name: w for w in winners}.values())
         raise PluginError(
-            f"the attention backends of cache group {group.index} ({len(group.names)} caches) share no page layout.",
+            f"the attention backends of {spec.kind} caches share no page layout.",
             known=takes,
             why=f"nobody offers {', '.join(unknown)}" if unknown else "",
             instead="--attention-backend reference takes the core's own layouts",
         )
+
+    def _check_pages(self, caches: CachePlan) -> None:
+        for group in caches.groups:
+            layout = self._views.get(group.index)
+            needs = 0 if layout is None else layout.page_bytes(group.spec, group.block_size)
+            if needs > caches.page_bytes:
+                raise ValueError(
+                    f"{type(layout).__name__}: a page of {group.block_size} tokens needs {needs} bytes and has"
+                    f" {caches.page_bytes}, as its page_bytes asks more a token of larger pages"
+                )
 
     def attach(self, tensors: Sequence[Tensor], caches: CachePlan, declared: Sequence[DeclaredCache]) -> list[Any]:
         """Views on the raw pages of each layer's cache, or of the one it shares."""
@@ -167,11 +188,6 @@ class AttentionGroups:
             layout = self._views.get(group.index)
             if layout is None:
                 continue
-            needs = layout.page_bytes(group.spec, group.block_size)
-            if needs > caches.page_bytes:
-                raise ValueError(
-                    f"a page of group {group.index} needs {needs} bytes in its layout and has {caches.page_bytes}"
-                )
             views = {name: layout.views(tensors[j], group.spec, group.block_size) for j, name in enumerate(group.names)}
             for path, layer in self.layers.items():
                 if (name := owner(path, known)) in views:
@@ -203,19 +219,3 @@ def _winner(decision: Any) -> _Chosen:
         capabilities=frozenset(offer.capabilities),
         distribution=decision.provided.distribution,
     )
-
-
-def _block_sizes(chosen: dict[str, _Chosen], known: dict[str, DeclaredCache]) -> dict[CacheSpec, list[int]]:
-    """For each spec, the block sizes that all backends reading it accept, in the first one's order."""
-    readers: dict[CacheSpec, dict[str, tuple[int, ...]]] = {}
-    for path, winner in chosen.items():
-        if winner.block_sizes is not None:
-            readers.setdefault(known[path].spec, {})[winner.name] = winner.block_sizes
-    found = {}
-    for spec, limits in readers.items():
-        first, *others = limits.values()
-        found[spec] = [size for size in first if all(size in other for other in others)]
-        if not found[spec]:
-            listed = "; ".join(f'"{name}" takes {", ".join(map(str, sizes))}' for name, sizes in limits.items())
-            raise PluginError(f"the attention backends of {spec.kind} caches share no block size.", known=listed)
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from vllm_core.engine.cache.sizing import CachePlanError, bytes_of_sequence, choose_sizes
+from vllm_core.engine.cache.sizing import NOTHING_ELSE, CachePlanError, Stored, bytes_of_sequence, choose_sizes
 from vllm_core.interfaces.cache import CacheGroup, CachePlan, CacheSpec, DeclaredCache
 
 GROUP_COST = 0.01
@@ -16,12 +16,14 @@ def plan_caches(
     declared: Sequence[DeclaredCache],
     block_size: int | None = None,
     accepted_block_sizes: Mapping[str | CacheSpec, Sequence[int]] | None = None,
+    stored: Stored = NOTHING_ELSE,
 ) -> CachePlan:
     """Put caches with equal specs into groups and choose how many tokens a page of each holds.
 
     block_size            Tokens a page of the caches with the most bytes a token; None: choose.
     accepted_block_sizes  What backends take, best first, by spec or else by kind ("full",
                           "recurrent", ...). A kind that is missing takes any size.
+    stored                Bytes a token of specs that a page layout stores in its own way.
 
     Raises ``CachePlanError``, a ``ValueError``, saying which sizes would work.
     """
@@ -33,9 +35,9 @@ def plan_caches(
     if not by_spec:
         return CachePlan(groups=(), page_bytes=0, num_tensors=0)
 
-    size = group_size({spec: len(names) for spec, names in by_spec.items()})
+    size = group_size({spec: len(names) for spec, names in by_spec.items()}, stored)
     counts = {spec: ceil(len(names) / size) for spec, names in by_spec.items()}
-    page_bytes, sizes = choose_sizes(counts, block_size, accepted_block_sizes or {})
+    page_bytes, sizes = choose_sizes(counts, block_size, accepted_block_sizes or {}, stored)
     groups: list[CacheGroup] = []
     for spec, names in by_spec.items():
         for start in range(0, len(names), size):
@@ -74,13 +76,13 @@ def owner_names(declared: Sequence[DeclaredCache]) -> dict[str, str]:
     return owners
 
 
-def group_size(counts: Mapping[CacheSpec, int]) -> int:
+def group_size(counts: Mapping[CacheSpec, int], stored: Stored = NOTHING_ELSE) -> int:
     """How many caches a group has at most, so that little of a page id's tensors lies idle.
 
     A page id stands for one page in each of ``size`` tensors, whether its group fills them all or
     not. 10 full and 50 sliding-window caches make 1 + 5 groups of 10.
     """
-    weights = {spec: bytes_of_sequence(spec) for spec in counts}
+    weights = {spec: bytes_of_sequence(spec, stored) for spec in counts}
     used = sum(weights[spec] * count for spec, count in counts.items())
 
     def cost(size: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import ceil, lcm
+from types import MappingProxyType
 
 from vllm_core.interfaces.cache import CacheSpec, RecurrentCache, SlidingWindowCache, TokenCache
 
@@ -17,27 +18,30 @@ SECOND_CHOICE = 0.03  # of the memory: what a size that a backend does not like 
 ALIGNMENT = 16  # bytes; pages begin at its multiples, so that any dtype and vector load fits
 
 Accepted = Mapping[str | CacheSpec, Sequence[int]]
+Stored = Mapping[CacheSpec, int]
+"""Bytes a token where a page layout stores something else than numbers of the spec's dtype."""
+NOTHING_ELSE: Stored = MappingProxyType({})
 
 
 class CachePlanError(ValueError):
     """The declared caches cannot share a pool as asked."""
 
 
-def bytes_of_sequence(spec: CacheSpec) -> int:
+def bytes_of_sequence(spec: CacheSpec, stored: Stored = NOTHING_ELSE) -> int:
     """What one cache keeps of a typical sequence."""
     if isinstance(spec, RecurrentCache):
         return spec.bytes_per_state
     tokens = min(spec.window, TYPICAL_TOKENS) if isinstance(spec, SlidingWindowCache) else TYPICAL_TOKENS
-    return tokens * spec.bytes_per_token
+    return tokens * _per_token(spec, stored)
 
 
-def _per_token(spec: CacheSpec) -> int:
+def _per_token(spec: CacheSpec, stored: Stored) -> int:
     assert isinstance(spec, TokenCache)
-    return spec.bytes_per_token
+    return stored.get(spec, spec.bytes_per_token)
 
 
 def choose_sizes(
-    counts: Mapping[CacheSpec, int], block_size: int | None, accepted: Accepted
+    counts: Mapping[CacheSpec, int], block_size: int | None, accepted: Accepted, stored: Stored = NOTHING_ELSE
 ) -> tuple[int, dict[CacheSpec, int]]:
     """Bytes of a page, and tokens a page for each spec. ``counts`` are groups of each spec.
 
@@ -46,15 +50,16 @@ def choose_sizes(
     Of all combinations the one wins in which a typical sequence takes the fewest bytes.
     """
     states = [spec for spec in counts if isinstance(spec, RecurrentCache)]
-    tokens = sorted((spec for spec in counts if spec not in states), key=_per_token, reverse=True)
+    others = (spec for spec in counts if spec not in states)
+    tokens = sorted(others, key=lambda spec: _per_token(spec, stored), reverse=True)
     state_bytes = max((spec.bytes_per_state for spec in states), default=0)
     if not tokens:
         return _aligned(state_bytes), {spec: _distance(spec, 1, accepted) for spec in states}
 
     best: tuple[float, int, dict[CacheSpec, int]] | None = None
-    for base in _base_sizes(tokens[0], block_size, accepted, state_bytes):
-        page_bytes = base * _per_token(tokens[0])
-        options = [[base], *(_sizes_within(spec, base, page_bytes, accepted) for spec in tokens[1:])]
+    for base in _base_sizes(tokens[0], block_size, accepted, state_bytes, stored):
+        page_bytes = base * _per_token(tokens[0], stored)
+        options = [[base], *(_sizes_within(spec, base, page_bytes, accepted, stored) for spec in tokens[1:])]
         if page_bytes < state_bytes:
             continue
         for chosen in product(*options):
@@ -63,7 +68,7 @@ def choose_sizes(
             if best is None or cost < best[0]:
                 best = cost, page_bytes, sizes
     if best is None:
-        raise CachePlanError(_no_size(counts, tokens, block_size, accepted))
+        raise CachePlanError(_no_size(counts, tokens, block_size, accepted, stored))
     _, page_bytes, sizes = best
     unit = lcm(*sizes.values())
     return _aligned(page_bytes), sizes | {spec: _distance(spec, unit, accepted) for spec in states}
@@ -74,20 +79,22 @@ def _accepted(spec: CacheSpec, accepted: Accepted) -> Sequence[int] | None:
     return accepted.get(spec, accepted.get(spec.kind))
 
 
-def _base_sizes(spec: CacheSpec, block_size: int | None, accepted: Accepted, state_bytes: int) -> Iterator[int]:
+def _base_sizes(
+    spec: CacheSpec, block_size: int | None, accepted: Accepted, state_bytes: int, stored: Stored
+) -> Iterator[int]:
     sizes = _accepted(spec, accepted)
     if block_size is not None:
         yield from [block_size] if sizes is None or block_size in sizes else []
     elif sizes is not None:
         yield from sizes
     else:
-        largest = max(LARGEST_BLOCK, state_bytes // _per_token(spec) + SMALLEST_BLOCK)
+        largest = max(LARGEST_BLOCK, state_bytes // _per_token(spec, stored) + SMALLEST_BLOCK)
         yield from range(SMALLEST_BLOCK, largest + 1, SMALLEST_BLOCK)
 
 
-def _sizes_within(spec: CacheSpec, base: int, page_bytes: int, accepted: Accepted) -> list[int]:
+def _sizes_within(spec: CacheSpec, base: int, page_bytes: int, accepted: Accepted, stored: Stored) -> list[int]:
     """The fullest size, and the fullest that is a multiple of ``base`` (more prefixes then fit both)."""
-    most = page_bytes // _per_token(spec)
+    most = page_bytes // _per_token(spec, stored)
     sizes = _accepted(spec, accepted)
     fitting = sorted(size for size in (range(1, most + 1) if sizes is None else sizes) if size <= most)
     even = [size for size in fitting if size % base == 0]
@@ -120,26 +127,27 @@ def _aligned(num_bytes: int) -> int:
 
 
 def _no_size(
-    counts: Mapping[CacheSpec, int], tokens: list[CacheSpec], block_size: int | None, accepted: Accepted
+    counts: Mapping[CacheSpec, int], tokens: list[CacheSpec], block_size: int | None, accepted: Accepted, stored: Stored
 ) -> str:
     """What every cache needs and takes, and what would do, as found by the same arithmetic."""
     lines = ["no number of tokens a cache page suits every cache of this model."]
     for spec in tokens:
         sizes = _accepted(spec, accepted)
         takes = "any number of" if sizes is None else ", ".join(map(str, sizes)) or "no"
-        lines.append(f"  {spec.kind:15} {_per_token(spec):,} bytes a token, its backend takes {takes} tokens a page")
+        size = _per_token(spec, stored)
+        lines.append(f"  {spec.kind:15} {size:,} bytes a token, its backend takes {takes} tokens a page")
     for spec in counts:
         if isinstance(spec, RecurrentCache):
             lines.append(f"  {spec.kind:15} {spec.bytes_per_state:,} bytes a state, all in one page")
     if block_size is not None:
         lines.append(f"  asked for       --block-size {block_size}")
         try:
-            _, sizes_found = choose_sizes(counts, None, accepted)
+            _, sizes_found = choose_sizes(counts, None, accepted, stored)
             lines.append(f"This works: --block-size {sizes_found[tokens[0]]}, or leave the flag out.")
             return "\n".join(lines)
         except CachePlanError:
             lines.append("No other --block-size works.")
-    _, sizes_found = choose_sizes(counts, None, {})
+    _, sizes_found = choose_sizes(counts, None, {}, stored)
     wanted = ", ".join(f"{sizes_found[spec]} ({spec.kind})" for spec in tokens)
     lines.append(f"An attention backend (--attention-backend) would do that takes these tokens a page: {wanted}.")
     return "\n".join(lines)

@@ -44,6 +44,7 @@ def plan_of_stage(caches: CachePlan) -> Callable[..., CachePlan]:
         declared: Sequence[DeclaredCache],
         block_size: int | None = None,
         accepted_block_sizes: Mapping[str | CacheSpec, Sequence[int]] | None = None,
+        stored: Mapping[CacheSpec, int] | None = None,
     ) -> CachePlan:
         return stage_caches(caches, declared)
 
