@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vllm_core.config.plugins import plugin_settings
 from vllm_core.interfaces.queries import RopeQuery
 from vllm_core.interfaces.rope import RotaryTable
 from vllm_core.layers import rope_parameters
@@ -20,6 +22,7 @@ from vllm_core.testing.kit import Conformance
 from vllm_core.testing.plugin_module import assert_imports_light
 from vllm_core.testing.rope_reference import ReadFields, turned, wanted
 
+HOOK = "rope_variant"
 BASE = "base"
 DRAFTS = 5  # positions behind the longest sequence, for which a table has room
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,6 +55,7 @@ class RopeConformance(Conformance):
                 that variant's; a tuple of fields takes a tuple of values
     unchanged   field that transformers reads -> why no value of it can be told from another
     refuses     (fields that differ, words of the error)
+    plugin_settings   fields of [plugin.NAME]
     cannot      what one may expect of the type and it does not do -> why; printed after every run
     """
 
@@ -69,6 +73,7 @@ class RopeConformance(Conformance):
     changes: ClassVar[Mapping[str | tuple[str, ...], Any]]
     unchanged: ClassVar[Mapping[str, str]] = {}
     refuses: ClassVar[Sequence[tuple[Fields, str]]] = ()
+    plugin_settings: ClassVar[Fields] = {}
 
     @classmethod
     def reference(cls, params: Fields, head_dim: int, longest: int) -> tuple[Tensor, float]:
@@ -154,7 +159,7 @@ class RopeConformance(Conformance):
 
     def test_the_plugin_module_imports_without_torch(self) -> None:
         owner = self.choose(self.rope_type, self.fields(BASE), self.lengths[-1]).provided.plugin
-        modules = [p.module for p in selector().catalog.plugins if p.name == owner]
+        modules = [p.module for p in self._selector().catalog.plugins if p.name == owner]
         assert_imports_light(modules[0] if modules else "vllm_core.builtin")
 
     @classmethod
@@ -187,7 +192,12 @@ class RopeConformance(Conformance):
         query = RopeQuery(
             rope_type=kind, head_dim=self.head_dim, params=read, max_position=longest + room, max_model_len=longest
         )
-        return selector().choose("rope_variant", query, kind, asked_by="rope_type")
+        return self._selector().choose("rope_variant", query, kind, asked_by="rope_type")
+
+    @classmethod
+    def _selector(cls) -> Selector:
+        """All installed plugins, that of this type with ``plugin_settings``."""
+        return selector(cls.rope_type, json.dumps(dict(cls.plugin_settings))) if cls.plugin_settings else selector()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "variant" in metafunc.fixturenames:
@@ -200,9 +210,14 @@ class RopeConformance(Conformance):
 
 
 @cache
-def selector() -> Selector:
-    """All installed plugins."""
-    return Selector(load_catalog(read_policy({})))
+def selector(rope_type: str = "", settings: str = "") -> Selector:
+    """All installed plugins; ``settings``, a JSON object, are those of the plugin that offers ``rope_type``."""
+    catalog = load_catalog(read_policy({}))
+    owners = [p.name for p in catalog.active if any((o.kind, o.name) == (HOOK, rope_type) for o in p.provides)]
+    if settings and not owners:
+        raise catalog.nobody(HOOK, rope_type)
+    catalog.settings = plugin_settings(catalog, {owners[0]: json.loads(settings)} if settings else {})
+    return Selector(catalog)
 
 
 def _without_none(fields: Fields) -> dict[str, Any]:
