@@ -19,5 +19,6 @@ class Plugins:
     commands = (
         Command("list", f"{_HERE}.listing:List", "which plugins are used, which are not and why, and their offers"),
         Command("show", f"{_HERE}.listing:Show", "all about one plugin, its settings too"),
+        Command("check", "vllm_core.cli.check:Check", "what one passes of its conformance kit, as a report"),
         Command("new", f"{_HERE}.new:New", "a package for a new plugin that works, with its tests"),
     )
