@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import lcm
-
 from vllm_core.testing.case import Case
 
 
@@ -38,8 +36,7 @@ class Modes:
 
     def test_a_prefix_found_in_anothers_pages_gives_the_same_logits(self, case: Case) -> None:
         served = case.idle()
-        unit = lcm(*(group.block_size for group in served.groups)) if served.groups else 1
-        shared = max(1, 32 // unit) * unit
+        shared = max(1, 32 // served.unit) * served.unit
         ids = case.prompt(shared)
         first = served.row(ids)
         served.step([(first, shared)])

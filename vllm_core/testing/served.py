@@ -17,10 +17,10 @@ from torch import Tensor
 from vllm_core.config.engine import EngineSettings
 from vllm_core.engine.cache.sizing import CachePlanError
 from vllm_core.engine.resolve import Resolved, resolve
-from vllm_core.interfaces.cache import SlidingWindowCache, TokenCache
+from vllm_core.interfaces.cache import RecurrentCache, SlidingWindowCache, TokenCache
 from vllm_core.interfaces.executor import Capacity
 from vllm_core.interfaces.queries import PlatformQuery
-from vllm_core.interfaces.steps import NULL_PAGE, PageGrowth, RowInit, RowSampling, StepPlan
+from vllm_core.interfaces.steps import NULL_PAGE, PageCopy, PageGrowth, RowInit, RowSampling, StepPlan
 from vllm_core.plugins import Selector, load_catalog, read_policy
 from vllm_core.runner.runner import Runner
 
@@ -37,8 +37,9 @@ class Row:
     number: int
     ids: list[int]
     computed: int
-    pages: list[list[int]]  # of each cache group, in block order; NULL_PAGE where a window has passed
+    pages: list[list[int]]  # of each cache group, in block order; NULL_PAGE where a window has passed; a state's one
     news: list[PageGrowth] = attrs.field(factory=list)  # windows' passed blocks, told with the next step
+    states_of: Row | None = None  # whose states, as they are now, it goes on from
     admitted: bool = False
 
 
@@ -76,11 +77,12 @@ class Served:
         self.runner = self.runners[-1]
         self.groups = self.capacity.caches.groups
         for group in self.groups:
-            if not isinstance(group.spec, TokenCache):
+            if not isinstance(group.spec, TokenCache | RecurrentCache):
                 raise ValueError(
-                    f"the kit hands out pages that grow with the sequence, and {group.names[0]} declares a cache of"
-                    f" kind {group.spec.kind}; say so in `cannot` and test the model by hand until it does"
+                    f"the kit hands out pages that grow with the sequence, and states; {group.names[0]} declares a"
+                    f" cache of kind {group.spec.kind}: say so in `cannot` and test the model by hand until it does"
                 )
+        self.unit = lcm(*(group.block_size for group in self.groups if isinstance(group.spec, TokenCache)))
         for tensor in self._pages():
             tensor.fill_(POISON)
         self.free = list(range(1, self.runner.num_pages))
@@ -99,22 +101,27 @@ class Served:
 
     def shareable(self, row: Row) -> int:
         """Tokens of whole blocks in every cache group that the row has computed, 32 at most where blocks are small."""
-        unit = lcm(*(group.block_size for group in self.groups)) if self.groups else 1
-        return min(max(1, 32 // unit), row.computed // unit) * unit
+        if any(isinstance(group.spec, RecurrentCache) for group in self.groups):
+            return row.computed // self.unit * self.unit if row.computed % self.unit == 0 else 0  # as its state is now
+        return min(max(1, 32 // self.unit), row.computed // self.unit) * self.unit
 
     def _pages(self) -> list[Tensor]:
         return [tensor for runner in self.runners for tensor in runner.pages]
 
     def row(self, ids: list[int], prefix_of: Row | None = None, shared: int = 0) -> Row:
-        """A new sequence; ``shared`` tokens, whole blocks, are found in the pages of ``prefix_of``."""
+        """A new sequence; ``shared`` tokens, whole blocks, are found in the pages of ``prefix_of``.
+
+        Of states it gets a copy, so ``prefix_of`` must have computed these tokens and no more.
+        """
         pages: list[list[int]] = [[] for _ in self.groups]
         if prefix_of is not None:
             pages = [
-                table[: shared // group.block_size] for group, table in zip(self.groups, prefix_of.pages, strict=True)
+                [] if isinstance(group.spec, RecurrentCache) else table[: shared // group.block_size]
+                for group, table in zip(self.groups, prefix_of.pages, strict=True)
             ]
         self.readers.update(page for table in pages for page in table)
         taken = {row.number for row in self.live}
-        self.live.append(Row(min(set(range(ROWS)) - taken), ids, shared, pages))
+        self.live.append(Row(min(set(range(ROWS)) - taken), ids, shared, pages, states_of=prefix_of))
         return self.live[-1]
 
     def step(self, work: Sequence[tuple[Row, int]]) -> list[Tensor]:
@@ -124,7 +131,7 @@ class Served:
         return list(logits.split([tokens for _, tokens in work]))
 
     def plan(self, work: Sequence[tuple[Row, int]]) -> StepPlan:
-        inits, growths = [], []
+        inits, growths, copies = [], [], []
         for row, tokens in work:
             grown = [*row.news, *self._grow(row, row.computed + tokens)]
             row.news = []
@@ -132,6 +139,7 @@ class Served:
                 growths += grown
                 continue
             row.admitted = True
+            copies += self._states(row)
             inits.append(
                 RowInit(
                     row=row.number,
@@ -146,7 +154,7 @@ class Served:
             step=self.steps,
             inits=inits,
             growths=growths,
-            copies=[],
+            copies=copies,
             rows=[row.number for row, _ in work],
             num_tokens=[tokens for _, tokens in work],
             num_drafts=[0] * len(work),
@@ -179,13 +187,25 @@ class Served:
     def _grow(self, row: Row, tokens: int) -> list[PageGrowth]:
         growths = []
         for group, table in zip(self.groups, row.pages, strict=True):
-            lacking = -(-tokens // group.block_size) - len(table)
+            whole = 1 if isinstance(group.spec, RecurrentCache) else -(-tokens // group.block_size)
+            lacking = whole - len(table)
             if lacking > 0:
                 pages = [self.free.pop() for _ in range(lacking)]
                 self.readers.update(pages)
                 growths.append(PageGrowth(row=row.number, group=group.index, first_block=len(table), pages=pages))
                 table += pages
         return growths
+
+    def _states(self, row: Row) -> list[PageCopy]:
+        """What brings another's states into the row's own pages."""
+        if row.states_of is None:
+            return []
+        pages = zip(self.groups, row.states_of.pages, row.pages, strict=True)
+        return [
+            PageCopy(group.index, source[0], target[0])
+            for group, source, target in pages
+            if isinstance(group.spec, RecurrentCache)
+        ]
 
     def _release(self, pages: Sequence[int]) -> None:
         owned = [page for page in pages if page != NULL_PAGE]
