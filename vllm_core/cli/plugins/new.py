@@ -167,10 +167,10 @@ def _left_open(data: dict[str, Any]) -> list[str]:
         found.append(f"tensors without a rule: {_some(data['uncovered'])}")
     if data["matter"]:
         found.append(f"fields that matter and are not read: {_some([name for name, *_ in data['matter']])}")
-    if not data["measured"]:
-        found.append(f"fields whose effect is not known: {_some([name for name, *_ in data['others']])}")
+    if data["untried"]:
+        found.append(f"fields whose effect is not known: {_some([name for name, *_ in data['untried']])}")
     if not found:
-        return ["", "everything in the configuration has a place; see NOTES.md"]
+        return ["", "everything in the configuration has a place; pytest says whether the arithmetic is right"]
     return ["", "not told by the configuration (NOTES.md)", *(f"  {line}" for line in found)]
 
 

@@ -59,6 +59,11 @@ def model_data(class_name: str, source: Source | None, reference: Reference | No
     matter, tiny = reference.mattering(known) if reference else (None, TINY)
     answers["matter"] = [(name, python(full.get(name)), hint(name)) for name in matter or ()]
     answers["measured"] = matter is not None
+    tried = (bool, int, float, type(None))
+    answers["untried"] = [
+        (k, python(v), hint(k)) for k, v in others.items() if not (answers["measured"] and isinstance(v, tried))
+    ]
+    others = {k: v for k, v in others.items() if answers["measured"] and isinstance(v, tried)}
     answers["others"] = [(k, python(v), hint(k)) for k, v in others.items() if k not in (matter or ())]
     answers["uncovered"] = [*structure.uncovered, *parts.dropped]
     answers["notes"] = [*made.notes, *parts.notes]

@@ -50,7 +50,7 @@ class Fields:
         self.act = next((name for name in ACT if name in self.full), "")
         if self.act:
             yield Field(self.act, "str", self._default(self.act, "silu"))
-        self.eps = next((name for name in EPS if name in self.full), "")
+        self.eps = next((name for name in EPS if name in (self.defaults or self.full)), "")
         if self.eps:
             yield Field(self.eps, "float", self._default(self.eps, 1e-6))
         for name in self.flags:

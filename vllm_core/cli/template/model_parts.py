@@ -83,6 +83,7 @@ class Parts:
             "rope_defaults": made.rope_defaults,
             "layers_import": sorted(names, key=_isort),
             "rules": self.rules,
+            "fused": any("Split(" in line for line in self.rules),
         }
 
     def _norm(self, size: str) -> str:
@@ -106,7 +107,9 @@ class Parts:
             line for line in (self._bias("attention.qkv", "bias"), self._bias("attention.out", "out_bias")) if line
         ]
         if made.rope:
-            lines.append(f"rotary=Rotary({self.head_dim}, c.rope_parameters)")
+            turned = self.reference is not None and self.reference.interleaved
+            parameters = '{**c.rope_parameters, "interleaved": True}' if turned else "c.rope_parameters"
+            lines.append(f"rotary=Rotary({self.head_dim}, {parameters})")
         if self.per_head_norm:
             lines.append(f"qk_norm={self._norm(self.head_dim)}")
         if made.has("sliding_window"):

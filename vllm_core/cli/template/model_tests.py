@@ -31,7 +31,7 @@ def test_data(
     if "tie_word_embeddings" in fields:
         variants["other head"] = {"tie_word_embeddings": not config.get("tie_word_embeddings", False)}
     changes = [f"{python(name)}: {python(_other(name, config.get(name)))}," for name in fields]
-    if "head_dim" in fields and config.get("num_key_value_heads", 1) % 2 == 0:
+    if "head_dim" in config and config.get("num_key_value_heads", 1) % 2 == 0:
         heads, kv_heads = config["num_attention_heads"] // 2, config["num_key_value_heads"] // 2
         cut = (heads, kv_heads, 2 * config["head_dim"])
         changes += [

@@ -6,6 +6,8 @@ Its model is built tiny, on the meta device for names and on the CPU to see what
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -32,7 +34,9 @@ GENERAL = frozenset({"architectures", "model_type", "initializer_range", "use_ca
                      "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype", "transformers_version",
                      "auto_map", "_name_or_path", "quantization_config", "rope_theta", "rope_scaling",
                      "tokenizer_class", "pretraining_tp", "attention_dropout", "hidden_dropout", "resid_pdrop",
-                     "attn_pdrop", "embd_pdrop", "residual_dropout", "embedding_dropout"})  # fmt: skip
+                     "attn_pdrop", "embd_pdrop", "residual_dropout", "embedding_dropout",
+                     "output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward",
+                     "is_encoder_decoder", "id2label", "label2id", "problem_type"})  # fmt: skip
 """Fields of config.json that say nothing about the arithmetic, or that are read with others."""
 
 
@@ -46,16 +50,18 @@ class Reference:
     structure: Structure  # of the tiny model
     biases: dict[str, frozenset[str]]  # flag -> the biases that come and go with it
     norm: str  # its class of the layers' norms; "" if there is none
+    interleaved: bool  # rotary positions turn neighbours in a head, not elements half a head apart
     version: str
 
     def mattering(self, known: Collection[str]) -> tuple[list[str] | None, dict[str, Any]]:
         """Other fields than ``known`` that change what a tiny model computes, and the fields of that model.
 
-        Published factors may make random weights hide everything; then the factors are the class's own.
+        Published factors may make random weights hide everything; then the factors are the class's own, or 1.
         None: it could not be measured.
         """
-        factors = {k: self.defaults[k] for k, v in self.tiny.items() if isinstance(v, float) and k not in known}
-        for tiny in (self.tiny, {**self.tiny, **factors}):
+        factors = [k for k, v in self.tiny.items() if isinstance(v, float) and k not in known]
+        plain = {k: self.defaults[k] for k in factors}, dict.fromkeys(factors, 1.0)
+        for tiny in (self.tiny, *({**self.tiny, **others} for others in plain)):
             with contextlib.suppress(Exception):
                 return self._read_by_reference(tiny, {*known, *GENERAL, *SIZES}), tiny
         return None, self.tiny
@@ -107,6 +113,7 @@ def consult(config: Mapping[str, Any]) -> Reference | None:
             structure=structure,
             biases=dict(_flags(model_class, tiny, full, structure)),
             norm=norm,
+            interleaved=_interleaved(model_class),
             version=transformers.__version__,
         )
 
@@ -117,12 +124,18 @@ def _class_of(architecture: str) -> Any:
     return getattr(transformers, architecture, None)
 
 
+def _interleaved(model_class: Any) -> bool:
+    """Whether the function that rotates takes every second element: no field of a configuration says so."""
+    rotate = getattr(sys.modules[model_class.__module__], "rotate_half", None)
+    return rotate is not None and "::2" in inspect.getsource(rotate)
+
+
 def _tiny(full: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
     """Fields for a small model that takes the same branches."""
     tiny: dict[str, Any] = {name: size for name, size in SIZES.items() if name in full}
     heads, kv_heads = full.get("num_attention_heads"), full.get("num_key_value_heads")
-    if kv_heads:
-        tiny["num_key_value_heads"] = 4 if kv_heads == heads else 1 if kv_heads == 1 else 2
+    if "num_key_value_heads" in full:
+        tiny["num_key_value_heads"] = 4 if kv_heads in (heads, None) else 1 if kv_heads == 1 else 2
     if full.get("head_dim"):
         tiny["head_dim"] = 16
     if full.get("sliding_window"):

@@ -29,18 +29,21 @@ OUTSIDE = (
 
 INSIDE = (
     (_ATTENTION + r"[qkv]_proj", "{part}{x:q|k|v}_proj", "attention.qkv", "{x}"),
+    (_ATTENTION + r"qkv_proj", "{part}qkv_proj", "attention.qkv", ("q", "k", "v")),
     (_ATTENTION + r"(?P<last>o_proj|out_proj|dense|wo)", "{part}{last}", "attention.out", ""),
     (_ATTENTION + r"[qk]_(?P<last>norm|layernorm)", "{part}{x:q|k}_{last}", "attention.{x}_norm", ""),
     (_MLP + r"(?:gate|up)_proj", "{part}{x:gate|up}_proj", "mlp.gate_up", "{x}"),
+    (_MLP + r"gate_up_proj", "{part}gate_up_proj", "mlp.gate_up", ("gate", "up")),
     (_MLP + r"(?P<last>fc1|c_fc|fc_in|dense_h_to_4h)", "{part}{last}", "mlp.up", ""),
     (_MLP + r"(?P<last>down_proj|fc2|c_proj|fc_out|dense_4h_to_h)", "{part}{last}", "mlp.down", ""),
 )
-"""Modules in a layer: what matches -> (checkpoint's name, our layer's, slot)."""
+"""Modules in a layer: what matches, the checkpoint's name, our layer's, and its slot, or a fused tensor's slots."""
 
 ROOM = 105  # characters of a rule's arguments on one line, as the formatter has it
 
-FIRST = ("input_layernorm", "ln_1", "attention_norm", "norm1", "pre_attention_layernorm")
-SECOND = ("post_attention_layernorm", "ln_2", "ffn_norm", "norm2", "pre_mlp_layernorm", "mlp_norm")
+FIRST = ("input_layernorm", "ln_1", "attention_norm", "norm1", "pre_attention_layernorm", "attention_layernorm")
+SECOND = ("post_attention_layernorm", "ln_2", "ffn_norm", "norm2", "pre_mlp_layernorm", "mlp_norm",
+          "feedforward_layernorm")  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)
@@ -84,13 +87,14 @@ def read_structure(shapes: Shapes) -> Structure:
         place = (inside, found[3]) if found and found[1] == prefix else (outside, name)
         place[0].setdefault(place[1], set()).update(ends)
     norms = _norms(inside)
-    gated = any(name.endswith("gate_proj") for name in inside)
+    gated = any(name.endswith(("gate_proj", "gate_up_proj")) for name in inside)
     read = _Reading(prefix, norms, gated)
     head_and_tail = {target: line for name in outside for target, line in read.outside(name)}
     body = list(dict.fromkeys(line for name in sorted(inside, key=_order) for line in read.inside(name)))
     uncovered += [f"{prefix}.{{i}}.{name}" for name in sorted(inside) if not list(read.inside(name))]
     uncovered += [name for name in sorted(outside) if not list(read.outside(name))]
     tail = [head_and_tail[target] for target in ("norm", "head") if target in head_and_tail]
+    uncovered = [_NUMBERED.sub(r"\1.{i}.\3", name) if name.startswith(f"{prefix}.") else name for name in uncovered]
     return Structure(
         rules=[*([head_and_tail["embedding"]] if "embedding" in head_and_tail else []), *body, *tail],
         uncovered=sorted(set(uncovered)),
@@ -121,15 +125,17 @@ class _Reading:
             found = re.fullmatch(pattern, name)
             if not found:
                 continue
-            if target == "mlp.gate_up" and not self.gated:
+            if target == "mlp.gate_up" and not self.gated:  # "up_proj" alone
                 yield self._line(name, "mlp.up", "")
                 continue
             for group, text in found.groupdict().items():
                 source = source.replace(f"{{{group}}}", text)
             yield self._line(source, target, slot)
 
-    def _line(self, source: str, target: str, slot: str) -> str:
+    def _line(self, source: str, target: str, slot: str | tuple[str, ...]) -> str:
         end = f', slot="{slot}"' if slot else ""
+        if isinstance(slot, tuple):
+            end = ", transform=Split(({}))".format(", ".join(f'"{one}"' for one in slot))
         inside = f'"{self.prefix}.{{i}}.{source}.{{w}}", "layers.{{i}}.{target}.{{w}}"{end}'
         return f"rule({inside})," if len(inside) <= ROOM else f"rule(\n            {inside}\n        ),"
 
@@ -157,9 +163,9 @@ def _biases(inside: Mapping[str, set[str]], outside: Mapping[str, set[str]], nor
     def any_bias(modules: Mapping[str, set[str]], chosen: Callable[[str], bool]) -> bool:
         return any("bias" in ends and chosen(name) for name, ends in modules.items())
 
-    if any_bias(inside, lambda name: bool(re.search(r"\.[qkv]_proj$", name))):
+    if any_bias(inside, lambda name: bool(re.search(r"\.(qkv|[qkv])_proj$", name))):
         yield "attention.qkv"
-    if any_bias(inside, lambda name: bool(re.fullmatch(INSIDE[1][0], name))):
+    if any_bias(inside, lambda name: bool(re.fullmatch(INSIDE[2][0], name))):
         yield "attention.out"
     if any_bias(inside, lambda name: bool(re.fullmatch(_MLP + ".+", name))):
         yield "mlp"
