@@ -50,11 +50,15 @@ def test_in_float32_the_cores_norm_stays(shell, heron_folder):
 
 
 def test_one_line_disables_each(shell):
-    shell("plugins", "list")  # seen once, so that what they offer is known
-    done = shell("plugins", "list", "--json", "--plugins-block", ",".join(NAMES))
-    rows = {row["name"]: row for row in json.loads(done.out)}
+    def rows(*flags):
+        return {row["name"]: row for row in json.loads(shell("plugins", "list", "--json", *flags).out)}
+
+    (route,) = rows("--plugins-block", "endpoint:/v1/next")["nextwords"]["provides"]  # one thing that a plugin offers
+    assert (route["kind"], route["name"]) == ("endpoint", "/v1/next")
+    assert route["disabled"] == "disabled by block in --plugins-block"
+    blocked = rows("--plugins-block", ",".join(NAMES))
     for name in NAMES:
-        assert (rows[name]["state"], rows[name]["reason"]) == ("disabled", "disabled by block in --plugins-block")
+        assert (blocked[name]["state"], blocked[name]["reason"]) == ("disabled", "disabled by block in --plugins-block")
 
 
 MISSED = """
