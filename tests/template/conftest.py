@@ -29,6 +29,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.folders = dict(EXAMPLES)  # name -> package that is there already
         self.render, self.site = cache(self._render), cache(self._site)
 
     @staticmethod
@@ -38,8 +39,8 @@ class Workshop:
 
     def _render(self, kind: str) -> Path:
         """The package: rendered, or copied where the repository has it as an example."""
-        if kind in EXAMPLES:
-            return EXAMPLES[kind]
+        if kind in self.folders:
+            return self.folders[kind]
         into = self.folder / "packages" / kind
         assert main(["plugins", "new", self.name(kind), "--kind", kind, "--into", str(into)]) == 0
         return into

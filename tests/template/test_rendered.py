@@ -11,6 +11,7 @@ import pytest
 
 from tests.template.kinds import EXAMPLES, KINDS
 from vllm_core.cli.template.kinds import kinds
+from vllm_core.cli.template.names import Names
 from vllm_core.cli.template.render import render_text
 
 
@@ -34,7 +35,9 @@ def test_the_command_that_shows_it_at_work_works(workshop, kind):
     if kind in EXAMPLES:
         use = f"vllm-core plugins show {name}"
     else:
-        use = render_text(kinds()[kind].use, {"name": name})
+        names = Names(name)
+        data = {field: getattr(names, field) for field in ("name", "distribution", "module", "class_name")}
+        use = render_text(kinds()[kind].use, data)
         assert use in folder.joinpath("README.md").read_text(), "the README does not say it"
     done = workshop.run(["bash", "-e", "-o", "pipefail", "-c", use], site, folder)
     assert done.code == 0, f"{use}\n{done.out}\n{done.err}"
