@@ -7,29 +7,15 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # for gguf_writing, which the tests share
 
 
 @pytest.fixture(scope="session")
 def tiny_llama():
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from gguf_writing import small_llama
 
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=128,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=64,
-            rms_norm_eps=1e-5,
-            max_position_embeddings=256,
-            tie_word_embeddings=False,
-        )
-    )
+    return small_llama()
 
 
 @pytest.fixture(scope="session")

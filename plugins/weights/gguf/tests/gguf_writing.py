@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import gguf
 import numpy as np
+import torch
 
 T = gguf.GGMLQuantizationType
 
@@ -66,3 +69,23 @@ def add_tensors(writer, state, heads, kv_heads, kind=T.F32):
             writer.add_tensor(gguf_name(name), np.ascontiguousarray(data))
         else:
             writer.add_tensor(gguf_name(name), gguf.quants.quantize(data, kind), raw_dtype=kind)
+
+
+@cache
+def small_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=128,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=64,
+            rms_norm_eps=1e-5,
+            max_position_embeddings=256,
+            tie_word_embeddings=False,
+        )
+    )
