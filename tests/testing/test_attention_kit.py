@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -330,6 +331,107 @@ def test_log_sum_exp_is_offered_as_a_capability(say):
     Kit().test_what_cannot_lists_is_refused_with_a_reason(asked, "lse")
     with pytest.raises(AssertionError, match='`cannot` lists lse, and the offer has the capability "lse"'):
         Kit().test_what_cannot_lists_is_refused_with_a_reason(AskedBackend("reference", "cpu"), "lse")
+
+
+def declaring(*capabilities):
+    """Answers as they are, with these capabilities beside."""
+
+    def change(query, answer):
+        fields = attrs.asdict(answer, recurse=False)
+        return Offer(**{**fields, "capabilities": {*answer.capabilities, *capabilities}})
+
+    return change
+
+
+ALONE = "test_a_sequence_has_the_same_bits_alone_and_in_a_batch_if_so_declared"
+
+
+def test_bits_that_depend_on_the_batch_are_found_where_they_are_declared_not_to(serve, say):
+    class Depends(Right):
+        def attend(self, q, pages, step, metadata, sinks=None, lse=None):
+            return super().attend(q, pages, step, metadata, sinks, lse) * (1 + 1e-6 * len(step.query_lens))
+
+    asked = say(lambda query, answer: answer)
+    with pytest.raises(pytest.skip.Exception, match="does not declare"):
+        getattr(Kit(), ALONE)(asked, None)
+    asked = say(declaring("batch_invariant"))
+    for window in (None, 20):
+        getattr(Kit(), ALONE)(asked, window)
+    serve(Depends)
+    with pytest.raises(AssertionError, match="sequence 0, 1 queries of 6 tokens, has other bits alone than among 9"):
+        getattr(Kit(), ALONE)(asked, None)
+
+
+class OfTheDevice(Right):
+    """Takes all lengths from tensors, as a backend with "device_metadata" does."""
+
+    def begin_step(self, step):
+        starts = step.query_starts.tolist()
+        lens = [b - a for a, b in pairwise(starts)]
+        return attrs.evolve(step, query_lens=lens, kv_bounds=step.kv_lens.tolist())
+
+    def attend(self, q, pages, step, metadata, sinks=None, lse=None):
+        return super().attend(q, pages, metadata, None, sinks, lse)
+
+
+class OfTheFirst(OfTheDevice):
+    """Keeps the lengths of the first step with these tensors."""
+
+    seen: dict = {}
+
+    def begin_step(self, step):
+        return self.seen.setdefault(step.kv_lens.data_ptr(), super().begin_step(step))
+
+
+STATIC_STEP = "test_a_static_step_serves_other_lengths_if_so_declared"
+
+
+@pytest.mark.parametrize("name", ["decoding", "mixed", "drafts"])
+def test_lengths_that_are_not_the_devices_are_found_where_that_is_declared(serve, say, name):
+    asked = say(declaring("graph"))
+    with pytest.raises(pytest.skip.Exception, match="declare both"):
+        getattr(Kit(), STATIC_STEP)(asked, name)
+    asked = say(declaring("graph", "device_metadata"))
+    with pytest.raises((AssertionError, ValueError)):  # the core's own reads the host's lists, which are empty
+        getattr(Kit(), STATIC_STEP)(asked, name)
+    serve(OfTheDevice)
+    getattr(Kit(), STATIC_STEP)(asked, name)
+    serve(OfTheFirst)
+    with pytest.raises(AssertionError, match=f"the same static step with other lengths, {name}: off by"):
+        getattr(Kit(), STATIC_STEP)(asked, name)
+
+
+def test_a_page_that_only_one_sequence_may_have_is_found(serve, asked):
+    class Owned(Right):
+        """Each page belongs to the last sequence that has it."""
+
+        def attend(self, q, pages, step, metadata, sinks=None, lse=None):
+            table = step.block_table.clone()
+            for row in range(1, len(table)):
+                for other in range(row):
+                    table[other][torch.isin(table[other], table[row])] = 0
+            return super().attend(q, pages, attrs.evolve(step, block_table=table), None, sinks)
+
+    Kit().test_sequences_that_share_the_pages_of_a_prefix_agree(asked)
+    serve(Owned)
+    assert failing(asked) == set()
+    with pytest.raises(AssertionError, match="shared pages, step 0, layer 0: off by"):
+        Kit().test_sequences_that_share_the_pages_of_a_prefix_agree(asked)
+
+
+def test_a_window_that_is_wrong_in_pages_of_one_size_is_found(serve, asked):
+    class WholePages(Right):
+        """A window is rounded to pages, where a page has few tokens."""
+
+        def told(self, config):
+            if config.window is None or config.block_size != 24:
+                return config
+            return attrs.evolve(config, window=24)
+
+    serve(WholePages)
+    assert failing(asked) == set()
+    with pytest.raises(AssertionError, match="pages of 24 tokens, a window, layer 0: off by"):
+        Kit().test_every_page_size_it_takes_agrees(asked)
 
 
 def test_a_backend_that_nobody_offers_is_an_error_with_the_nearest_name():

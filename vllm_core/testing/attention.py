@@ -9,13 +9,14 @@ import pytest
 
 from vllm_core.testing.attention_asked import AskedBackend
 from vllm_core.testing.attention_cases import FEATURES, AttentionCase, asks, grid
+from vllm_core.testing.attention_declared import AttentionDeclared
 from vllm_core.testing.attention_offers import AttentionOffers
 from vllm_core.testing.attention_pages import AttentionPages
 from vllm_core.testing.attention_results import AttentionResults
 from vllm_core.testing.kit import Conformance
 
 
-class AttentionConformance(AttentionResults, AttentionPages, AttentionOffers, Conformance):
+class AttentionConformance(AttentionResults, AttentionPages, AttentionDeclared, AttentionOffers, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     backend         the name of its offer, as in --attention-backend

@@ -54,11 +54,17 @@ class AttentionResults:
             trial.play(trial.batch(BATCHES["all at once"]), f"pages in layout {layout}", self._tolerance(self.plain()))  # type: ignore[attr-defined]
 
     def test_every_page_size_it_takes_agrees(self, asked: AskedBackend) -> None:
-        query = make_query(self.plain(), asked.device)  # type: ignore[attr-defined]
-        sizes = asked.offer(query).options.get("block_sizes") or SMALL_PAGES
-        for size in [s for s in sizes if s <= LARGEST_PAGE] or sizes[:1]:
-            trial = Trial(asked, query, block_size=size)
-            trial.play(trial.batch(BATCHES["all at once"]), f"pages of {size} tokens", self._tolerance(self.plain()))  # type: ignore[attr-defined]
+        """And with a window, which begins inside a page and gives up those before it."""
+        for window in (None, 20):
+            settings = {**self.plain(), "window": window}  # type: ignore[attr-defined]
+            if self.refused(settings):  # type: ignore[attr-defined]
+                continue
+            query = make_query(settings, asked.device)
+            sizes = asked.offer(query).options.get("block_sizes") or SMALL_PAGES
+            for size in [s for s in sizes if s <= LARGEST_PAGE] or sizes[:1]:
+                trial = Trial(asked, query, block_size=size)
+                what = f"pages of {size} tokens{'' if window is None else ', a window'}"
+                trial.play(trial.batch(BATCHES["all at once"]), what, self._tolerance(settings))
 
     @pytest.mark.parametrize("rows", [[], [(0, 0), (9, 0)]], ids=["no rows", "idle rows"])
     def test_a_step_without_tokens_gives_nothing(self, asked: AskedBackend, rows: Any) -> None:

@@ -192,6 +192,11 @@ class Trial:
             s.pages[:passed] = [NULL_PAGE] * passed
             self._release(gone)
 
+    def branch(self, sequence: Tokens, length: int) -> Tokens:
+        """Another sequence that begins with the same ``length`` tokens, in the same pages; a multiple of a page's."""
+        keys, values = ([x[:length].clone() for x in kept] for kept in (sequence.keys, sequence.values))
+        return Tokens(keys, values, sequence.pages[: length // self.block])
+
     def finish(self, sequence: Tokens) -> None:
         self._release([page for page in sequence.pages if page != NULL_PAGE])
         sequence.pages.clear()
@@ -213,16 +218,16 @@ class Trial:
             if not lse:
                 got = self.backend.attend(layer.q, pages, step, metadata, layer.sinks)
                 assert got.dtype == self.dtype, f"{where}: the result is {got.dtype}, the queries are {self.dtype}"
-                _agree(got, layer.want, tolerance, step, where)
+                agree(got, layer.want, tolerance, step, where)
                 continue
             totals = torch.full(layer.want_lse.shape, torch.nan, dtype=torch.float32, device=self.device)
             got = self.backend.attend(layer.q, pages, step, metadata, layer.sinks, lse=totals)
-            _agree(got, layer.want, tolerance, step, f"{where}, with log-sum-exp asked for")
-            _agree(totals, layer.want_lse, tolerance, step, f"{where}: log-sum-exp")
+            agree(got, layer.want, tolerance, step, f"{where}, with log-sum-exp asked for")
+            agree(totals, layer.want_lse, tolerance, step, f"{where}: log-sum-exp")
         self.advance([s for s, _ in work])
 
 
-def _agree(got: Tensor, want: Tensor, tolerance: float, step: AttentionStep, what: str) -> None:
+def agree(got: Tensor, want: Tensor, tolerance: float, step: AttentionStep, what: str) -> None:
     """Largest |difference| over the largest |value| of ``want``; what is wrong is named by sequence, query and head."""
     __tracebackhide__ = True
     assert got.shape == want.shape, f"{what}: the shape is {list(got.shape)}, should be {list(want.shape)}"
