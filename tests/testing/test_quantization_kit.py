@@ -228,6 +228,63 @@ def test_a_kit_without_references_says_so():
         Empty().matrix("nibbles", "x", 64, 48, torch.float32)
 
 
+def test_bits_that_depend_on_the_batch_are_found_where_they_are_declared_not_to():
+    class Depends(Nibbles):
+        batch_invariant = True
+
+        def apply(self, layer, x):
+            return super().apply(layer, x) * (1 + 1e-6 * len(x))
+
+    test = "test_a_row_has_the_same_bits_in_any_batch_if_so_declared"
+    with pytest.raises(AssertionError, match="rows 0 to 1 alone have other bits than among 40"):
+        getattr(kit_with(nibbles=Depends), test)("nibbles", "float32")
+    with pytest.raises(pytest.skip.Exception, match="does not say batch_invariant"):
+        getattr(kit_with(), test)("nibbles", "float32")
+
+
+def test_numbers_for_other_kernels_that_are_not_the_weights_are_found():
+    class Shares(Bytes):
+        def scaled(self, layer):
+            return layer.numbers, layer.scales.view(-1)
+
+    class Halves(Shares):
+        def scaled(self, layer):
+            return layer.numbers, layer.scales.view(-1) / 2
+
+    test = "test_whole_numbers_and_scales_for_other_kernels_are_the_weights"
+    getattr(kit_with(bytes=Shares), test)("bytes")
+    with pytest.raises(AssertionError, match=r"bytes: \d+ of 3072 numbers times scales are other weights"):
+        getattr(kit_with(bytes=Halves), test)("bytes")
+    with pytest.raises(pytest.skip.Exception, match="gives no numbers and scales"):
+        getattr(kit_with(), test)("bytes")
+
+
+def test_a_table_whose_rows_are_others_is_found():
+    class Table(Nibbles):
+        def rows(self, layer, ids):
+            return self.weight(layer)[ids].to(torch.float32)
+
+    class Shifted(Table):
+        def rows(self, layer, ids):
+            return self.weight(layer).roll(1, 0)[ids]
+
+    def holding(method):
+        def embedding(self, names, shape):
+            return method()
+
+        made = type("Tables", (Quantization,), {"embedding": embedding})
+        return kit_with(quantization=made, nibbles=method)
+
+    test = "test_rows_of_a_table_are_those_of_the_reference"
+    getattr(holding(Table), test)("nibbles", "float32")
+    with pytest.raises(AssertionError, match=r"nibbles: rows \[0\] of a table differ"):
+        getattr(holding(Shifted), test)("nibbles", "float32")
+    with pytest.raises(AssertionError, match=r"rows are torch\.float32"):
+        getattr(holding(Table), test)("nibbles", "bfloat16")
+    with pytest.raises(pytest.skip.Exception, match="tables of embeddings are dense"):
+        getattr(kit_with(), test)("nibbles", "float32")
+
+
 class StoredBytes(Bytes):
     """The format of the page's example."""
 

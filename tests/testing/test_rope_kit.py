@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 import pytest
 import vllm_plugin_llama.rope as right
@@ -109,6 +111,26 @@ def test_the_whole_head_rotated_instead_of_a_part_fails(monkeypatch):
 
     monkeypatch.setattr(right, "llama3_rope", made)
     assert {TABLE, CHANGE} <= set(failing())
+
+
+def test_a_table_that_changes_its_parameters_or_differs_the_second_time_fails(monkeypatch):
+    def consumes(head_dim, params, max_position, device):
+        params["factor"] = params.pop("factor") * 2
+        return PLAIN(head_dim, params, max_position, device)
+
+    monkeypatch.setattr(right, "llama3_rope", consumes)
+    with pytest.raises(AssertionError, match="after the table was made of them"):
+        Kit().test_a_table_is_made_again_the_same_and_leaves_what_it_reads("base")
+    calls = itertools.count()
+    wrong(monkeypatch, lambda t, *_: attrs.evolve(t, cos=t.cos + next(calls) * 1e-6))
+    with pytest.raises(AssertionError, match="made again, cos is another"):
+        Kit().test_a_table_is_made_again_the_same_and_leaves_what_it_reads("base")
+
+
+def test_settings_of_the_plugin_that_it_does_not_have_are_an_error(monkeypatch):
+    monkeypatch.setattr(Kit, "plugin_settings", {"stretch": 2.0})
+    with pytest.raises(Exception, match='plugin "llama" has no settings'):
+        Kit().table("base", 64)
 
 
 def test_a_field_that_the_test_forgot_is_named(monkeypatch):

@@ -12,6 +12,7 @@ from torch import Tensor
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.layers.linear import Linear
 from vllm_core.testing.kit import Conformance
+from vllm_core.testing.quantization_beside import QuantizedBeside
 from vllm_core.testing.quantization_case import (
     AskedMethod,
     Bound,
@@ -24,7 +25,7 @@ from vllm_core.testing.quantization_products import QuantizedProducts
 from vllm_core.testing.quantization_ranks import QuantizedRanks
 
 
-class QuantizationConformance(QuantizedProducts, QuantizedRanks, Conformance):
+class QuantizationConformance(QuantizedProducts, QuantizedRanks, QuantizedBeside, Conformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     method      the name of its offer, as in --quantization and "quant_method"

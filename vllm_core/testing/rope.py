@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -144,6 +145,16 @@ class RopeConformance(Conformance):
         table, more = self.table(variant, longest), self.make(self.rope_type, self.fields(variant), longest, 4 * DRAFTS)
         for name in ("cos", "sin"):
             assert torch.equal(getattr(more, name)[: longest + DRAFTS], getattr(table, name)[: longest + DRAFTS])
+
+    def test_a_table_is_made_again_the_same_and_leaves_what_it_reads(self, variant: str) -> None:
+        """Ranks and restarts make their own, from one config.json."""
+        decision = self.choose(self.rope_type, self.fields(variant), self.lengths[-1])
+        params = {**decision.query.params, **decision.offer.options}
+        before, room = copy.deepcopy(params), self.lengths[-1] + DRAFTS
+        first, second = (decision.load()(self.head_dim, params, room, DEVICE) for _ in range(2))
+        assert params == before, f"the parameters {before} are {params} after the table was made of them"
+        for name in ("cos", "sin"):
+            assert torch.equal(getattr(first, name), getattr(second, name)), f"made again, {name} is another"
 
     def test_what_is_wrong_is_refused_by_name(self) -> None:
         for fields, words in self.refuses:
