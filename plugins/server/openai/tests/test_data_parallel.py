@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -92,7 +93,7 @@ def test_a_killed_engine_is_not_noticed_by_clients_and_replaced(start):
     assert {health for _, health in answers} == {200}
     assert {answer.status_code for answer, _ in answers} == {200}
     assert {answer.json()["choices"][0]["text"] for answer, _ in answers} == {expected}
-    assert "engine 0: the engine process (pid" in server.log or "engine 1: the engine process (pid" in server.log
+    assert re.search(r"engine [01]: the engine('s)? process \(pid", server.log)  # whoever saw it first says so
 
 
 def test_contradictory_settings_end_the_start_with_what_would_work(start):

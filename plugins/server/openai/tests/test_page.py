@@ -38,14 +38,14 @@ class StandIn:
     bodies  what the chat was asked, ``left`` how many clients left before the end
     """
 
-    def __init__(self, prefix=""):
+    def __init__(self, prefix="", engines=1):
         self.reply, self.reasoning, self.pause, self.key, self.failure = ["Hello", " there"], [], 0.0, "", None
         self.bodies, self.left, self.running = [], 0, 3
         engine = Bag(
             settings=Bag(model="tiny" + EVIL, block_size=16, kv_cache_dtype="auto", enable_prefix_caching=True,
                          gpu_memory_utilization=None, kv_cache_memory=None),
             ready=Bag(longest=512, pages=8, page_tokens=[16]), timings={"plugins": 0.25, "weights": 1.5},
-            stats=self.stats, pid=None, state="ready", on_stats=lambda callback: None,
+            stats=self.stats, pids={}, states=dict.fromkeys(range(engines), "ready"), on_stats=lambda callback: None,
         )  # fmt: skip
         self.context = Bag(
             engine=engine, models={"tiny": "base"}, settings=Bag(metrics_prefix="mine:"), work=Work(), observers=[],
@@ -89,11 +89,11 @@ class StandIn:
         return {"choices": [{"hook": "models", "chosen": chosen}], "plugins": rows}
 
     async def stats(self):
-        if self.context.engine.state != "ready":
+        state = self.context.engine.states[0]
+        if state != "ready":
             raise EngineDeadError("it was killed")
-        return Bag(
-            running=self.running, waiting=1, cache_usage=0.5, prefix_queries=10, prefix_hits=4,
-        )  # fmt: skip
+        now = {"running": self.running, "waiting": 1, "cache_usage": 0.5, "prefix_queries": 10, "prefix_hits": 4}
+        return Bag(engines=[Bag(engine=number, state=state, **now) for number in self.context.engine.states])
 
     async def chat(self, request):
         self.bodies.append(await request.json())
@@ -198,8 +198,18 @@ def test_the_charts_are_drawn_from_the_figures(server, open_page):
     assert "running 7, waiting 1" in queue.locator("svg").get_attribute("aria-label")
     assert queue.locator(".trace.first").get_attribute("d").count("L") >= 1
     assert page.text_content("[data-chart=throughput] .value") == "0"
-    server.context.state["metrics"].totals.counts["generation_tokens"] += 600
+    server.context.state["metrics"].engines.totals[0].counts["generation_tokens"] += 600
     assert soon(lambda: float(page.locator("[data-chart=throughput] .value").first.text_content()) > 50)
+
+
+def test_several_engines_are_shown_as_one(open_page):
+    server = StandIn(engines=2)
+    try:
+        page = open_page(server)
+        page.locator("[data-chart=queue]").get_by_text("6", exact=True).wait_for()
+        assert page.text_content("[data-chart=cache] .value") == "50 %"
+    finally:
+        server.close()
 
 
 def test_without_the_route_of_figures_there_are_no_charts_and_the_chat_goes_on(server, open_page):
@@ -392,9 +402,9 @@ def test_it_asks_nobody_but_its_server(server, open_page):
 def test_the_page_says_when_the_engine_has_ended_and_when_nobody_answers(server, open_page):
     page = open_page(server, quiet=False)
     page.get_by_text("Serving").wait_for()
-    server.context.engine.state = "restarting"
+    server.context.engine.states[0] = "restarting"
     page.get_by_text("The engine is being started again").wait_for()
-    server.context.engine.state = "dead"
+    server.context.engine.states[0] = "dead"
     page.get_by_text("The engine has ended").wait_for()
     server.close()
     page.get_by_text("Not reachable").wait_for()

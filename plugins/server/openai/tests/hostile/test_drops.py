@@ -20,9 +20,10 @@ def narrow(start):
 @contextlib.asynccontextmanager
 async def late(server, seconds):
     """The address of a way to the server that tells it ``seconds`` later that a client has left."""
-    closing = set()
+    held = set()  # nobody else holds a task whose connection is lost, and garbage would end it early
 
     async def serve(reader, writer):
+        held.add(asyncio.current_task())
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", server.port)
 
         async def back():
@@ -35,7 +36,7 @@ async def late(server, seconds):
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 up_writer.write(data)
-        closing.add(asyncio.get_running_loop().call_later(seconds, up_writer.transport.abort))
+        asyncio.get_running_loop().call_later(seconds, up_writer.transport.abort)
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await task
 

@@ -25,6 +25,11 @@ export function total(figures, name) {
   return samples ? samples.reduce((sum, sample) => sum + sample.value, 0) : null;
 }
 
+// The mean over all label sets: a share of several engines. null if there is no such figure.
+export function mean(figures, name) {
+  return figures.has(name) ? total(figures, name) / figures.get(name).length : null;
+}
+
 // How much a counter grew a second. A counter that fell was begun anew.
 export function rate(now, then, name) {
   const [to, from] = [total(now.figures, name), total(then.figures, name)];

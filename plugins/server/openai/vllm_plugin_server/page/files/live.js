@@ -2,7 +2,7 @@
 
 import { request } from "./api.js";
 import { Chart } from "./chart.js";
-import { parse, quantile, rate, total } from "./figures.js";
+import { mean, parse, quantile, rate, total } from "./figures.js";
 
 const EVERY = 2000; // milliseconds
 const SPAN = 120; // seconds that a chart shows
@@ -75,14 +75,14 @@ export class Live {
       time: now.time,
       throughput: rates,
       latency: seen,
-      cache: [total(figures, name("kv_cache_usage_perc")), total(figures, name("prefix_cache_hit_rate"))],
+      cache: [mean(figures, name("kv_cache_usage_perc")), mean(figures, name("prefix_cache_hit_rate"))],
       queue: [total(figures, name("num_requests_running")), total(figures, name("num_requests_waiting"))],
     });
     this.points = this.points.filter(({ time }) => now.time - time <= SPAN * 1000);
     for (const [key, chart] of Object.entries(this.charts)) {
       chart.draw(this.points.map((point) => ({ time: point.time, values: point[key] })), now.time);
     }
-    const state = figures.get(name("engine_state"))?.find(({ value }) => value === 1)?.labels.state;
-    this.told({ state: state ?? "ready", error: null });
+    const states = (figures.get(name("engine_state")) ?? []).filter(({ value }) => value === 1).map(({ labels }) => labels.state);
+    this.told({ state: states.includes("ready") ? "ready" : states[0] ?? "ready", error: null });
   }
 }
