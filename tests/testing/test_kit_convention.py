@@ -31,7 +31,8 @@ def test_a_kit_says_for_which_kind_it_is_and_what_names_its_subject(kit):
         kit.named()
 
     tested = type("TestRapid", (kit,), {kit.subject: "rapid"})
-    assert (tested.named(), dict(tested.limits()), list(tested.measure())) == ("rapid", {}, [])
+    assert (tested.named(), dict(tested.limits())) == ("rapid", {})
+    assert list(Conformance.measure()) == []
 
 
 def test_every_class_of_a_kit_is_derived_from_the_one_that_reports_go_by():

@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 import pytest
 
 from vllm_core.testing.case import Case
+from vllm_core.testing.drafted import Drafted
 from vllm_core.testing.fields import Fields
 from vllm_core.testing.generating import Generating
+from vllm_core.testing.invariant import Invariant
 from vllm_core.testing.kit import Conformance
 from vllm_core.testing.modes import Modes
 from vllm_core.testing.plugin_module import PluginModule
 from vllm_core.testing.rank_modes import RankModes
+from vllm_core.testing.recorded import Recorded
 from vllm_core.testing.served import computes
 from vllm_core.testing.tensors import Tensors
 
@@ -40,7 +43,9 @@ class Cases(Mapping[str, Case]):
         return len(self.kit.case_names())
 
 
-class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModule, Conformance):
+class ModelConformance(
+    Modes, Drafted, Recorded, Invariant, RankModes, Generating, Tensors, Fields, PluginModule, Conformance
+):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     architecture   as in config.json "architectures"; the reference is transformers' class of that name
@@ -53,7 +58,8 @@ class ModelConformance(Modes, RankModes, Generating, Tensors, Fields, PluginModu
     block_size     tokens a cache page; None: small where the backend takes any
     changes, unchanged, other_defaults, unread   of config fields: see `Fields`
     inert          tensors that cannot matter: see `Tensors`
-    cannot         what one may expect of the model and it does not do -> why; printed after every run
+    cannot         what one may expect of the model and it does not do -> why; printed after every run. Known
+                   names: "ranks", "graphs", "batch invariance"
     """
 
     kind = "model"

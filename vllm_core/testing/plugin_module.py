@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import distribution
 
 import pytest
 import torch
 
+from vllm_core.plugins import PluginStatus
 from vllm_core.testing.cannot import CannotReport
 from vllm_core.testing.case import Case
+from vllm_core.testing.documented import pages, undocumented
 
 __all__ = ["CannotReport", "PluginModule", "assert_imports_light"]
 
@@ -36,10 +39,14 @@ class PluginModule:
     """Tests of the base variant."""
 
     def test_the_plugin_module_imports_without_torch(self, base: Case) -> None:
-        selector = base.served.resolved.selector
-        owner = next(d.provided.plugin for d in selector.decisions if d.hook in ("model", "models"))
-        module = next(p.module for p in selector.catalog.plugins if p.name == owner)
-        assert_imports_light(module)
+        assert_imports_light(_owner(base).module)
+
+    def test_its_settings_are_documented(self, base: Case) -> None:
+        """Each has a help text, and the README of its package names it."""
+        owner = _owner(base)
+        text = pages(distribution(owner.distribution))
+        _, wrong = undocumented(base.served.resolved.selector.catalog, owner, text)
+        assert not wrong, f"settings of plugin {owner.label}: {'; '.join(wrong)}"
 
     def test_forward_never_waits_for_the_device(self, base: Case) -> None:
         if not torch.cuda.is_available() or base.served.runner.device.type != "cuda":
@@ -57,3 +64,10 @@ class PluginModule:
                 torch.cuda.set_sync_debug_mode("default")
             served.advance([(row, tokens)])
         served.release(row)
+
+
+def _owner(case: Case) -> PluginStatus:
+    """The plugin that serves the model."""
+    selector = case.served.resolved.selector
+    owner = next(d.provided.plugin for d in selector.decisions if d.hook in ("model", "models"))
+    return next(plugin for plugin in selector.catalog.plugins if plugin.name == owner)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from importlib.metadata import Distribution
 from typing import TYPE_CHECKING, Any
 
 from vllm_core.cli.doctor.finding import Finding
+from vllm_core.testing.documented import pages, readme, undocumented
 
 if TYPE_CHECKING:
     from vllm_core.cli.check.subject import Subject
@@ -36,16 +35,14 @@ def papers(subject: Subject) -> Iterator[Finding]:
     python = metadata.get("Requires-Python")
     remedy = "" if python else 'requires-python = ">=3.11" in pyproject.toml'
     yield _finding("Python", "ok" if python else "warn", python or "it does not say which", remedy)
-    yield from _settings(subject, text)
+    yield from _settings(subject)
 
 
-def _settings(subject: Subject, text: str) -> Iterator[Finding]:
-    from vllm_core.testing.documented import undocumented
-
+def _settings(subject: Subject) -> Iterator[Finding]:
     for plugin in subject.plugins:
         if plugin.state != "active" or "settings" not in plugin.hooks:
             continue
-        settings, missing = undocumented(subject.catalog, plugin, text + _pages(subject))
+        settings, missing = undocumented(subject.catalog, plugin, pages(subject.installed))
         site = [url for url in subject.installed.metadata.get_all("Project-URL") or () if "doc" in url.lower()]
         if missing and site:
             yield _finding("settings", "warn", "; ".join(missing), f"see that {site[0]} names them")
@@ -54,20 +51,6 @@ def _settings(subject: Subject, text: str) -> Iterator[Finding]:
             yield _finding("settings", "fail", "; ".join(missing), remedy)
         elif settings:
             yield _finding("settings", "ok", f"{', '.join(settings)}: each with a help text and in the README")
-
-
-def _pages(subject: Subject) -> str:
-    """All pages of a checkout."""
-    folder = subject.checkout
-    files = sorted([*folder.glob("*.md"), *folder.glob("docs/**/*.md")]) if folder is not None else []
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def readme(installed: Distribution) -> str:
-    """The long description."""
-    metadata: Any = installed.metadata
-    found = metadata.get("Description") or metadata.get_payload()
-    return re.sub(r"^ {8}", "", str(found or ""), flags=re.MULTILINE).strip()
 
 
 def _finding(name: str, verdict: str, says: str, remedy: str = "") -> Finding:

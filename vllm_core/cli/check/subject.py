@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from functools import cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import attrs
 from packaging.requirements import Requirement
@@ -16,6 +14,7 @@ from packaging.requirements import Requirement
 from vllm_core.plugins.discovery import canonical
 from vllm_core.plugins.errors import PluginError, did_you_mean
 from vllm_core.plugins.records import CORE
+from vllm_core.testing.documented import checkout
 
 if TYPE_CHECKING:
     from vllm_core.plugins.catalog import Catalog
@@ -39,13 +38,7 @@ class Subject:
 
     @cached_property
     def checkout(self) -> Path | None:
-        """The folder that it was installed from with ``pip install -e``; None for others."""
-        try:
-            made = json.loads(self.installed.read_text("direct_url.json") or "{}")
-        except ValueError:
-            return None
-        folder = Path(unquote(urlsplit(made.get("url", "")).path))
-        return folder if made.get("dir_info", {}).get("editable") and folder.is_dir() else None
+        return checkout(self.installed)
 
     @cached_property
     def requires(self) -> list[Requirement]:
