@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import distributed as dist
 
 from vllm_core.distributed.dry import DryGroup
 from vllm_core.distributed.groups import dry_groups
 from vllm_core.distributed.layout import Layout
 from vllm_core.distributed.single import SingleGroup
-from vllm_core.distributed.torch_group import TorchGroup
+from vllm_core.distributed.torch_group import TorchGroup, join
 from vllm_core.testing.ranks import Ranks
 
 
@@ -119,3 +120,8 @@ def test_the_failure_of_one_rank_is_told(four):
 
     with pytest.raises(RuntimeError, match="rank 2 has a fault"):
         four.run(work)
+
+
+def test_ranks_on_devices_that_nobody_makes_groups_for_are_refused():
+    with pytest.raises(ValueError, match=r"ranks on npu devices cannot meet yet: .* one rank can run there"):
+        join("npu", dist.HashStore(), "tp", 0, 2, 1.0)

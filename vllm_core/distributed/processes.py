@@ -65,7 +65,7 @@ class ProcessesExecutor:
         except BaseException:  # ``stop`` may have come before there was anything to end
             end(self._ranks, self._stopping, self._lock, self._keeper, self._folder)
             raise
-        if self._build.torch_device.type == "cpu":  # nobody meets there later, and it would outlive a killed engine
+        if self._build.model.device.type == "cpu":  # nobody meets there later, and it would outlive a killed engine
             self._folder.remove()
         threading.Thread(target=self._watch, daemon=True, name="vllm-core-ranks-watch").start()
         capacity = capacity_of(self._build, started)
@@ -160,7 +160,7 @@ class ProcessesExecutor:
             if any(not report.waited for report in self._reports.values()):
                 break
             silent = [rank for rank in self._ranks if rank.number not in self._reports]
-        host, device = socket.gethostname(), self._build.torch_device.type
+        host, device = socket.gethostname(), self._build.model.device.type
         places = {rank.number: Place(host, device, rank.process.pid) for rank in self._ranks}
         self._failure = blame(self._layout, self._reports, places)
         for rank in self._ranks:  # those who wait for the one that failed could do so for long

@@ -109,7 +109,7 @@ def join(
 ) -> TorchGroup:
     """Meet the other ranks of the group ``name`` at ``store``.
 
-    kind      of device: "cpu" or "cuda", whose current device this rank uses
+    kind      of device: "cpu" or "cuda", whose current device this rank uses; ``ValueError`` for others
     timeout   seconds, for the meeting and on CPUs for each call
     address   of this host, where the others find this rank; "": as gloo chooses (``GLOO_SOCKET_IFNAME``)
     ordered   as `TorchGroup` has it
@@ -123,6 +123,10 @@ def join(
         make = dist.ProcessGroupGloo
         gloo._devices = [make.create_device(hostname=address) if address else make.create_default_device()]
         return TorchGroup(dist.ProcessGroupGloo(place, rank, size, gloo), ordered)
+    if kind != "cuda":
+        raise ValueError(
+            f"ranks on {kind} devices cannot meet yet: groups are made for CPUs and CUDA only; one rank can run there"
+        )
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = patience
     return TorchGroup(dist.ProcessGroupNCCL(place, rank, size, options), ordered)

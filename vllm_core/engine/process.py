@@ -100,7 +100,7 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
             instead="start again",
         )
     executor, capacity = start_executor(resolved)
-    here = resolved.build.torch_device.type == "cpu"
+    here = resolved.build.model.device.type == "cpu"
     clock = StepClock(SPARE) if here else StepClock(SPARE_ELSEWHERE, COMPILE_ELSEWHERE)
     steps = TimedSteps(executor, pulse, clock)
     sinks = open_sinks(resolved.sinks)

@@ -137,7 +137,10 @@ def _torch_device(platform: Platform, device: Device, part: Part | None, executo
     if part is not None:
         return platform.torch_device(part.local_rank)
     if "processes" in executor.offer.capabilities:
-        return torch.device(device.type)
+        try:
+            return torch.device(device.type)
+        except RuntimeError:  # torch hears of another package's device where it is used
+            return torch.device("meta")
     launched = "launched" in executor.offer.capabilities
     return platform.torch_device(int(os.environ.get("LOCAL_RANK", 0)) if launched else 0)
 
