@@ -57,14 +57,19 @@ class Executor(Protocol):
         """``build`` is what ``vllm_core.runner.build.Build`` resolved; ``options`` are the offer's."""
 
     def start(self) -> Capacity:
-        """Load the model and make caches and rows. Returns when steps can be launched."""
+        """Load the model and make caches and rows. Returns when steps can be launched.
+
+        An executor is started once: ``RuntimeError`` if it was before, even if it was stopped since.
+        """
 
     def launch(self, plan: StepPlan) -> Pending:
         """Queue a step and return at once, without waiting for the device.
 
-        Raises `StepOutOfMemory`, or lets the result raise it; after this the executor goes on. Any other failure
-        ends it.
+        Raises `StepOutOfMemory`, or lets the result raise it; after this the executor goes on. Any other failure is
+        a `StepError` that names this step and its cause, and ends the executor: what is launched later raises it, too.
         """
 
     def stop(self) -> None:
-        """End all that ``start`` began. Safe to call twice and after a failure."""
+        """End all that ``start`` began: no thread, process, file or shared memory is left. Safe to call twice, after a
+        failure, and without a start. Steps that have not run raise `StepError`.
+        """

@@ -62,7 +62,9 @@ class RequestStats:
 
 
 class MetricsSink(Protocol):
-    """Made once an engine. Calls must return at once: buffer, and send from a thread."""
+    """Made once an engine. Calls must return at once, also where nobody takes what is sent: buffer, and send from a
+    thread. What cannot be sent is dropped in the end; a call may raise, which ends this sink and nothing else.
+    """
 
     def __init__(self, query: MetricsQuery) -> None: ...
 
@@ -71,4 +73,4 @@ class MetricsSink(Protocol):
     def request(self, stats: RequestStats) -> None: ...
 
     def close(self) -> None:
-        """Send what is buffered, within a second."""
+        """Send what is buffered, within a second, and leave no thread and no open file."""

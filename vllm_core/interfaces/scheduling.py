@@ -41,7 +41,7 @@ class SchedulerPolicy(Protocol):
     def __init__(self, query: SchedulerQuery) -> None: ...
 
     def key(self, request: Candidate) -> tuple[float, ...]:
-        """Compared with other requests' keys; ``order`` is appended to make all different.
+        """Compared with other requests' keys, which are as long; ``order`` is appended to make all different.
 
         Asked when the request is queued and, unless the policy preempts, when it is queued again.
         """

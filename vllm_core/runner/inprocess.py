@@ -43,6 +43,7 @@ class InProcessExecutor:
 
     def __init__(self, build: Build) -> None:
         self._build = build
+        self._begun = False
         self._runner: Runner | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._failed: StepError | None = None
@@ -51,8 +52,9 @@ class InProcessExecutor:
         self._lock = threading.Lock()
 
     def start(self) -> Capacity:
-        if self._runner is not None:
+        if self._begun:
             raise RuntimeError("this executor was started before; make a new one")
+        self._begun = True
         self._runner, capacity = self._build.make_runner()
         if not runs_beside(self._runner.device):
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-core-step")
