@@ -50,7 +50,6 @@ class TestProcesses(ExecutorConformance):
     architecture = "LlamaForCausalLM"
     config = LLAMA
     device = "cpu"
-    settings: ClassVar = {"tensor_parallel_size": 2}
 
 
 class TestCpu(PlatformConformance):

@@ -63,7 +63,8 @@ class MetricsSinkConformance(InstalledConformance):
 
     def check(self, received: str, steps: Sequence[StepStats], requests: Sequence[RequestStats]) -> None:
         """Whether all has arrived. Override it for a sink that adds up or leaves out; this wants every value."""
-        for record in (*steps, *requests):
+        records: list[StepStats | RequestStats] = [*steps, *requests]
+        for record in records:
             for field, value in values_of(attrs.asdict(record)):
                 assert holds(received, value), (
                     f"{type(record).__name__}.{field} = {value!r} was sent and has not arrived:\n{received[-500:]}"

@@ -60,12 +60,12 @@ class SchedulerPolicyConformance(InstalledConformance):
 
     def test_keys_are_tuples_of_numbers_that_compare(self, target: Any) -> None:
         policy = target()
-        keys = {candidate: policy.key(candidate) for candidate in _shapes()}
-        for candidate, key in keys.items():
+        keys = [(candidate, policy.key(candidate)) for candidate in _shapes()]
+        for candidate, key in keys:
             assert isinstance(key, tuple), f"the key of {candidate} is {key!r}, no tuple"
             wrong = [v for v in key if not isinstance(v, int | float) or math.isnan(v)]
             assert not wrong, f"the key of {candidate} holds {wrong[0]!r}, which does not compare"
-        lengths = {len(key) for key in keys.values()}
+        lengths = {len(key) for _, key in keys}
         assert len(lengths) == 1, f"keys have {sorted(lengths)} numbers: a shorter one would go before a longer one"
 
     def test_nobody_waits_for_ever(self, target: Any) -> None:
