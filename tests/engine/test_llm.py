@@ -12,6 +12,8 @@ from vllm_core.engine.errors import EngineDeadError, RequestError
 from vllm_core.engine.llm import LLM
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.engine.sinks import Sinks
+from vllm_core.interfaces.queries import SchedulerQuery
+from vllm_core.runner.chosen import Chosen
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 
@@ -55,7 +57,7 @@ def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **de
         renderer=Render() if tokenizer else None,
         parsers=None,
         eos_token_ids=(),
-        policy=None,
+        policy=Chosen("fcfs", "vllm_core.engine.policy:FirstComeFirstServed", SchedulerQuery(policy="fcfs")),
         processors=(),
         grammars=None,
         sinks=Sinks({}),
