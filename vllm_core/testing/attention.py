@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -13,7 +13,8 @@ from vllm_core.testing.attention_declared import AttentionDeclared
 from vllm_core.testing.attention_offers import AttentionOffers
 from vllm_core.testing.attention_pages import AttentionPages
 from vllm_core.testing.attention_results import AttentionResults
-from vllm_core.testing.kit import Conformance
+from vllm_core.testing.attention_speed import PLAIN, speeds
+from vllm_core.testing.kit import Conformance, Measured
 
 
 class AttentionConformance(AttentionResults, AttentionPages, AttentionDeclared, AttentionOffers, Conformance):
@@ -58,6 +59,12 @@ class AttentionConformance(AttentionResults, AttentionPages, AttentionDeclared, 
         """Whether ``cannot`` leaves log-sum-exp for these settings."""
         asked = asks(case.settings) | {"lse"}
         return not any(asked.issuperset(name.split("+")) for name in cls.cannot)
+
+    @classmethod
+    def measure(cls) -> Iterator[Measured]:
+        """Against the core's plain backend, at the settings that ask for nothing."""
+        if cls.backend != PLAIN:
+            yield from speeds(AskedBackend(cls.backend, cls.device, cls.plugin_settings), cls.plain())
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -54,6 +54,7 @@ class Trial:
     """A backend made from its plugin's offer for ``query``.
 
     stale   what lies in pages beyond lengths are old keys and values instead of NaN
+    tokens  that the pages hold
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Trial:
         layout: str | None = None,
         stale: bool = False,
         seed: int = 0,
+        tokens: int = TOKENS,
     ) -> None:
         self.query, self.device, self.stale = query, asked.torch_device, stale
         offer = asked.offer(query)
@@ -89,7 +91,7 @@ class Trial:
         if query.window is not None:
             self.spec = SlidingWindowCache(**sizes, dtype=query.kv_dtype, window=query.window)
         views = asked.views(self.layout, query)
-        num_pages = -(-TOKENS // self.block) + 24
+        num_pages = -(-tokens // self.block) + 24
         shape = (num_pages, views.page_bytes(self.spec, self.block) + PADDING)
         self.raw = [torch.empty(shape, dtype=torch.uint8, device=self.device) for _ in range(LAYERS)]
         self.spoil(list(range(num_pages)))

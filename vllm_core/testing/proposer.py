@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from vllm_core.testing.distribution import Distribution
-from vllm_core.testing.kit import Conformance
+from vllm_core.testing.kit import Conformance, Measured
 from vllm_core.testing.lossless import Lossless, asked
 from vllm_core.testing.plugin_module import assert_imports_light
 from vllm_core.testing.reference import Reference
@@ -75,6 +76,20 @@ class ProposerConformance(Lossless, Distribution, Conformance):
     ) -> tuple[Reference, Speculating]:
         """A model of few tokens, whose distribution can be counted out."""
         return request.cls._made(tmp_path_factory.mktemp("proposer-tiny"), vocab_size=TINY_VOCABULARY)
+
+    @classmethod
+    def measure(cls) -> Iterator[Measured]:
+        """Guesses accepted in greedy decoding, where ``least_accepted`` says that a random model can be guessed."""
+        if not cls.least_accepted:
+            return
+        with TemporaryDirectory() as folder:
+            _, speculating = cls._made(Path(folder) / "model")
+            asks = asked(speculating, temperature=0.0)
+            for drafts in cls.drafts:
+                ran = speculating.ran(drafts, asks)
+                if ran.guesses:
+                    what = f"a tiny random model, greedy, {drafts} guesses a step"
+                    yield Measured(what, ran.accepted / ran.guesses, "of the guesses accepted")
 
     @classmethod
     def _made(cls, folder: Path, **changed: Any) -> tuple[Reference, Speculating]:
