@@ -53,8 +53,7 @@ class Layer:
 class Trial:
     """A backend made from its plugin's offer for ``query``.
 
-    stale   what lies in pages beyond lengths are old keys and values instead of NaN
-    tokens  that the pages hold
+    stale   what lies in pages beyond lengths are old keys and values instead of NaN; ``tokens`` that the pages hold
     """
 
     def __init__(
