@@ -58,7 +58,7 @@ def _serve(channel: Channel, start: Start) -> NoReturn:
     try:
         started = rank.load()
     except Exception as error:
-        channel.send(encode(failed(error)))
+        channel.send(encode(failed(error, owners=rank.owners)))
         _exit()
     channel.send(encode(started))
     threading.Thread(target=_report, args=(channel, rank), daemon=True).start()

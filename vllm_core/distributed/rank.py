@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import distributed as dist
@@ -10,6 +12,7 @@ from torch import distributed as dist
 from vllm_core.distributed.messages import Failed, Result, Start, Started, Step, decode_down
 from vllm_core.distributed.share import build_share
 from vllm_core.interfaces.collective import PeerLost
+from vllm_core.plugins.whose import whose_error
 from vllm_core.runner.inprocess import InProcessExecutor
 
 __all__ = ["Rank", "failed", "open_store"]
@@ -23,12 +26,14 @@ class Rank:
 
     def __init__(self, start: Start, store: dist.Store | None = None) -> None:
         self._start, self._store = start, store
+        self.owners: Mapping[str, str] = {}
         self._launched: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._speaks = False
 
     def load(self) -> Started:
         """Returns when steps can be launched."""
         share = build_share(self._start, self._store)
+        self.owners = share.owners
         self._executor = InProcessExecutor(share)
         capacity = self._executor.start()
         share.open_grammars(capacity.vocab_size)
@@ -47,7 +52,7 @@ class Rank:
         try:
             self._launched.put((plan.plan.step, self._executor.launch(plan.plan)))
         except Exception as error:  # the device's memory was too small, say: others wait for this rank by now
-            return failed(error, plan.plan.step)
+            return failed(error, plan.plan.step, self.owners)
         return None
 
     def take(self) -> Result | Failed | None:
@@ -56,7 +61,7 @@ class Rank:
         try:
             result = pending.result()
         except Exception as error:
-            return failed(error, step)
+            return failed(error, step, self.owners)
         return Result(result) if self._speaks else None
 
 
@@ -69,9 +74,11 @@ def open_store(host: str, world: int) -> tuple[dist.TCPStore, str]:
     return store, f"tcp://{host}:{store.port}"
 
 
-def failed(error: BaseException, step: int = -1) -> Failed:
-    """With the first cause: what a step raised is wrapped."""
+def failed(error: BaseException, step: int = -1, owners: Mapping[str, str] = MappingProxyType({})) -> Failed:
+    """With the first cause: what a step raised is wrapped. ``owners`` (`plugins.whose`) tell whose fault it was."""
+    owner = whose_error(error, owners)
     cause: BaseException = error
     while not isinstance(cause, PeerLost) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return Failed(str(cause) or repr(cause), type(cause).__name__, isinstance(cause, PeerLost), step)
+    reason = (str(cause) or repr(cause)) + (f" (in {owner})" if owner else "")
+    return Failed(reason, type(cause).__name__, isinstance(cause, PeerLost), step)

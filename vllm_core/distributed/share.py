@@ -13,6 +13,7 @@ from vllm_core.engine.recipe import settings_of
 from vllm_core.engine.resolve import Part, Resolved, resolve
 from vllm_core.interfaces.executor import Capacity
 from vllm_core.plugins.errors import LockMismatch
+from vllm_core.plugins.whose import owners_of
 from vllm_core.runner.runner import Runner
 
 __all__ = ["Share", "build_share"]
@@ -29,6 +30,7 @@ class Share:
         self._resolved, self._start, self._store = resolved, start, store
         self.layout = resolved.build.model.layout
         self.speaks = start.rank == self.layout.speaker
+        self.owners = owners_of(resolved.lock)
 
     def make_runner(self) -> tuple[Runner, Capacity]:
         build, start = self._resolved.build, self._start

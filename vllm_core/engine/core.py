@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
 
 from vllm_core.config.engine import EngineSettings
@@ -18,6 +19,7 @@ from vllm_core.engine.request import FinishReason, Request
 from vllm_core.engine.scheduler import Scheduler
 from vllm_core.interfaces.executor import Capacity, Executor
 from vllm_core.interfaces.scheduling import SchedulerPolicy
+from vllm_core.plugins.whose import blamed
 
 __all__ = ["EngineCore"]
 
@@ -33,6 +35,7 @@ class EngineCore:
     max_step_tokens  tokens computed in one step, at most
     policy           who runs first; None: first come, first served
     grammars         compiles what outputs must conform to; None: no request has that
+    owners           of the code that steps run (``plugins.whose``), to say whose fault it was
 
     A failure in a step ends all requests and the engine with them, but a lack of memory: then its books are begun
     anew, and all requests computed again (``begin_again``). Text is made elsewhere, by ``processor``, where a failure
@@ -49,10 +52,10 @@ class EngineCore:
         max_step_tokens: int,
         policy: SchedulerPolicy | None = None,
         grammars: Grammars | None = None,
+        owners: Mapping[str, str] | None = None,
     ) -> None:
-        self.capacity = capacity
-        self.grammars = grammars
-        self.executor = executor
+        self.capacity, self._owners = capacity, owners or {}
+        self.grammars, self.executor = grammars, executor
         self._cache = partial(
             CacheManager,
             capacity.caches,
@@ -102,7 +105,8 @@ class EngineCore:
         except Exception as error:
             log.exception("request %s could not be queued", new.request_id)
             self.roster.forget(new.request_id)
-            raise RequestError(f"{type(error).__name__} while it was queued: {error}", new.request_id) from error
+            reason = f"{type(error).__name__} while it was queued: {blamed(error, self._owners)}"
+            raise RequestError(reason, new.request_id) from error
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         """End a request, wherever it is. Its last update comes with the next step. Unknown ids are ignored.
@@ -132,10 +136,11 @@ class EngineCore:
         except MemoryError as error:
             begin_again(self, error)
             return []
-        except Exception as error:
-            log.error("a step failed: %s", error)
+        except (Exception, SystemExit) as error:
+            reason = blamed(error, self._owners)
+            log.error("a step failed: %s", reason)
             self.end(error)
-            raise EngineDeadError(f"a step failed, the engine has ended: {error}") from error
+            raise EngineDeadError(f"a step failed, the engine has ended: {reason}") from error
         except BaseException as error:  # Ctrl-C and its like: half a step has been booked
             self.end(RuntimeError(f"{type(error).__name__} in the middle of a step"))
             raise

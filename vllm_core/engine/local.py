@@ -11,6 +11,7 @@ from vllm_core.engine.intake import Intake
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.processor import OutputProcessor
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.plugins.whose import owners_of
 
 __all__ = ["LocalEngine"]
 
@@ -32,6 +33,7 @@ class LocalEngine:
             max_step_tokens=built.max_step_tokens,
             policy=built.policy.make(),
             grammars=built.grammars,
+            owners=owners_of(built.lock),
         )
         if built.sinks:
             core.meter.listeners.append(built.sinks)

@@ -16,6 +16,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.attached import Attached, call_in
 from vllm_core.engine.home import Home, Status
+from vllm_core.engine.last_stack import ask_stack, read_stack
 from vllm_core.engine.remote import EngineProcess
 
 __all__ = ["OwnedEngine"]
@@ -107,7 +108,7 @@ class OwnedEngine(Attached):
     def _ended(self, pid: int, how: str) -> None:
         assert self._loop is not None
         self.ending = True
-        cause = how if self.stuck else f"the engine process {how}"
+        cause = how if self.stuck else f"the engine process {how}{read_stack(self.home.folder)}"
         self._loop.call_later(0 if self.stuck else LAST_WORDS, self._lost, pid, cause)
 
     def failed(self, message: wire.Failed) -> None:
@@ -115,6 +116,7 @@ class OwnedEngine(Attached):
 
     def _is_stuck(self) -> bool:
         assert self._loop is not None
+        self.stuck += ask_stack(self.home.folder, self.pid)
         log.error("%s%s; it is killed", self.title, self.stuck)
         self._held.process.kill(self.stuck)
         self._loop.call_later(FAREWELL, self._lost, self.pid, self.stuck)

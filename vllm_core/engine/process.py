@@ -16,6 +16,7 @@ from vllm_core.engine import wire
 from vllm_core.engine.core import EngineCore
 from vllm_core.engine.fronts import Fronts
 from vllm_core.engine.home import Home
+from vllm_core.engine.last_stack import keep_stack, write_owners
 from vllm_core.engine.log_queue import log_beside
 from vllm_core.engine.pids import die_with_parent, obey_pipe, wait_for_end
 from vllm_core.engine.pulse import Pulse
@@ -46,10 +47,11 @@ def main() -> int:
     die_with_parent(start.pid)
     threading.Thread(target=_end_with_the_caller, args=(sys.stdin.fileno(), start.pid), daemon=True).start()
     home = Home(Path(start.folder))
+    keep_stack(home.folder)
     pulse, fronts = Pulse(home.pulse), Fronts(home.address, start.front)
     try:
         core, steps, sinks, timings = _build(start, pulse)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _refuse_the_first(fronts, wire.Failed(kind=type(error).__name__, error=str(error)))
         return 1
     try:
@@ -63,7 +65,7 @@ def main() -> int:
         )
         steps.when_it_ends(fronts.break_off)
         Server(core, fronts, pulse, steps, ready, start.digest).run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin must not end the engine without a word
         fronts.tell_all(wire.Failed(kind=type(error).__name__, error=str(error)))
         return 1
     finally:
@@ -88,6 +90,7 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
     from vllm_core.engine.build import start_executor
     from vllm_core.engine.resolve import resolve
     from vllm_core.plugins.errors import LockMismatch
+    from vllm_core.plugins.whose import owners_of
 
     settings = settings_of(start.settings)
     resolved = resolve(settings)
@@ -99,6 +102,8 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
             known=f"here they are of {resolved.lock.owners}",
             instead="start again",
         )
+    owners = owners_of(resolved.lock)
+    write_owners(Path(start.folder), owners)
     executor, capacity = start_executor(resolved)
     here = resolved.build.model.device.type == "cpu"
     clock = StepClock(SPARE) if here else StepClock(SPARE_ELSEWHERE, COMPILE_ELSEWHERE)
@@ -112,6 +117,7 @@ def _build(start: wire.Start, pulse: Pulse) -> tuple[EngineCore, TimedSteps, Sin
         max_step_tokens=resolved.max_step_tokens,
         policy=resolved.policy.make(),
         grammars=resolved.build.grammars,
+        owners=owners,
     )
     if sinks:
         core.meter.listeners.append(sinks)

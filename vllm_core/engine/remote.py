@@ -16,6 +16,7 @@ from vllm_core.config.engine import EngineSettings
 from vllm_core.engine import wire
 from vllm_core.engine.errors import EngineDeadError
 from vllm_core.engine.home import Home
+from vllm_core.engine.last_stack import read_stack
 from vllm_core.engine.link import Link
 
 __all__ = ["EngineProcess"]
@@ -100,7 +101,8 @@ class EngineProcess:
         meanwhile()
         while (message := self.link.receive(0.1)) is None:
             if self._child.ended.is_set() and (message := self.link.receive(0)) is None:
-                raise EngineDeadError(f"the engine process {self._child.how()} while it was built")
+                where = read_stack(self._home.folder)
+                raise EngineDeadError(f"the engine process {self._child.how()} while it was built{where}")
             if message is not None:
                 break
         if isinstance(message, wire.Failed):

@@ -12,6 +12,7 @@ from vllm_core.plugins.errors import PluginError
 from vllm_core.plugins.lines import printable
 from vllm_core.plugins.patience import Overdue, Patience
 from vllm_core.plugins.records import CORE, Offering, PluginStatus, kind_of
+from vllm_core.plugins.witness import witnessed
 
 __all__ = ["ask"]
 
@@ -36,7 +37,11 @@ def ask(catalog: Catalog, question: Question) -> list[Answer]:
             name = question.named if question.named in offered else ""
             call = partial(implementation, query=question.query, settings=catalog.settings.get(plugin.name))
             try:
-                said = call() if plugin.name == CORE else patience.call(call)
+                if plugin.name == CORE:
+                    said = call()
+                else:
+                    with witnessed(f"plugin {plugin.label} was asked for {question.hook}"):
+                        said = patience.call(call)
             except Overdue:
                 raise _overdue(plugin, question.hook, seconds) from None
             except (Exception, SystemExit) as error:

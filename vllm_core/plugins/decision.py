@@ -9,6 +9,7 @@ import attrs
 from vllm_core.plugin import Offer, load_target
 from vllm_core.plugins.errors import PluginError
 from vllm_core.plugins.records import Provided
+from vllm_core.plugins.witness import witnessed
 
 __all__ = ["Answer", "Decision", "Question"]
 
@@ -73,8 +74,9 @@ class Decision:
     def load(self) -> Any:
         """Import the target. An error says whose it is."""
         try:
-            return load_target(self.offer.target)
-        except Exception as error:
+            with witnessed(f"{self.offer.target} of {self.provided.owner} was imported"):
+                return load_target(self.offer.target)
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f'{self.hook.replace("_", " ")} "{self.offer.name}" was chosen and its target cannot be imported.',
                 by=f"{self.provided.owner}, plugin {self.provided.plugin}, target {self.offer.target}",
