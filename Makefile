@@ -22,7 +22,8 @@ export PROMPT
 test: $(VENV)/.dev
 	@chosen=$$($(VENV)/bin/python -m tests.which) && $(PYTEST) $$chosen
 
-# Everything, in named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one.
+# Everything, in named shards of at most 25 minutes each; `make test-all SHARDS=core` runs one. TEST_ALL: tests of a
+# matrix of cells, of which `make test` takes a few, take all.
 SHARDS ?= core models features isolation
 SHARD_core      := tests --ignore=tests/isolation/test_alone.py --ignore=tests/template/test_rendered.py
 SHARD_models    := $(wildcard plugins/models/*/tests)
@@ -31,7 +32,7 @@ SHARD_isolation := tests/isolation/test_alone.py tests/template/test_rendered.py
 test-all: $(VENV)/.dev
 	@for s in $(SHARDS); do $(MAKE) --no-print-directory shard-$$s || exit 1; done
 shard-%: $(VENV)/.dev
-	@echo "== shard $*" && $(PYTEST) $(SHARD_$*)
+	@echo "== shard $*" && TEST_ALL=1 $(PYTEST) $(SHARD_$*)
 
 lint: $(VENV)/.dev
 	@$(VENV)/bin/python -m tests.footprint
