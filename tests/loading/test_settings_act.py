@@ -320,6 +320,10 @@ class Case:
         with LLM(self.folder, max_logprobs=-1) as llm:
             assert len(llm.generate(PROMPT, asks[1], use_tqdm=False)[0].outputs[0].logprobs[0]) == 400
 
+    def sampler(self):
+        assert self.tokens(sampler="reference") == greedy(self.model, PROMPT, 8)
+        assert 'sampler "mutter" was asked for (--sampler)' in self.refused(sampler="mutter")
+
     def logits_processors(self):
         assert 'logits processor "mutter" was asked for (--logits-processors)' in self.refused(
             logits_processors=["mutter"]

@@ -239,6 +239,11 @@ class EngineSettings:
         unit="tokens",
         help="Most tokens whose log-probabilities a request may ask for at each position; -1: any number.",
     )
+    sampler: str | None = setting(
+        None,
+        group="sampling",
+        help="Who draws tokens from logits, by name; without a name the offer of the highest rank.",
+    )
     logits_processors: list[str] = setting(
         [],
         group="sampling",

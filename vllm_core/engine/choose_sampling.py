@@ -15,9 +15,11 @@ from vllm_core.runner.chosen import Chosen
 __all__ = ["choose_processors", "choose_sampler"]
 
 
-def choose_sampler(selector: Selector, vocab_size: int, device: Any, batch_invariant: bool = False) -> Chosen:
+def choose_sampler(
+    selector: Selector, vocab_size: int, device: Any, batch_invariant: bool = False, named: str | None = None
+) -> Chosen:
     query = SamplerQuery(vocab_size=vocab_size, device=device, batch_invariant=batch_invariant)
-    offer = selector.choose("sampler", query).offer
+    offer = selector.choose("sampler", query, named, asked_by="--sampler").offer
     return Chosen(offer.name, offer.target, attrs.evolve(query, options=offer.options), frozenset(offer.capabilities))
 
 

@@ -85,7 +85,7 @@ def fit(found: Found, num_pages: int | None = None) -> Fitted:
     if made is not None:
         made.bind(model, plan)
     caches = plan.finish(plan_caches, settings.block_size)
-    sampler = choose_sampler(selector, model.vocab_size, device, settings.batch_invariant)
+    sampler = choose_sampler(selector, model.vocab_size, device, settings.batch_invariant, settings.sampler)
     processors = choose_processors(selector, settings, model.vocab_size, device)
     parameters = sum(p.numel() for p in model.parameters())
     max_step_tokens = choose_step_tokens(settings, platform.token_budget(parameters), num_drafts)

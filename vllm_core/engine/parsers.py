@@ -69,7 +69,7 @@ class Parsers:
             return None
         decision, target = chosen
         label = f'{hook.replace("_", " ")} "{decision.offer.name}" ({decision.provided.owner})'
-        return Made(partial(target, self._tokenizer, given), label)
+        return Made(partial(target, self._tokenizer, given, **decision.offer.options), label)
 
     def _choose(self, hook: str) -> tuple[Decision, Target] | None:
         if hook not in self._chosen:

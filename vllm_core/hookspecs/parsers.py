@@ -19,8 +19,8 @@ def tool_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | None:
              ``chat_template`` (its text) of the model.
     Returns  ``Offer`` whose name is the parser's and whose target has the contract
              ``interfaces.tool_parser.ToolParser``: whole and streamed text give the same
-             calls at every cut. With ``name`` "" offer only if the template or architecture
-             leaves no doubt; else ``None``.
+             calls at every cut. The offer's ``options`` are its further keyword arguments. With
+             ``name`` "" offer only if the template or architecture leaves no doubt; else ``None``.
     Choice   A named parser must be offered. Else the highest rank, ``prefer.tool_parser``,
              then an error that lists the names. The core offers ``none`` at the lowest rank.
     Errors   An exception counts as ``Refusal``, unless the parser was named. An exception
@@ -39,8 +39,9 @@ def reasoning_parser(query: ParserQuery, settings: Any) -> Offer | Refusal | Non
     query    ``name`` the user asked for, or "" to choose by the model; ``architectures`` and
              ``chat_template`` (its text) of the model.
     Returns  ``Offer`` whose name is the parser's and whose target has the contract
-             ``interfaces.reasoning_parser.ReasoningParser``. With ``name`` "" offer only if
-             the template or architecture leaves no doubt; else ``None``.
+             ``interfaces.reasoning_parser.ReasoningParser``. The offer's ``options`` are its
+             further keyword arguments. With ``name`` "" offer only if the template or
+             architecture leaves no doubt; else ``None``.
     Choice   A named parser must be offered. Else the highest rank, ``prefer.reasoning_parser``,
              then an error that lists the names. The core offers ``none`` at the lowest rank.
     Errors   An exception counts as ``Refusal``, unless the parser was named. An exception

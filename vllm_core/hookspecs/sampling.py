@@ -48,9 +48,11 @@ def sampler(query: SamplerQuery, settings: Any) -> Offer | Refusal | None:
              of logits, parameters and noise, without state, without synchronisation.
              ``capabilities``: ``"batch_invariant"`` if a line's token is the same bit for bit
              whatever other lines there are.
-    Choice   The highest rank wins; within a rank ``prefer.sampler``, recorded figures, then an
-             error. The core offers its own with rank REFERENCE.
-    Errors   An exception counts as ``Refusal``.
+    Choice   One that the user named (``--sampler``) must offer. Else the highest rank wins; within a
+             rank ``prefer.sampler``, recorded figures, then an error. The core offers its own with
+             rank REFERENCE, and it goes before others of that rank: a sampler that draws otherwise
+             than ``interfaces.sampler`` says has it, and works for those who name it.
+    Errors   An exception counts as ``Refusal``, unless the sampler was named.
     Since    Hook API 1.
     """
     return None

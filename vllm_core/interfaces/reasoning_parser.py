@@ -19,7 +19,10 @@ class ReasoningParse:
 
 
 class ReasoningParser(Protocol):
-    """Made for each request: ``Target(tokenizer, options)``. Either ``parse``, or ``feed``... ``finish``."""
+    """Made for each request: ``Target(tokenizer, options)``, and the offer's options, if any, as keyword arguments.
+
+    Either ``parse``, or ``feed``... ``finish``.
+    """
 
     def __init__(self, tokenizer: Tokenizer, options: dict[str, Any]) -> None:
         """``options``: the request's chat template arguments (``{"enable_thinking": False}``)."""

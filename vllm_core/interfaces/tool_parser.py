@@ -42,7 +42,10 @@ class ToolParse:
 
 
 class ToolParser(Protocol):
-    """Made for each request: ``Target(tokenizer, tools)``. Either ``parse``, or ``feed``... ``finish``."""
+    """Made for each request: ``Target(tokenizer, tools)``, and the offer's options, if any, as keyword arguments.
+
+    Either ``parse``, or ``feed``... ``finish``.
+    """
 
     def __init__(self, tokenizer: Tokenizer, tools: Sequence[dict[str, Any]]) -> None:
         """``tools`` as in the request: ``{"type": "function", "function": {"name": ..., "parameters": ...}}``."""

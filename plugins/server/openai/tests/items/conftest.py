@@ -47,7 +47,9 @@ class ChosenParsers(Parsers):
 
     def __init__(self, tokenizer):
         self._tokenizer = tokenizer
-        decision = SimpleNamespace(offer=SimpleNamespace(name="chosen"), provided=SimpleNamespace(owner="the tests"))
+        decision = SimpleNamespace(
+            offer=SimpleNamespace(name="chosen", options={}), provided=SimpleNamespace(owner="the tests")
+        )
         self._chosen = {"tool_parser": (decision, HermesToolParser), "reasoning_parser": (decision, ThinkTags)}
 
 
