@@ -1,6 +1,8 @@
 """What plugin authors test with: a class for each kind of plugin. Importing this package imports no torch."""
 
+import sys
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_core.testing.grammar import GrammarConformance
     from vllm_core.testing.kernel import KernelConformance
     from vllm_core.testing.kit import Conformance, Measured
+    from vllm_core.testing.logits_processor import LogitsProcessorConformance
     from vllm_core.testing.metrics_sink import MetricsSinkConformance
     from vllm_core.testing.model import ModelConformance
     from vllm_core.testing.platform import PlatformConformance
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from vllm_core.testing.quantization import QuantizationConformance, QuantizationScheme
     from vllm_core.testing.reasoning_parser import ReasoningParserConformance
     from vllm_core.testing.rope import RopeConformance
+    from vllm_core.testing.sampler import SamplerConformance
     from vllm_core.testing.scheduler_policy import SchedulerPolicyConformance
     from vllm_core.testing.tokenizer import TokenizerConformance
     from vllm_core.testing.tool_parser import ToolParserConformance
@@ -37,6 +41,7 @@ _KITS = {
     "ExecutorConformance": "executor",
     "GrammarConformance": "grammar",
     "KernelConformance": "kernel",
+    "LogitsProcessorConformance": "logits_processor",
     "Measured": "kit",
     "MetricsSinkConformance": "metrics_sink",
     "ModelConformance": "model",
@@ -46,6 +51,7 @@ _KITS = {
     "QuantizationScheme": "quantization",
     "ReasoningParserConformance": "reasoning_parser",
     "RopeConformance": "rope",
+    "SamplerConformance": "sampler",
     "SchedulerPolicyConformance": "scheduler_policy",
     "TokenizerConformance": "tokenizer",
     "ToolParserConformance": "tool_parser",
@@ -63,6 +69,7 @@ __all__ = [
     "ExecutorConformance",
     "GrammarConformance",
     "KernelConformance",
+    "LogitsProcessorConformance",
     "Measured",
     "MetricsSinkConformance",
     "ModelConformance",
@@ -72,11 +79,16 @@ __all__ = [
     "QuantizationScheme",
     "ReasoningParserConformance",
     "RopeConformance",
+    "SamplerConformance",
     "SchedulerPolicyConformance",
     "TokenizerConformance",
     "ToolParserConformance",
     "WeightFormatConformance",
 ]
+
+
+if "pytest" in sys.modules:  # a bare assert of a kit then shows both of its sides
+    sys.modules["pytest"].register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 
 def __getattr__(name: str):
