@@ -12,7 +12,7 @@ from vllm_plugin_think.parser import ThinkTags
 from vllm_core.interfaces.reasoning_parser import ReasoningParse
 from vllm_core.interfaces.tool_parser import ToolDelta, ToolParse
 from vllm_core.testing import ReasoningParserConformance, ToolParserConformance
-from vllm_core.testing.cuts import tiny_tokenizers, work
+from vllm_core.testing.cuts import chunkings, tiny_tokenizers, work
 from vllm_core.testing.reasoning_parser import ReasoningExample
 
 PLUGIN = ("test_its_hook_offers", "test_the_plugin_module", "test_what_it_cannot")  # not about the parser's class
@@ -53,8 +53,8 @@ def failing(tokenizers):
         usual, failed = tokenizers[kit]["markers as tokens"], []
         if kit is Tools:
 
-            def make(other=None):
-                return parser(other or usual, [])
+            def make(other=None, tools=()):
+                return parser(other or usual, list(tools))
         else:
 
             def make(example, other=None):
@@ -164,6 +164,17 @@ class LosesSpecialTokens(HermesToolParser):
         return options
 
 
+class LosesOptions(HermesToolParser):
+    def prepare(self, options):
+        return {"skip_special_tokens": False}
+
+
+class NeedsParameters(HermesToolParser):
+    def __init__(self, tokenizer, tools):
+        super().__init__(tokenizer, tools)
+        self.properties = [tool["function"]["parameters"]["type"] for tool in tools]
+
+
 class NamesTwice(HermesToolParser):
     def feed(self, text, ids):
         parse = super().feed(text, ids)
@@ -185,6 +196,8 @@ class WritesPython(HermesToolParser):
         (DropsWhatFollows, {"test_text_before_and_after_calls_is_content", LOST}),
         (WaitsForTheEnd, {"test_arguments_are_given_before_they_are_whole"}),
         (LosesSpecialTokens, {TOKENS}),
+        (LosesOptions, {"test_preparing_a_request_keeps_its_other_options"}),
+        (NeedsParameters, {"test_tools_are_taken_as_requests_give_them"}),
         (NamesTwice, {CUTS}),
         (WritesPython, {"test_it_finds_the_calls_and_the_content", "test_arguments_are_json_or_plainly_unfinished"}),
     ],
@@ -193,8 +206,33 @@ class WritesPython(HermesToolParser):
 def test_a_wrong_tool_parser_fails(failing, parser, tests):
     failed = set(failing(Tools, parser, but=(CUTS, LOST, BAD) if WORK in tests else (WORK,)))
     assert tests <= failed
-    if parser in (ReadsAllAgain, WaitsForTheEnd, LosesSpecialTokens):
+    if parser in (ReadsAllAgain, WaitsForTheEnd, LosesSpecialTokens, LosesOptions, NeedsParameters):
         assert failed == tests
+
+
+def test_what_a_parser_raises_is_told_with_the_text():
+    words = r"raises JSONDecodeError: .*\n\s+instead whatever a model writes is content where it is nothing else"
+    with pytest.raises(AssertionError, match=words) as error:
+        Tools().test_no_text_is_too_bad_to_parse_or_streams_otherwise(lambda: Raises(None, []))
+    assert "<tool_call>" in str(error.value)
+
+
+class FindsNothing(HermesToolParser):
+    def read(self, text):
+        yield from text.until(("\0",), self.content)
+
+
+def test_wrong_arguments_are_shown_beside_the_right_ones():
+    with pytest.raises(AssertionError, match=r"has the calls \[\('get_weather', .*\n\s+and gives     \[\]"):
+        Tools().test_it_finds_the_calls_and_the_content(lambda: FindsNothing(None, []))
+
+
+def test_every_chunking_around_a_marker_is_tried():
+    found = ["|".join(piece for piece, _ in pieces if piece) for pieces in chunkings("abc<tag>def", "<tag>")]
+    assert {cut.replace("|", "") for cut in found} == {"abc<tag>def"}
+    assert {"ab|c|<|tag|>|def", "ab|c<tag>def", "ab|c|<|t|a|g|>|d|e|f"} <= set(found)
+    assert len(set(found)) >= 2**8
+    assert list(chunkings("no tag", "<tag>")) == []
 
 
 def test_a_parser_that_waits_for_the_end_is_not_taken_for_a_slow_one():

@@ -13,6 +13,7 @@ __all__ = [
     "Pieces",
     "TinyTokenizer",
     "by_tokens",
+    "chunkings",
     "cuts",
     "in_two_and_in_characters",
     "mutants",
@@ -25,6 +26,7 @@ Pieces = list[tuple[str, list[int]]]
 """Text and token ids, as ``feed`` takes them."""
 
 SHORT = 16  # characters; whether such a text is new makes no difference
+CHUNKED = 9  # characters that are cut in all of the 2 ** 8 ways
 MOST_CUTS = 600  # characters of a text that is cut at every place
 
 
@@ -39,6 +41,22 @@ def cuts(text: str, seed: int = 0) -> Iterator[Pieces]:
     yield [(c, []) for c in text]
     for longest in (2, 3, 5, 12, 40):
         yield random_pieces(text, rng, longest)
+
+
+def chunkings(text: str, marker: str) -> Iterator[Pieces]:
+    """Every way to cut a text around the beginning and the end of a marker in it; the rest comes whole."""
+    start = text.find(marker)
+    if start < 0:
+        return
+    for first in {max(0, start - 1), max(0, start + len(marker) + 1 - CHUNKED)}:
+        around = text[first : first + CHUNKED]
+        for cut in range(1 << (len(around) - 1)):
+            pieces, at = [text[:first]], 0
+            for i in range(1, len(around) + 1):
+                if i == len(around) or cut >> (i - 1) & 1:
+                    pieces.append(around[at:i])
+                    at = i
+            yield [(piece, []) for piece in (*pieces, text[first + CHUNKED :])]
 
 
 def in_two_and_in_characters(text: str, at: int) -> tuple[Pieces, Pieces]:
@@ -78,6 +96,7 @@ def noise(count: int, parts: Sequence[str], seed: int = 0) -> Iterator[str]:
     rng = random.Random(seed)
     halves = [part[: rng.randint(1, len(part))] for part in parts]
     alphabet = [*parts, *halves, *'{}[]",:\\ \n<>/', "word", "other", "12", "\u4f60\u597d", "\U0001f44b\U0001f3fd"]
+    alphabet += ["\0", "\x1b[0m", "\r\n", "\ufffd", "\u2028"]
     for _ in range(count):
         yield "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 30)))
 

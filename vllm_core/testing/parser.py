@@ -11,6 +11,7 @@ import pytest
 
 from vllm_core.interfaces.queries import ParserQuery
 from vllm_core.plugins import Decision, Selector, load_catalog, read_policy
+from vllm_core.testing.asked import Asked
 from vllm_core.testing.cuts import Pieces, TinyTokenizer, by_tokens, tiny_tokenizers, work
 from vllm_core.testing.kit import Conformance
 from vllm_core.testing.plugin_module import assert_imports_light
@@ -37,8 +38,13 @@ class ParserConformance(Conformance):
     templates: ClassVar[Sequence[str]] = ()
     other_templates: ClassVar[Sequence[str]] = ()
     architectures: ClassVar[Sequence[str]] = ()
+    plugin_settings: ClassVar[Mapping[str, Any]] = {}
 
     # ---- what subclasses say
+
+    def usual(self, make: Callable[..., Any], tokenizer: Any) -> Any:
+        """A parser for a request with that tokenizer."""
+        raise NotImplementedError
 
     def texts(self) -> list[str]:
         """Texts whose tokens a vocabulary is learnt from."""
@@ -54,9 +60,9 @@ class ParserConformance(Conformance):
 
     @classmethod
     def ask(cls, name: str, template: str = "") -> Decision:
-        selector = Selector(load_catalog(read_policy({})))
+        catalog = Asked(cls.hook, cls.parser, settings=cls.plugin_settings).catalog
         query = ParserQuery(name=name, architectures=tuple(cls.architectures), chat_template=template)
-        return selector.choose(cls.hook, query, name or None)
+        return Selector(catalog).choose(cls.hook, query, name or None)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -80,7 +86,30 @@ class ParserConformance(Conformance):
         catalog = load_catalog(read_policy({}))
         assert_imports_light(next(p.module for p in catalog.plugins if p.name == decision.provided.plugin))
 
+    def test_preparing_a_request_keeps_its_other_options(self, make: Any, tokenizers: Any) -> None:
+        given = {"skip_special_tokens": True, "temperature": 0.5, "stop": ["x"], "max_tokens": None}
+        for name, tokenizer in tokenizers.items():
+            options = dict(given)
+            found = self.usual(make, tokenizer).prepare(options)
+            assert isinstance(found, dict), f"{name}: prepare gives {type(found).__name__}, not the options to use"
+            assert options == given, f"{name}: prepare changes the options that it is given; it gives changed ones back"
+            others = {k: v for k, v in found.items() if k in given and k != "skip_special_tokens"}
+            want = {k: v for k, v in given.items() if k != "skip_special_tokens"}
+            assert others == want, f"{name}: of the options {want} there are {others} left"
+
     # ---- tools of the tests
+
+    @staticmethod
+    def told(what: str, call: Callable[[], Any]) -> Any:
+        """What ``call`` gives. A parser that raises is told over which text."""
+        __tracebackhide__ = True
+        try:
+            return call()
+        except Exception as error:
+            raise AssertionError(
+                f"{what} raises {type(error).__name__}: {error}\n"
+                "  instead whatever a model writes is content where it is nothing else"
+            ) from error
 
     def in_tokens(
         self, text: str, make: Callable[[Any], Any], tokenizers: Mapping[str, Any]

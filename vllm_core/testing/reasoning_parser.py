@@ -12,7 +12,7 @@ import pytest
 
 from vllm_core.interfaces.reasoning_parser import ReasoningParse
 from vllm_core.plugins import Decision
-from vllm_core.testing.cuts import Pieces, TinyTokenizer, cuts, in_two_and_in_characters, mutants, noise
+from vllm_core.testing.cuts import Pieces, TinyTokenizer, chunkings, cuts, in_two_and_in_characters, mutants, noise
 from vllm_core.testing.parser import ParserConformance, words
 
 __all__ = ["ReasoningExample", "ReasoningParserConformance"]
@@ -51,16 +51,19 @@ class ReasoningParserConformance(ParserConformance):
     @pytest.fixture
     def make(self, decision: Decision, tokenizer: TinyTokenizer) -> Any:
         """``make(example, tokenizer)``: a parser that has seen the prompt."""
-        target = decision.load()
+        target, more = decision.load(), decision.offer.options
 
         def made(example: ReasoningExample, other: Any = None) -> Any:
             chosen = other or tokenizer
-            parser = target(chosen, dict(example.options))
+            parser = target(chosen, dict(example.options), **more)
             inside = parser.starts_inside(chosen.encode(example.prompt, add_special_tokens=False))
             assert example.inside in (None, inside), f"starts_inside gives {inside} after {example.prompt!r}"
             return parser
 
         return made
+
+    def usual(self, make: Any, tokenizer: Any) -> Any:
+        return make(next(iter(self.examples.values())), tokenizer)
 
     @staticmethod
     def stream(parser: Any, pieces: Pieces) -> ReasoningParse:
@@ -76,9 +79,16 @@ class ReasoningParserConformance(ParserConformance):
         )
 
     def assert_streams_alike(self, make: Any, example: ReasoningExample, pieces: Pieces, tokenizer: Any = None) -> None:
-        want, got = make(example, tokenizer).parse(example.text), self.stream(make(example, tokenizer), pieces)
+        __tracebackhide__ = True
         shown = [piece for piece, _ in pieces]
+        want = self.parsed(make, example, tokenizer)
+        got = self.told(f"the stream {shown!r:.300}", lambda: self.stream(make(example, tokenizer), pieces))
         assert got == want, f"streamed as {shown!r:.300}\n  gives {got!r:.400}\n  and whole {want!r:.400}"
+
+    def parsed(self, make: Any, example: ReasoningExample, tokenizer: Any = None) -> ReasoningParse:
+        __tracebackhide__ = True
+        what = f"parse of {example.text!r:.400} after {example.prompt!r:.100}"
+        return self.told(what, lambda: make(example, tokenizer).parse(example.text))
 
     # ---- well-formed texts
 
@@ -87,7 +97,9 @@ class ReasoningParserConformance(ParserConformance):
             for kind, tokenizer in tokenizers.items():
                 found = make(example, tokenizer).parse(example.text)
                 want = ReasoningParse(reasoning=example.reasoning, content=example.content)
-                assert found == want, f"{name}, {kind}: {example.text!r} after {example.prompt!r}"
+                assert found == want, (
+                    f"{name}, {kind}: {example.text!r} after {example.prompt!r}\n  is    {want}\n  gives {found}"
+                )
         said = [(bool(example.reasoning), bool(example.content)) for example in self.examples.values()]
         assert {(True, True), (True, False), (False, True)} <= set(said), "examples lack a kind: see the docstring"
 
@@ -95,6 +107,12 @@ class ReasoningParserConformance(ParserConformance):
         for example in self.examples.values():
             for pieces in cuts(example.text):
                 self.assert_streams_alike(make, example, pieces)
+
+    def test_streams_give_what_the_whole_text_gives_in_every_chunking_of_the_markers(self, make: Any) -> None:
+        for example in self.examples.values():
+            for marker in dict.fromkeys(self.markers):
+                for pieces in chunkings(example.text, marker):
+                    self.assert_streams_alike(make, example, pieces)
 
     def test_streams_of_tokens_give_what_the_whole_text_gives(self, make: Any, tokenizers: Any) -> None:
         for example in self.examples.values():
@@ -149,7 +167,7 @@ class ReasoningParserConformance(ParserConformance):
     def test_no_text_gets_lost(self, make: Any) -> None:
         ours = {word for marker in self.markers for word in words(marker)}
         for example in [*self.examples.values(), *self.bad()]:
-            found = make(example).parse(example.text)
+            found = self.parsed(make, example)
             said = f"{found.reasoning} {found.content}"
             lost = [w for w in words(example.text) - words(said) if w not in ours and w not in said]
             assert not lost, f"{', '.join(lost)} of {example.text!r} is in neither part of {found}"
@@ -158,7 +176,8 @@ class ReasoningParserConformance(ParserConformance):
         for example in self.examples.values():
             one, other = make(example), make(example)
             other.feed(example.text, [])
-            assert self.stream(one, [(c, []) for c in example.text]) == make(example).parse(example.text)
+            got, want = self.stream(one, [(c, []) for c in example.text]), make(example).parse(example.text)
+            assert got == want, f"beside another request {got} instead of {want}: state is the request's own"
 
     def test_the_work_grows_with_the_text_and_no_faster(self, make: Any) -> None:
         end = self.markers[-1]

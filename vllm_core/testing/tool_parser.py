@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,14 +11,15 @@ import pytest
 
 from vllm_core.interfaces.tool_parser import ToolCall, ToolDelta, ToolParse
 from vllm_core.plugins import Decision
-from vllm_core.testing.cuts import Pieces, TinyTokenizer, cuts, in_two_and_in_characters, mutants, noise
-from vllm_core.testing.parser import ParserConformance, words
+from vllm_core.testing.cuts import Pieces, TinyTokenizer, chunkings, cuts
+from vllm_core.testing.parser import ParserConformance
+from vllm_core.testing.tool_bad_texts import ToolBadTexts
 from vllm_core.testing.tool_examples import STANDARD, TOOLS, ToolExample
 
 __all__ = ["ToolExample", "ToolParserConformance"]
 
 
-class ToolParserConformance(ParserConformance):
+class ToolParserConformance(ToolBadTexts, ParserConformance):
     """Subclass it as ``TestSomething`` in a test file of your plugin, which must be installed.
 
     parser      its name, as in --tool-call-parser
@@ -33,6 +33,8 @@ class ToolParserConformance(ParserConformance):
 
     kind = "tool-parser"
     hook = "tool_parser"
+
+    parser: ClassVar[str]
     examples: ClassVar[Mapping[str, ToolExample]] = {}
     markup: ClassVar[str] = ""
     tools: ClassVar[Sequence[dict[str, Any]]] = TOOLS
@@ -59,8 +61,11 @@ class ToolParserConformance(ParserConformance):
 
     @pytest.fixture
     def make(self, decision: Decision, tokenizer: TinyTokenizer) -> Any:
-        target = decision.load()
-        return lambda other=None: target(other or tokenizer, list(self.tools))
+        target, options = decision.load(), decision.offer.options
+        return lambda other=None, tools=None: target(other or tokenizer, list(tools or self.tools), **options)
+
+    def usual(self, make: Any, tokenizer: Any) -> Any:
+        return make(tokenizer)
 
     @staticmethod
     def stream(parser: Any, pieces: Pieces) -> ToolParse:
@@ -86,27 +91,52 @@ class ToolParserConformance(ParserConformance):
         return parse.content, [(call.name, call.arguments) for call in parse.calls]
 
     def assert_streams_alike(self, make: Any, text: str, pieces: Pieces, how: str = "") -> None:
-        want, got = self.plain(make().parse(text)), self.plain(self.stream(make(), pieces))
+        __tracebackhide__ = True
         shown = [piece for piece, _ in pieces]
+        want = self.plain(self.parsed(make, text))
+        got = self.plain(self.told(f"the stream {shown!r:.300}", lambda: self.stream(make(), pieces)))
         assert got == want, (
             f"{how or 'streamed'} as {shown!r:.300}\n  gives {got!r:.400}\n"
             f"  and whole {want!r:.400}\n  of {text!r:.400}"
         )
 
+    def parsed(self, make: Any, text: str) -> ToolParse:
+        __tracebackhide__ = True
+        return self.told(f"parse of {text!r:.400}", lambda: make().parse(text))
+
     # ---- well-formed texts
 
     def test_it_finds_the_calls_and_the_content(self, make: Any) -> None:
         for name, example in self.all_examples().items():
-            parse = make().parse(example.text)
+            parse = self.parsed(make, example.text)
             assert all(isinstance(call, ToolCall) for call in parse.calls), "parse gives ToolCall"
-            calls = [(call.name, json.loads(call.arguments)) for call in parse.calls]
-            assert calls == [tuple(call) for call in example.calls], f"{name}: {example.text!r}"
-            assert parse.content == example.content, f"{name}: content of {example.text!r}"
+            calls = [(call.name, _value(call.arguments)) for call in parse.calls]
+            want = [tuple(call) for call in example.calls]
+            assert calls == want, f"{name}: {example.text!r}\n  has the calls {want!r}\n  and gives     {calls!r}"
+            assert parse.content == example.content, (
+                f"{name}: {example.text!r}\n  has the content {example.content!r}\n  and gives       {parse.content!r}"
+            )
 
     def test_streams_give_what_the_whole_text_gives_at_every_cut(self, make: Any) -> None:
         for example in self.all_examples().values():
             for pieces in cuts(example.text):
                 self.assert_streams_alike(make, example.text, pieces)
+
+    def test_streams_give_what_the_whole_text_gives_in_every_chunking_of_the_markers(self, make: Any) -> None:
+        text = f"So. {self.write([('add', json.dumps({'a': 1}))])}"
+        for marker in dict.fromkeys(self.markers):
+            for pieces in chunkings(text, marker):
+                self.assert_streams_alike(make, text, pieces)
+
+    def test_tools_are_taken_as_requests_give_them(self, make: Any) -> None:
+        """Without parameters or a description, with fields that nobody asked for, and of unknown names."""
+        bare = {"type": "function", "function": {"name": "add"}}
+        full = {"type": "function", "function": {"name": "add", "description": "+", "parameters": None, "strict": True}}
+        text = self.write([("add", '{"a": 1}')])
+        want = self.plain(self.parsed(make, text))
+        for tools in ([bare], [full], [bare, full] * 20):
+            got = self.told(f"a parser for {tools!r:.200}", lambda t=tools: make(tools=t).parse(text))  # type: ignore[misc]
+            assert self.plain(got) == want, f"with the tools {tools!r:.200}: {got} instead of {want}"
 
     def test_streams_of_tokens_give_what_the_whole_text_gives(self, make: Any, tokenizers: Any) -> None:
         for example in self.all_examples().values():
@@ -122,7 +152,7 @@ class ToolParserConformance(ParserConformance):
         else:
             after = ""
         parse = make().parse(text)
-        assert len(parse.calls) == 2
+        assert len(parse.calls) == 2, f"two calls are in {text!r}, and {len(parse.calls)} were found"
         assert parse.content.split() == (before + after).split(), f"of {text!r}"
         for pieces in cuts(text):
             self.assert_streams_alike(make, text, pieces)
@@ -139,7 +169,8 @@ class ToolParserConformance(ParserConformance):
         texts += [f"It begins {m[:k]} or {m[:k]}{m[0]}" for m in self.markers for k in range(1, len(m))]
         texts += [m[:k] for m in self.markers for k in range(1, len(m))]
         for text in texts:
-            assert self.plain(make().parse(text)) == (text, [])
+            got = self.plain(self.parsed(make, text))
+            assert got == (text, []), f"{text!r} has no call in it, and becomes {got!r}"
             for pieces in cuts(text):
                 self.assert_streams_alike(make, text, pieces)
 
@@ -161,74 +192,13 @@ class ToolParserConformance(ParserConformance):
         parts[1].append(other.finish())
         for word, found in zip(("left", "right"), parts, strict=True):
             joined = "".join(call.arguments for part in found for call in part.calls)
-            assert json.loads(joined) == {"a": word}
-
-    # ---- texts that are not
-
-    def bad_texts(self) -> list[str]:
-        """Broken off, with mistakes, and garbage."""
-        texts = self.texts()
-        parts = [*self.markers, '"', "{", "}", "\\", "\n", "[", "]", ",", "other "]
-        found = [text[:at] for text in texts[:: max(1, len(texts) // 6)] for at in range(len(text))]
-        found += [mutant for text in texts for mutant in mutants(text, 8, parts)]
-        return found + list(noise(200, [*self.markers, *parts, '{"name": "add", "arguments": {"a": "']))
-
-    def test_no_text_is_too_bad_to_parse_or_streams_otherwise(self, make: Any) -> None:
-        for i, text in enumerate(self.bad_texts()):
-            rng = random.Random(i)
-            at = rng.randint(0, len(text))
-            for pieces in in_two_and_in_characters(text, at):
-                self.assert_streams_alike(make, text, pieces)
-
-    def test_no_text_gets_lost(self, make: Any) -> None:
-        ours = {
-            "null",
-            "name",
-            "arguments",
-            *words(self.write([("", "{}")])),
-            *words(" ".join([*self.markers, self.markup])),
-        }
-        for text in [*self.texts(), *self.bad_texts()]:
-            parse = make().parse(text)
-            said = " ".join([parse.content, *(f"{call.name} {call.arguments}" for call in parse.calls)])
-            # Half a word at a place where the text was cut is still there, if as part of another.
-            lost = [word for word in words(text) - words(said) if word not in ours and word not in said]
-            assert not lost, f"{', '.join(lost)} of {text!r} is neither in the content nor in a call of {parse}"
-
-    def test_arguments_are_json_or_plainly_unfinished(self, make: Any) -> None:
-        for text in [*self.texts(), *self.bad_texts()]:
-            for call in make().parse(text).calls:
-                try:
-                    json.loads(call.arguments)
-                except ValueError:
-                    # A slip in the middle of a finished object would reach the client as if it were a call.
-                    assert not _closes(call.arguments), f"{call.arguments!r} of {text!r} looks whole and is no JSON"
-
-    def test_the_work_grows_with_the_text_and_no_faster(self, make: Any) -> None:
-        first, empty = self.markers[0], self.write([("add", "{}")])
-        inside = self.write([("write", '{"text": "@"}')])
-        cases = {
-            "an answer without calls": lambda n: "Some words. " * n,
-            "a long argument": lambda n: inside.replace("@", "some words " * n),
-            "many calls": lambda n: self.write([("add", '{"a": 1}')] * (n // 4)),
-            "half a marker, again and again": lambda n: (first[:-1] + " ") * n,
-            "a marker, again and again": lambda n: first * n,
-            "calls that are none": lambda n: (first + '{"') * n,
-            "white space": lambda n: empty + " \n" * (5 * n),
-            "deep nesting": lambda n: inside.replace('"@"', "[" * (5 * n)),
-        }
-        for what, text in cases.items():
-            self.assert_linear(what, text, make)
+            assert joined.replace(" ", "") == f'{{"a":"{word}"}}', (
+                f"of two requests at a time one called with {word!r} and got {joined!r}: state is the request's own"
+            )
 
 
-def _closes(text: str) -> bool:
-    """Whether brackets outside of strings are all closed."""
-    depth, inside, escaped = 0, False, False
-    for c in text:
-        if inside:
-            inside, escaped = escaped or c != '"', c == "\\" and not escaped
-        elif c == '"':
-            inside = True
-        else:
-            depth += (c in "{[") - (c in "}]")
-    return depth == 0 and not inside
+def _value(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return f"no JSON: {arguments}"
