@@ -40,6 +40,9 @@ class Kit(GrammarConformance):
     def all_cases(self):
         return {name: case for name, case in super().all_cases().items() if case.spec.kind == "choice"}
 
+    def kinds_of(self, specs):
+        return ["choice"]
+
 
 class Right(Toy):
     def compile(self, spec):
@@ -68,6 +71,7 @@ GOOD = "test_every_right_text_is_accepted_however_it_is_cut"
 BAD = "test_no_wrong_text_is_accepted"
 AGREE = "test_masks_and_what_is_accepted_agree_for_every_token"
 BACK = "test_what_was_taken_back_was_never_accepted"
+MANY = "test_256_ids_can_be_taken_back_at_once"
 FIRST = "test_accepting_stops_at_the_first_id_that_is_not_allowed"
 MEET = "test_outputs_of_one_specification_do_not_meet"
 WHOLE = "test_a_mask_is_written_whole_and_nothing_beside_it"
@@ -136,6 +140,13 @@ class Forgets(State):
 
     def rollback(self, count):
         super().rollback(count - 1 if count > 1 else count)
+
+
+class FewSteps(State):
+    """It remembers 200 steps."""
+
+    def rollback(self, count):
+        super().rollback(min(count, 200))
 
 
 class StaysFinished(State):
@@ -213,6 +224,7 @@ class Loose(State):
         (Special, {WALK, GOOD}),
         (Characters, {GOOD}),
         (Forgets, {BACK}),
+        (FewSteps, {MANY}),
         (StaysFinished, {BACK}),
         (GoesOn, {FIRST}),
         (AllOrNothing, {FIRST}),

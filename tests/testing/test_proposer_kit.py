@@ -8,6 +8,7 @@ import vllm_plugin_draft_model
 import vllm_plugin_draft_model.proposer as drafting
 import vllm_plugin_ngram.lookup as looking
 
+from vllm_core.engine.cache.manager import CacheManager
 from vllm_core.interfaces.proposer import Drafts
 from vllm_core.testing import ProposerConformance
 from vllm_core.testing.statistics import misfit
@@ -16,6 +17,7 @@ GREEDY = "test_greedy_tokens_are_those_of_plain_decoding"
 SEEDED = "test_seeded_tokens_are_those_of_plain_decoding"
 CACHED = "test_cut_prompts_cached_prefixes_and_preemption_change_no_token"
 ABORTED = "test_requests_that_come_and_are_aborted_change_nothing_of_others"
+ROLLBACK = "test_rollback_leaves_no_block_behind"
 SAMPLED = "test_sampled_tokens_keep_their_distribution"
 
 
@@ -55,7 +57,7 @@ def made(tmp_path_factory):
 def failing(kit, made, *names) -> list[str]:
     """Those of the kit's tests, with 3 guesses, that fail."""
     failed = []
-    for name in names or (GREEDY, SEEDED, CACHED, ABORTED, SAMPLED):
+    for name in names or (GREEDY, SEEDED, CACHED, ABORTED, ROLLBACK, SAMPLED):
         try:
             if name == SAMPLED:
                 getattr(kit(), name)(made[kit][1], {"temperature": 1.7})
@@ -182,6 +184,22 @@ class Trampling(drafting.DraftModel):
 def test_a_draft_model_that_keeps_its_cache_badly_fails(made, monkeypatch, wrong, found):
     monkeypatch.setattr(drafting, "DraftModel", wrong)
     assert failing(DraftKit, made, found) == [found]
+
+
+def test_pages_of_rejected_guesses_that_stay_behind_fail(made, monkeypatch):
+    reserve = CacheManager.reserve
+
+    def more(self, seq_id, num_tokens):
+        return reserve(self, seq_id, min(num_tokens + 24, self.groups.max_tokens))
+
+    monkeypatch.setattr(CacheManager, "reserve", more)
+    with pytest.raises(AssertionError, match=r"cache pages; .* it needs \d+: pages of rejected guesses stayed behind"):
+        Kit().test_rollback_leaves_no_block_behind(made[Kit][0], 3)
+
+
+def test_pages_that_nobody_gives_back_fail(made, monkeypatch):
+    monkeypatch.setattr(CacheManager, "close", lambda self, seq_id: None)
+    assert failing(Kit, made, GREEDY, ROLLBACK) == [GREEDY, ROLLBACK]
 
 
 def test_a_key_that_is_passed_over_in_silence_fails(made, monkeypatch):

@@ -85,6 +85,9 @@ class GrammarConformance(GrammarStates, Conformance):
             if case.spec.kind in self.kinds and name not in self.cannot
         }
 
+    def kinds_of(self, specs: Mapping[str, GrammarSpec]) -> list[str]:
+        return [kind for kind in specs if kind in self.kinds]
+
     def good(self, title: str, case: GrammarCase) -> tuple[str, ...]:
         """Right texts that it allows."""
         return case.good[:1] if title in self.narrower else case.good

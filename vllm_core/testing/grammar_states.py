@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from vllm_core.interfaces.grammar import CompiledGrammar, GrammarSpec, Vocabulary
@@ -41,6 +42,29 @@ class GrammarStates:
                         assert (fill(grammar, vocabulary) == masks[len(ids) - count]).all(), where
                         assert grammar.accept(ids[len(ids) - count :]) == count, where
                         assert grammar.finished, where
+
+    def test_256_ids_can_be_taken_back_at_once(self, backends: Backends) -> None:
+        """As many as a step may guess; those before them stay."""
+        text, before = "ab" * 150, 44
+        specs = {
+            "choice": GrammarSpec(kind="choice", text=json.dumps([text, "b"])),
+            "regex": GrammarSpec(kind="regex", text="(ab)*"),
+            "ebnf": GrammarSpec(kind="ebnf", text='root ::= ("ab")*'),
+        }
+        for name, (vocabulary, make) in backends.items():
+            for kind in self.kinds_of(specs):
+                ids = next(segmentations(vocabulary, text))
+                grammar, other = make(specs[kind]).start(), make(specs[kind]).start()
+                assert grammar.accept(ids) == len(ids), f"{kind} ({name}): {text[:20]!r}... is not accepted"
+                other.accept(ids[:before])
+                grammar.rollback(len(ids) - before)
+                where = f"{kind} ({name}): {len(ids) - before} of {len(ids)} ids were taken back"
+                assert (fill(grammar, vocabulary) == fill(other, vocabulary)).all(), f"{where}, and the mask is another"
+                assert grammar.accept(ids[before:]) == len(ids) - before, f"{where}, and are not accepted again"
+
+    def kinds_of(self, specs: Mapping[str, GrammarSpec]) -> list[str]:
+        """Those of the specifications that the backend can do."""
+        raise NotImplementedError
 
     def test_accepting_stops_at_the_first_id_that_is_not_allowed(self, backends: Backends) -> None:
         for name, (vocabulary, make) in backends.items():

@@ -10,7 +10,7 @@ import attrs
 
 from vllm_core.engine.sampling_params import SamplingParams
 from vllm_core.interfaces.cache import SlidingWindowCache
-from vllm_core.testing.speculating import LONGEST, Ask, Ran, Speculating, assert_empty, run
+from vllm_core.testing.speculating import LONGEST, Ask, Ran, Speculating, assert_empty, assert_no_page_too_many, run
 
 TOKENS = 40  # of each output
 RANDOM_MIXES = 3  # overlapped; overlapped in a small cache; the plain loop in a small cache
@@ -87,6 +87,18 @@ class Lossless:
             for ask, want, got in zip(asks, whole, ran.tokens, strict=True):
                 wanted = want if ask.abort_at is None else want[: len(got)]
                 assert got == wanted, f"mix {number}: after {_agree(got, wanted)} tokens others than plain decoding's"
+
+    def test_rollback_leaves_no_block_behind(self, speculating: Speculating, drafts: int) -> None:
+        """Looked at before every step, with guesses that are mostly wrong, and with requests that go away."""
+        asks = [*asked(speculating, temperature=1.5), *asked(speculating, temperature=0.0)]
+        asks[1], asks[4] = attrs.evolve(asks[1], abort_at=7), attrs.evolve(asks[4], abort_at=15)
+        longest = max(len(ask.prompt) for ask in asks) + TOKENS
+        for settings in ({}, {"enable_prefix_caching": False}, speculating.tight(drafts, longest)):
+            with speculating.engine(drafts, **settings) as engine:
+                ran = run(engine, asks, between=assert_no_page_too_many)
+                assert_empty(engine)
+            if self.least_accepted < 0.9:
+                assert ran.accepted < ran.guesses, f"all {ran.guesses} guesses were accepted: this proves nothing"
 
     def check_accepted(self, ran: Ran, what: str) -> None:
         """Guesses are good wherever they are made: a cache of the proposer's own that lacks entries shows here."""

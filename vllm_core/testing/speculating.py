@@ -15,6 +15,7 @@ from vllm_core.engine.cache.groups import pages_of_sequence
 from vllm_core.engine.local import LocalEngine
 from vllm_core.engine.outputs import RequestOutput
 from vllm_core.engine.sampling_params import SamplingParams
+from vllm_core.interfaces.steps import NULL_PAGE
 
 LONGEST = 96  # tokens of a sequence
 ROWS = 8
@@ -88,7 +89,9 @@ class Speculating:
 
     def ran(self, drafts: int, asks: Sequence[Ask], **settings: Any) -> Ran:
         with self.engine(drafts, **settings) as engine:
-            return run(engine, asks)
+            ran = run(engine, asks)
+            assert_empty(engine)
+            return ran
 
     def tight(self, drafts: int, tokens: int) -> dict[str, Any]:
         """Settings under which prompts are cut and one request of ``tokens`` fits, but not two."""
@@ -120,6 +123,20 @@ def run(engine: LocalEngine, asks: Sequence[Ask], between: Any = None) -> Ran:
     failed = [output.error for output in outputs if output.error]
     assert not failed, failed[0]
     return Ran(outputs, step)
+
+
+def assert_no_page_too_many(engine: LocalEngine) -> None:
+    """Every page has its owners, and no request owns more than what it has and two launched steps may write need."""
+    core = engine.core
+    core.cache.check()
+    ahead = 2 * (1 + core.capacity.num_drafts) + core.capacity.lookahead
+    for name, seq in core.cache.sequences.items():
+        owned = sum(page != NULL_PAGE for table in seq.tables or () for page in table.pages)
+        most = core.cache.most_pages(len(seq.tokens) + ahead, ahead)
+        assert owned <= most, (
+            f"request {name} has {len(seq.tokens)} tokens and owns {owned} cache pages; with guesses of two steps"
+            f" it needs {most}: pages of rejected guesses stayed behind"
+        )
 
 
 def assert_empty(engine: LocalEngine) -> None:
