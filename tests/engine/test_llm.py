@@ -48,6 +48,7 @@ class Stopping(FakeDevice):
 def make_llm(tokenizer=True, generation_config=None, async_scheduling=True, **device):
     device = Stopping(**{"num_pages": 400, "max_rows": 64, **device})
     built = SimpleNamespace(
+        lock=SimpleNamespace(records=()),
         settings=EngineSettings(max_num_seqs=device.max_rows, async_scheduling=async_scheduling),
         executor=device,
         capacity=device.start(),
