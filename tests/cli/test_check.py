@@ -44,7 +44,7 @@ def right(tmp_path_factory):
 
 def test_a_plugin_that_is_right_passes(right):
     assert right.code == 0, right.out + right.err
-    assert "\npassed: 13 passed, 0 failed, 0 skipped" in right.out
+    assert re.search(r"\npassed: [1-9]\d passed, 0 failed, 0 skipped", right.out)
     assert "FAIL" not in right.out
 
 
@@ -58,7 +58,7 @@ def test_its_report_tells_what_passed_what_it_cannot_and_with_what(right):
     (row,) = plain["rows"]
     assert row["cannot"] == {"whispers": "owls <hoot> & nothing else"}
     assert row["measured"] == [{"what": "one hoot", "value": 2.5, "unit": "times as loud as a wren"}]
-    assert sum(row["passed"].values()) == plain["counts"]["passed"] == 13
+    assert sum(row["passed"].values()) == plain["counts"]["passed"] > 12
     assert plain["offers"] == [
         {"offer": "tool_parser:owl", "summary": "what owls call", "kit": "tool-parser", "tests": ["TestOwl"]}
     ]
