@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.tokenizers_for_tests import byte_level
-from vllm_core.engine.chat import TemplateRenderer
+from vllm_core.engine.chat import TemplateRenderer, template_renderer
 from vllm_core.engine.chat_content import reads_parts
 
 STRINGS = "{% for m in messages %}{{ m.role }}:{{ m.content + '!' }}{% endfor %}"
@@ -84,3 +84,15 @@ def test_what_a_template_reads_itself_and_how_the_prompt_ends_are_passed_on():
     assert render(template, PLAIN, continue_final_message=True) == "Falsea"
     with pytest.raises(ValueError, match="not compatible"):
         render(template, PLAIN, continue_final_message=True, add_generation_prompt=True)
+
+
+def test_a_tokenizer_of_a_plugin_without_a_template_serves_prompts_and_refuses_chats():
+    class Plain:
+        chat_template = ""
+
+    with pytest.raises(ValueError, match=r"the tokenizer is a Plain, .* should offer a chat_renderer"):
+        template_renderer(Plain()).render([{"role": "user", "content": "a"}])
+
+    Plain.chat_template = "{{ messages }}"  # the user's: not accepted, to be ignored
+    with pytest.raises(ValueError, match="should offer a chat_renderer"):
+        template_renderer(Plain())

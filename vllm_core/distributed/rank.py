@@ -29,13 +29,14 @@ class Rank:
         self.owners: Mapping[str, str] = {}
         self._launched: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._speaks = False
+        self._executor: InProcessExecutor | None = None
 
     def load(self) -> Started:
         """Returns when steps can be launched."""
         share = build_share(self._start, self._store)
         self.owners = share.owners
-        self._executor = InProcessExecutor(share)
-        capacity = self._executor.start()
+        self._executor = executor = InProcessExecutor(share)
+        capacity = executor.start()
         share.open_grammars(capacity.vocab_size)
         self._speaks = share.speaks
         return Started(
@@ -49,6 +50,7 @@ class Rank:
         """A `Step`, encoded. What is returned is the rank's last word."""
         plan = decode_down(message)
         assert isinstance(plan, Step)
+        assert self._executor is not None, "load comes first"
         try:
             self._launched.put((plan.plan.step, self._executor.launch(plan.plan)))
         except Exception as error:  # the device's memory was too small, say: others wait for this rank by now
@@ -63,6 +65,11 @@ class Rank:
         except Exception as error:
             return failed(error, step, self.owners)
         return Result(result) if self._speaks else None
+
+    def stop(self) -> None:
+        """End what ``load`` began, for a rank whose process goes on."""
+        if self._executor is not None:
+            self._executor.stop()
 
 
 def open_store(host: str, world: int) -> tuple[dist.TCPStore, str]:

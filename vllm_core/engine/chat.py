@@ -16,15 +16,28 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def template_renderer(tokenizer: Any) -> TemplateRenderer:
+def template_renderer(tokenizer: Any) -> TemplateRenderer | NoTemplate:
     """The renderer of a tokenizer that transformers reads. Its ``chat_template`` goes before transformers' own."""
     hf = getattr(tokenizer, "hf", None)
     if hf is None:
+        found = NoTemplate(type(tokenizer).__name__)
+        if getattr(tokenizer, "chat_template", None):  # which nobody here can render
+            found.render([])
+        return found
+    return TemplateRenderer(hf, getattr(tokenizer, "chat_template", None))
+
+
+class NoTemplate:
+    """Of a tokenizer that transformers does not read and that has no template: chats are refused, prompts are not."""
+
+    def __init__(self, tokenizer: str) -> None:
+        self._tokenizer = tokenizer
+
+    def render(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         raise ValueError(
-            f"the tokenizer is a {type(tokenizer).__name__}, which brings no Jinja template: "
+            f"the tokenizer is a {self._tokenizer}, for which the core renders no Jinja template: "
             "its plugin should offer a chat_renderer"
         )
-    return TemplateRenderer(hf, getattr(tokenizer, "chat_template", None))
 
 
 def default_template(templates: Any) -> str:
