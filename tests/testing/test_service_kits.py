@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -164,11 +163,11 @@ class SaysNothingOfIt(Count):
         parser.add_argument("--number", type=int, default=1)
 
 
-def test_an_argument_without_a_text_fails():
+def test_an_argument_without_a_text_fails(tmp_path):
     for command, wrong in ((Count, False), (SaysNothingOfIt, True)):
         parser = Parser(prog="vllm-core count")
         command().add_arguments(parser)
-        failed = failing(CommandConformance, {"parser": parser}, Path())
+        failed = failing(CommandConformance, {"parser": parser}, tmp_path)
         assert ("test_every_argument_says_what_it_is_for" in failed) == wrong
 
 
