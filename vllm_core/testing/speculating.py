@@ -132,7 +132,8 @@ def assert_no_page_too_many(engine: LocalEngine) -> None:
     ahead = 2 * (1 + core.capacity.num_drafts) + core.capacity.lookahead
     for name, seq in core.cache.sequences.items():
         owned = sum(page != NULL_PAGE for table in seq.tables or () for page in table.pages)
-        most = core.cache.most_pages(len(seq.tokens) + ahead, ahead)
+        # Windows give up blocks by what a step has told, at the next one: they may hold a step's tokens more.
+        most = core.cache.most_pages(len(seq.tokens) + ahead, ahead + 1 + core.capacity.num_drafts)
         assert owned <= most, (
             f"request {name} has {len(seq.tokens)} tokens and owns {owned} cache pages; with guesses of two steps"
             f" it needs {most}: pages of rejected guesses stayed behind"
