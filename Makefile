@@ -10,7 +10,7 @@ FILES   := constraints.txt pyproject.toml $(PLUGINS) $(wildcard plugins/*/*/hatc
 PYTEST  := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS)
 EDITABLE = $(foreach p,. $(patsubst %/pyproject.toml,./%,$(PLUGINS)),-e $(p))
 
-.PHONY: demo test test-all lint docs conformance clean
+.PHONY: demo test test-all lint docs conformance conformance-stale clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.runtime
@@ -45,9 +45,12 @@ docs: $(VENV)/.dev
 	$(VENV)/bin/python -m vllm_core.plugins.index
 	$(VENV)/bin/python -m vllm_plugin_server.reference
 
-# docs/conformance_results.md: runs all conformance kits, some minutes.
+# docs/conformance_results.md: runs all conformance kits, some minutes; or those of packages whose rows are old.
 conformance: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.conformance_results
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.conformance_results --jobs $(JOBS)
+
+conformance-stale: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.conformance_results --stale --jobs $(JOBS)
 
 # The packages need PyTorch in any build; with no accelerator the CPU build is enough (see README).
 $(VENV)/.runtime: $(FILES)

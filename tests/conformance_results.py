@@ -1,191 +1,163 @@
 """Makes docs/conformance_results.md: what every first-party plugin passes of its conformance kit, and what it cannot.
 
-    python -m tests.conformance_results [--out FILE] [--jobs N] [FOLDER OF TESTS ...]
+    python -m tests.conformance_results [--stale] [--jobs N] [FOLDER OF TESTS ...]
 
-Each folder's tests run in a process of their own. Exits non-zero, and writes nothing, if a test fails. On a CUDA device
-the page is docs/conformance_results_cuda.md.
+Each folder's tests run in a process of their own. The results stand in docs/conformance_results.json, from which the
+page is made; with folders, or ``--stale``, the rows of others stay. Exits non-zero if a test fails, and writes nothing
+of that package. On a CUDA device the page is docs/conformance_results_cuda.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import re
+import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import attrs
-import pytest
 
-from tests.packages import ROOT, plugin_packages
+from tests.conformance_page import render
+from tests.packages import ROOT, Package, plugin_packages
+from vllm_core.testing.report import read_report
+from vllm_core.testing.row import Row
 
 DOCS = ROOT / "docs"
-# What a kit's class calls its subject.
-SUBJECTS = ("backend", "rope_type", "parser", "method", "architecture")
+KEPT = ("kind", "hook", "offer", "tests", "cannot", "collected")  # of a row: what is there without running it
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "vllm_core.testing.report")
+NONE = 5  # pytest's exit code for a package without a kit
 
-
-@attrs.define
-class Row:
-    """One class of conformance tests."""
-
-    kit: str  # "Model", "Attention", ...
-    offer: str
-    tests: str  # name of the class
-    distribution: str
-    cannot: dict[str, str]
-    passed: Counter[str] = attrs.field(factory=Counter)  # by part of the kit
-    skipped: Counter[str] = attrs.field(factory=Counter)  # by reason
-    failed: list[str] = attrs.field(factory=list)
-
-
-class Collector:
-    """A pytest plugin: keeps the tests that come from a kit, and counts how they end."""
-
-    def __init__(self) -> None:
-        self.distributions = {package.folder: package.distribution for package in plugin_packages()}
-        self.rows: dict[type, Row] = {}
-        self._of_item: dict[str, tuple[Row, str]] = {}
-
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept, others = [], []
-        for item in items:
-            cls, name = getattr(item, "cls", None), getattr(item, "originalname", "")
-            part = part_of(cls, name) if cls is not None else None
-            if part is None:
-                others.append(item)
-                continue
-            kept.append(item)
-            self._of_item[item.nodeid] = (self._row(cls, item.path), part)
-        items[:] = kept
-        config.hook.pytest_deselected(items=others)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        row, part = self._of_item[report.nodeid]
-        if report.failed:
-            row.failed.append(report.nodeid)
-        elif report.skipped:
-            reason = report.longrepr[2].removeprefix("Skipped: ")  # type: ignore[index]
-            # What it cannot do has a table of its own, and where there are no cases nothing is left out.
-            if " cannot: " not in reason and not reason.startswith("got empty parameter set"):
-                row.skipped[reason] += 1
-        elif report.when == "call":
-            row.passed[part] += 1
-
-    def _row(self, cls: type, path: Path) -> Row:
-        if cls not in self.rows:
-            known = self.distributions.get(path.parents[1], path.parents[1].name)
-            offer = next((found for name in SUBJECTS if (found := getattr(cls, name, None))), cls.__name__)
-            self.rows[cls] = Row(kit_of(cls), offer, cls.__name__, known, dict(getattr(cls, "cannot", {})))
-        return self.rows[cls]
-
-
-def kit_of(cls: type) -> str:
-    """The kind of plugin that the kit of a class is for; "" if it is none."""
-    names = [base.__name__ for base in cls.__mro__ if base.__module__.startswith("vllm_core.testing")]
-    return next((name.removesuffix("Conformance") for name in names if name.endswith("Conformance")), "")
-
-
-def part_of(cls: type, test: str) -> str | None:
-    """The part of the kit that a test comes from; None if the class has no kit or the test is the class's own."""
-    owner = next((base for base in cls.__mro__ if test in vars(base)), None)
-    if owner is None or not owner.__module__.startswith("vllm_core.testing") or not kit_of(cls):
-        return None
-    return words(owner.__name__).removeprefix(f"{words(kit_of(cls))} ").removesuffix("conformance").strip() or "kit"
-
-
-def words(name: str) -> str:
-    """ "PluginModule" -> "plugin module" """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-
-
-def render(rows: Iterable[Row], where: str) -> str:
-    rows = sorted(rows, key=lambda row: (row.kit, row.distribution, row.offer, row.tests))
-    lines = [
-        "# What first-party plugins pass",
-        "",
-        "Made by `make conformance`; do not edit. Numbers count tests of the [conformance kit](conformance.md) for the",
-        f"kind of plugin, by parts of the kit; none failed. Run with {where}.",
-    ]
-    for kit in dict.fromkeys(row.kit for row in rows):
-        lines += [
-            "",
-            f"## {words(kit).capitalize()}",
-            "",
-            "| offer | tests | passed | not run here |",
-            "|---|---|---|---|",
-        ]
-        for row in (row for row in rows if row.kit == kit):
-            passed = ", ".join(f"{part} {count}" for part, count in sorted(row.passed.items()))
-            skipped = "; ".join(f"{count}: {_cell(reason)}" for reason, count in sorted(row.skipped.items()))
-            lines.append(f"| `{row.offer}`, {row.distribution} | `{row.tests}` | {passed} | {skipped} |")
-    lines += ["", "## What they cannot do", "", "| what | why | offers |", "|---|---|---|"]
-    said: dict[tuple[str, str], dict[str, None]] = {}
-    for row in rows:
-        for limit in row.cannot.items():
-            said.setdefault(limit, {})[f"`{row.offer}`"] = None
-    lines += [f"| {_cell(what)} | {_cell(why)} | {', '.join(offers)} |" for (what, why), offers in sorted(said.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def here() -> tuple[str, Path]:
-    """What the tests run with, and the page that says so."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    device = f"an {torch.cuda.get_device_name()}" if gpu else f"a CPU ({platform.machine()})"
-    page = DOCS / ("conformance_results_cuda.md" if gpu else "conformance_results.md")
-    return f"torch {torch.__version__.split('+')[0]} on {device}", page
+Found = dict[str, list[dict[str, Any]]]  # distribution -> rows, plain
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write the table of what first-party plugins pass.")
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="default: tests of all packages")
-    parser.add_argument("--out", type=Path, help="default: the page in docs/ for this device")
+    parser.add_argument("--stale", action="store_true", help="only packages whose rows are not what is there now")
+    parser.add_argument("--out", type=Path, help="the JSON; default: that in docs/ for this device")
     parser.add_argument("--jobs", type=int, default=2, help="folders at a time")
-    parser.add_argument("--rows", type=Path, help="run in this process, and write JSON")
     args = parser.parse_args(arguments)
-    folders = args.folders or [package.folder / "tests" for package in plugin_packages()]
-    if args.rows:
-        return _run(folders, args.rows)
+    where, name = here()
+    out = args.out or DOCS / f"{name}.json"
+    before = json.loads(out.read_text())["packages"] if out.exists() else {}
+    packages = [package for package in plugin_packages() if package.folder.joinpath("tests").is_dir()]
+    if args.stale:
+        said = stale(before, collected(packages))
+        packages = [package for package in packages if package.distribution in said]
+        print("\n".join(said.values()) or "nothing is stale")
+    if args.folders:
+        wanted = [folder.absolute() for folder in args.folders]
+        packages = [package for package in packages if package.folder / "tests" in wanted]
+    known = {package.distribution for package in plugin_packages()}
+    rows: Found = {name: rows for name, rows in before.items() if name in known}
+    failed = False
     with ThreadPoolExecutor(args.jobs) as pool:
-        found = list(pool.map(_rows_of, folders))
-    if None in found:
-        return 1
-    where, page = here()
-    (args.out or page).write_text(render((row for rows in found for row in rows or ()), where))
-    return 0
+        for package, found in zip(packages, pool.map(run, packages), strict=True):
+            if found is None:
+                failed = True
+                continue
+            rows[package.distribution] = found
+            write(out, where, rows)  # a run of all takes many minutes; what is done is done
+    return int(failed)
 
 
-def _run(folders: Sequence[Path], out: Path) -> int:
-    collector = Collector()
-    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *map(str, folders)], plugins=[collector]))
-    if code == pytest.ExitCode.NO_TESTS_COLLECTED:  # a package without a kit
-        code = 0
-    out.write_text(json.dumps([attrs.asdict(row) for row in collector.rows.values()]))
-    return code
+def write(out: Path, where: str, rows: Found) -> None:
+    """The JSON, and the page beside it."""
+    ordered = {name: sorted(rows[name], key=_order) for name in sorted(rows)}
+    out.write_text(json.dumps({"with": where, "packages": ordered}, indent=1) + "\n")
+    out.with_suffix(".md").write_text(render(where, read(ordered)))
 
 
-def _rows_of(folder: Path) -> list[Row] | None:
-    """What a process of its own found there; None, and its output printed, if a test failed."""
+def read(packages: Found) -> dict[str, list[Row]]:
+    return {name: [Row.read(row) for row in rows] for name, rows in packages.items()}
+
+
+def run(package: Package) -> list[dict[str, Any]] | None:
+    """The rows of a package; None, and what pytest printed, if a test failed."""
+    return _rows([package.folder / "tests"])
+
+
+def collected(packages: Iterable[Package]) -> Found:
+    """The rows as they are now, without running a test."""
+    packages = list(packages)
+    files = [
+        file
+        for package in packages
+        for file in sorted(package.folder.joinpath("tests").rglob("test_*.py"))
+        if "Conformance" in file.read_text(encoding="utf-8")
+    ]
+    rows = _rows(files, "--collect-only")
+    if rows is None:
+        raise SystemExit("tests cannot be collected")
+    found: Found = {package.distribution: [] for package in packages}
+    for row in rows:
+        (owner,) = (p for p in packages if p.folder / "tests" in Path(ROOT, row["file"]).parents)
+        found[owner.distribution].append(row)
+    return found
+
+
+def stale(before: Found, now: Found) -> dict[str, str]:
+    """Distribution -> what of its rows is not what is there now."""
+    said = {}
+    for name in sorted({*before, *now}):
+        old, new = (_by_class(rows.get(name, ())) for rows in (before, now))
+        if name not in now:
+            said[name] = f"{name} is not there any more"
+        elif name not in before:
+            said[name] = f"{name} has no entry yet"
+        elif old != new:
+            classes = sorted(cls for cls in {*old, *new} if old.get(cls) != new.get(cls))
+            changes = {cls: _changes(old.get(cls), new.get(cls)) for cls in classes}
+            said[name] = f"{name}: " + "; ".join(f"{cls[1]} {how}" for cls, how in changes.items())
+    return said
+
+
+def _by_class(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["file"], row["tests"]): {key: row[key] for key in KEPT} for row in rows}
+
+
+def _changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    if old is None or new is None:
+        return "is new" if old is None else "is gone"
+    return "has another " + ", ".join(key for key in KEPT if old[key] != new[key])
+
+
+def _rows(tests: Sequence[Path], *more: str) -> list[dict[str, Any]] | None:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary, "rows.json")
-        command = [sys.executable, "-m", "tests.conformance_results", "--rows", str(out), str(folder)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        print(done.stdout, end="", flush=True)
-        if done.returncode:
+        command = [*PYTEST, *more, "--conformance", str(out), *map(str, tests)]
+        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environ
+        )
+        if more == ():
+            print(done.stdout, end="", flush=True)
+        if done.returncode not in (0, NONE):
+            print(done.stdout if more else "", end="", flush=True)
             return None
-        rows = json.loads(out.read_text())
-    return [Row(**row | {key: Counter(row[key]) for key in ("passed", "skipped")}) for row in rows]
+        rows = read_report(out).rows
+    return [{**attrs.asdict(row), "file": str(Path(row.file).relative_to(ROOT))} for row in rows]
+
+
+def _order(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["kind"], row["offer"], row["file"], row["tests"]
+
+
+def here() -> tuple[str, str]:
+    """What the tests run with, and the name of the page that says so."""
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.is_available()
+    device = f"an {torch.cuda.get_device_name()}" if gpu else f"a CPU ({platform.machine()})"
+    name = "conformance_results_cuda" if gpu else "conformance_results"
+    return f"torch {torch.__version__.split('+')[0]} on {device}", name
 
 
 if __name__ == "__main__":

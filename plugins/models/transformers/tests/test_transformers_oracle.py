@@ -37,6 +37,7 @@ class Fallback(ModelConformance):
     """Fields of the base config that change logits, so that the test of them proves something."""
     cannot = {
         "a Config of its own": "it reads what transformers' class reads; each field is compared with that instead",
+        "batch invariance": "operations between transformers' layers are torch's, which promise none",
         "lora": "transformers' layers take no adapters of ours",
         "quantization": "transformers' layers hold plain weights",
         "ranks": "the layers are transformers' and know no ranks",
