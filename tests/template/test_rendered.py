@@ -1,15 +1,18 @@
 """Each kind's package on its own: its tests pass, and the command that shows it at work works.
 
-Some tens of seconds a kind: `make test` takes the kinds that a change touches and one other, `make test-all` all.
+Some tens of seconds a kind: `make test` takes the kinds that a change touches and one other, `make test-all` all,
+and the commands of docs/new-plugin.md.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 from tests.template.kinds import EXAMPLES, KINDS
+from tests.template.page import code, section
 from vllm_core.cli.template.kinds import kinds
 from vllm_core.cli.template.names import Names
 from vllm_core.cli.template.render import render_text
@@ -41,3 +44,37 @@ def test_the_command_that_shows_it_at_work_works(workshop, kind):
         assert use in folder.joinpath("README.md").read_text(), "the README does not say it"
     done = workshop.run(["bash", "-e", "-o", "pipefail", "-c", use], site, folder)
     assert done.code == 0, f"{use}\n{done.out}\n{done.err}"
+
+
+@pytest.mark.slow
+def test_the_first_half_runs_as_it_is_written(workshop, tmp_path):
+    """But for pip, whose place takes the wheel of the same package."""
+    begin, see = section("Begin"), section("See it work")
+    assert begin[0] == 'pip install "vllm-core[sdk]"'
+    assert see[:2] == ["cd vllm-plugin-heron", "pip install -e '.[test]'"]
+    for line in begin[1:]:
+        done = workshop.run(["bash", "-c", line], tmp_path, tmp_path)
+        assert done.code == 0, done.err
+    package = tmp_path / "vllm-plugin-heron"
+    workshop.folders["heron"] = package
+    site = workshop.site("heron")
+    for line in see[2:]:
+        if "plugins check" in line:  # the tests of an editable install are found beside it
+            line += f" --tests {package / 'tests'} --no-figures"
+        done = workshop.run(["bash", "-c", line], site, package)
+        assert done.code == 0, f"{line}\n{done.out}\n{done.err}"
+
+
+@pytest.mark.slow
+def test_the_model_is_begun_as_it_is_written(workshop, tmp_path):
+    import transformers
+
+    (line,) = section("A model")
+    config = transformers.Olmo2Config().to_dict() | {"architectures": ["Olmo2ForCausalLM"]}
+    folder = tmp_path / line.rpartition("./")[2]
+    folder.mkdir()
+    folder.joinpath("config.json").write_text(json.dumps(config))
+    done = workshop.run(["bash", "-c", line], tmp_path, tmp_path)
+    assert done.code == 0, done.err
+    (said,) = code("text")
+    assert said in done.out
