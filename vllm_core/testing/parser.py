@@ -20,11 +20,11 @@ __all__ = ["ParserConformance", "words"]
 
 SIZE = 120  # repetitions of the shorter text whose work is counted; the longer one has four times as many
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|[a-z\"\\/])")
-_WORD = re.compile(r"[A-Za-z0-9]{3,}|[^\x00-\x7f]")
+_WORD = re.compile(r"[A-Za-z0-9]{3,}|[^\x00-\x7f\s]")
 
 
 def words(text: str) -> Counter[str]:
-    """What must not get lost of a text: words and characters beyond ASCII. JSON may escape the latter."""
+    """What must not get lost of a text: words and characters beyond ASCII, but no spaces. JSON may escape the latter."""
     return Counter(_WORD.findall(_ESCAPE.sub(" ", text)))
 
 
