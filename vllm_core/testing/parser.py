@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9]{3,}|[^\x00-\x7f\s]")
 
 
 def words(text: str) -> Counter[str]:
-    """What must not get lost of a text: words and characters beyond ASCII, but no spaces. JSON may escape the latter."""
+    """What must not get lost of a text: words, and characters beyond ASCII but spaces. JSON may escape the latter."""
     return Counter(_WORD.findall(_ESCAPE.sub(" ", text)))
 
 
