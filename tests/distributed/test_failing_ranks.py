@@ -24,6 +24,7 @@ from vllm_core.distributed.layout import Layout
 from vllm_core.distributed.messages import Result, Started, encode
 from vllm_core.distributed.processes import ProcessesExecutor
 from vllm_core.engine.recipe import Recipe
+from vllm_core.interfaces.device import Device
 from vllm_core.interfaces.executor import StepError
 from vllm_core.interfaces.steps import StepPlan, StepResult
 
@@ -50,13 +51,12 @@ def executor_of(monkeypatch):
             return rank
 
         monkeypatch.setattr(processes, "spawn", spawn)
-        model = SimpleNamespace(layout=Layout(tp=len(programs)), num_drafts=0)
+        model = SimpleNamespace(layout=Layout(tp=len(programs)), num_drafts=0, device=Device("cpu"))
         build = SimpleNamespace(
             model=model,
             num_pages=3,
             max_rows=1,
             caches=None,
-            torch_device=SimpleNamespace(type="cpu"),
             recipe=Recipe({"collective_timeout": patience}, "0" * 64),
         )
         made.append(ProcessesExecutor(build))

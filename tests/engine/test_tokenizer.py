@@ -158,7 +158,7 @@ def test_a_model_without_a_template_says_what_to_do():
     with pytest.raises(ValueError, match="no chat template: pass chat_template="):
         renderer.render(HI)
     with pytest.raises(ValueError, match="should offer a chat_renderer"):
-        template_renderer(object())
+        template_renderer(object()).render(HI)
 
 
 def test_importing_the_engines_text_side_imports_neither_torch_nor_transformers():
